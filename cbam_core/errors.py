@@ -1,0 +1,44 @@
+"""Everything `cbam_core` and `workers` raise on purpose. The docstring is the default message."""
+
+
+class CbamError(Exception):
+    """Something went wrong in cbam-lab."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+class SpecError(CbamError):
+    """The experiment spec cannot be used."""
+
+
+class UnknownAttention(SpecError):
+    """No attention module has this name."""
+
+
+class UnknownBackbone(SpecError):
+    """No backbone has this name."""
+
+
+class AttentionNotSupported(SpecError):
+    """This backbone cannot carry attention."""
+
+
+class StateDictMismatch(CbamError):
+    """These weights do not belong to this network."""
+
+
+class DataError(CbamError):
+    """The dataset is missing or damaged."""
+
+
+class LossNotFinite(CbamError):
+    """The loss is not finite."""
+
+
+class CheckpointError(CbamError):
+    """The checkpoint cannot be written or read."""
+
+
+class PeerLost(CbamError):
+    """Another worker of this gang is gone."""

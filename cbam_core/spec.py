@@ -1,0 +1,240 @@
+"""ExperimentSpec: everything a user may say about one experiment. Imports no torch, so a server reads it in milliseconds.
+
+Every field says its meaning and unit; unknown keys are errors; a spec never changes once it is made.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StringConstraints, field_validator
+from pydantic import model_validator
+
+from cbam_core.attention.options import AttentionSpec, NoAttention
+from cbam_core.errors import SpecError
+from cbam_core.networks.names import BACKBONES, CIFAR_RESNETS, stage_count
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._ +-]*$")]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Part(BaseModel):
+    """What all parts of a spec share: unknown words are errors, no silent conversion, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ModelSpec(Part):
+    """The network: a backbone and the attention attached to its blocks."""
+
+    backbone: str = Field(description="a network of the paper, by name: " + ", ".join(BACKBONES))
+    attention: AttentionSpec = Field(
+        default=NoAttention(), description="the module at the end of every residual branch"
+    )
+    stages: Annotated[tuple[PositiveInt, ...], Field(strict=False)] | None = Field(
+        None, description="stages that carry attention, counted from 1; all of them where it is left out"
+    )
+    stem: Literal["imagenet", "cifar"] | None = Field(
+        None, description="imagenet: 7×7 stride 2 and max-pool (default); cifar: one 3×3 convolution at full resolution"
+    )
+
+    @field_validator("backbone")
+    @classmethod
+    def _known_backbone(cls, value: str) -> str:
+        if value not in BACKBONES:
+            raise ValueError(f"unknown backbone {value!r}; known are {', '.join(BACKBONES)}")
+        return value
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.stem is not None and self.backbone in CIFAR_RESNETS:
+            raise ValueError(f"{self.backbone} has a stem of its own; leave `stem` out")
+        last = stage_count(self.backbone)
+        if self.stages is not None:
+            if isinstance(self.attention, NoAttention):
+                raise ValueError("`stages` says where attention goes, and there is none; leave it out")
+            if not self.stages or max(self.stages) > last or len(set(self.stages)) != len(self.stages):
+                raise ValueError(f"stages of {self.backbone} are distinct numbers from 1 to {last}; got {self.stages}")
+        return self
+
+
+class DataSpec(Part):
+    """The images: which, and at which size they enter the network."""
+
+    dataset: Literal["digits", "cifar10"] = Field(
+        description="digits: 1,797 handwritten digits that scikit-learn ships; cifar10: torchvision's, read below root"
+    )
+    root: str | None = Field(
+        None,
+        max_length=4096,
+        description="absolute folder that holds the dataset, below one of the server's data roots",
+    )
+    image_size: Annotated[int, Field(ge=8, le=1024)] = Field(32, description="side of the square input, in pixels")
+
+    @field_validator("root")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        if value is not None and (not PurePosixPath(value).is_absolute() or "\0" in value):
+            raise ValueError("root must be an absolute path")
+        return value
+
+    @model_validator(mode="after")
+    def _root_where_needed(self) -> Self:
+        if self.dataset == "digits" and self.root is not None:
+            raise ValueError("digits come with scikit-learn; leave `root` out")
+        if self.dataset != "digits" and self.root is None:
+            raise ValueError(f"{self.dataset} is read from a folder; say which in `root`")
+        return self
+
+
+class SGDSpec(Part):
+    """Stochastic gradient descent with momentum."""
+
+    type: Literal["sgd"] = "sgd"
+    lr: PositiveFloat = Field(0.1, description="peak learning rate, reached after the warm-up")
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="L2 penalty on every weight")
+
+
+class AdamWSpec(Part):
+    """Adam with decoupled weight decay."""
+
+    type: Literal["adamw"] = "adamw"
+    lr: PositiveFloat = Field(1e-3, description="peak learning rate, reached after the warm-up")
+    betas: Annotated[tuple[Share, Share], Field(strict=False)] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+
+
+class StepSchedule(Part):
+    """Multiply the learning rate by gamma every so many epochs (the paper: 0.1 every 30)."""
+
+    type: Literal["step"] = "step"
+    step_epochs: PositiveInt = 30
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    warmup_epochs: Annotated[float, Field(ge=0)] = Field(0.0, description="epochs of linear rise from 0 to lr")
+
+
+class CosineSchedule(Part):
+    """Half a cosine from lr to min_lr over the whole training."""
+
+    type: Literal["cosine"] = "cosine"
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    warmup_epochs: Annotated[float, Field(ge=0)] = Field(0.0, description="epochs of linear rise from 0 to lr")
+
+
+OptimizerSpec = Annotated[SGDSpec | AdamWSpec, Field(discriminator="type")]
+ScheduleSpec = Annotated[StepSchedule | CosineSchedule, Field(discriminator="type")]
+
+
+class TrainSpec(Part):
+    """The recipe."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(90, description="passes over the training set")
+    global_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        256, description="images per optimizer step over all workers together, whatever their number"
+    )
+    optimizer: OptimizerSpec = SGDSpec()
+    schedule: ScheduleSpec = CosineSchedule()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        0, description="initial weights, order of the images, augmentation"
+    )
+    deterministic: bool = Field(False, description="only kernels that give the same bits every time; slower on GPUs")
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        if self.schedule.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs ({self.schedule.warmup_epochs}) must be less than epochs ({self.epochs})")
+        return self
+
+
+class ResourcesSpec(Part):
+    """What one attempt of the experiment occupies while it runs."""
+
+    workers: Annotated[int, Field(ge=1, le=4096)] = Field(1, description="data-parallel processes, started all or none")
+    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = Field(0, description="0 trains on the CPU, 1 on one GPU each")
+    cpus_per_worker: Annotated[int, Field(ge=1, le=1024)] = Field(
+        1, description="CPU cores, also the threads torch uses"
+    )
+
+
+class CheckpointSpec(Part):
+    """When the state of the training is written, and what is kept."""
+
+    every_steps: PositiveInt | None = Field(None, description="steps between checkpoints; every epoch where left out")
+    keep_last: PositiveInt = Field(2, description="newest checkpoints that are kept")
+    keep_best: Annotated[int, Field(ge=0)] = Field(1, description="best checkpoints by `metric` that are kept besides")
+    metric: Literal["val/top1", "val/loss"] = "val/top1"
+    mode: Literal["max", "min"] = "max"
+
+    @model_validator(mode="after")
+    def _sense(self) -> Self:
+        if (self.metric == "val/loss") != (self.mode == "min"):
+            raise ValueError(f"{self.metric} is best at its {'minimum' if self.metric == 'val/loss' else 'maximum'}")
+        return self
+
+
+class RetrySpec(Part):
+    """What happens after a failure that is the experiment's own; faults of the cluster are always retried."""
+
+    max_restarts: Annotated[int, Field(ge=0, le=100)] = Field(
+        0, description="further attempts after an error in the experiment itself"
+    )
+
+
+class ExperimentSpec(Part):
+    """One experiment: one network, one dataset, one recipe, one seed, on so many workers."""
+
+    name: Name
+    project: Name = Field("default", description="MLflow experiment under which the run appears")
+    tags: dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._/-]+$")],
+        Annotated[str, StringConstraints(max_length=512)],
+    ] = Field(default={}, max_length=64)
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = Field(0, description="the larger number starts first")
+    model: ModelSpec
+    data: DataSpec
+    train: TrainSpec = TrainSpec()
+    resources: ResourcesSpec = ResourcesSpec()
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    retry: RetrySpec = RetrySpec()
+    deadline_minutes: PositiveFloat | None = Field(
+        None, description="the experiment fails this long after its submission"
+    )
+
+    @model_validator(mode="after")
+    def _batch_splits(self) -> Self:
+        if self.train.global_batch_size % self.resources.workers:
+            raise ValueError(
+                f"global_batch_size ({self.train.global_batch_size}) must divide by workers ({self.resources.workers})"
+            )
+        return self
+
+
+class _Yaml12Loader(yaml.SafeLoader):
+    """PyYAML reads `1e-4` as a word, by YAML 1.1; people mean a number, and YAML 1.2 agrees with them."""
+
+
+_Yaml12Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """The value in a YAML (or JSON) text. Raises SpecError that names the line where it is broken."""
+    try:
+        return yaml.load(text, Loader=_Yaml12Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise SpecError(f"not valid YAML: {error}") from error
+
+
+def read_spec(path: str | Path) -> ExperimentSpec:
+    """The spec in a YAML or JSON file. Raises SpecError (not a mapping, broken YAML) or pydantic's ValidationError."""
+    try:
+        value = parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"cannot read {path}: {error}") from error
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{path} holds {type(value).__name__}, not a mapping of spec fields")
+    return ExperimentSpec.model_validate(value)
