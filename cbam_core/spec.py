@@ -1,4 +1,4 @@
-"""ExperimentSpec: everything a user may say about one experiment. Imports no torch, so a server reads it in milliseconds.
+"""ExperimentSpec: all that a user may say about one experiment. Imports no torch, so a server reads it in no time.
 
 Every field says its meaning and unit; unknown keys are errors; a spec never changes once it is made.
 """
@@ -9,8 +9,16 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StringConstraints, field_validator
-from pydantic import model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from cbam_core.attention.options import AttentionSpec, NoAttention
 from cbam_core.errors import SpecError
@@ -224,7 +232,7 @@ _Yaml12Loader.add_implicit_resolver(
 def parse_yaml(text: str) -> Any:
     """The value in a YAML (or JSON) text. Raises SpecError that names the line where it is broken."""
     try:
-        return yaml.load(text, Loader=_Yaml12Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_Yaml12Loader)
     except yaml.YAMLError as error:
         raise SpecError(f"not valid YAML: {error}") from error
 
