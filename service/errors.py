@@ -1,0 +1,67 @@
+"""Everything `service` raises on purpose. The docstring is the default message; HTTP codes are in `http_errors.py`."""
+
+from collections.abc import Sequence
+
+from cbam_core.errors import CbamError
+
+
+class ServiceError(CbamError):
+    """The service cannot do that."""
+
+
+class ExperimentNotFound(ServiceError):
+    """There is no experiment with this id."""
+
+
+class IllegalAction(ServiceError):
+    """The experiment's state does not allow this."""
+
+    def __init__(self, message: str, legal: Sequence[str]) -> None:
+        super().__init__(message)
+        self.legal = tuple(legal)
+
+
+class IdempotencyConflict(ServiceError):
+    """This Idempotency-Key was used before with another body."""
+
+
+class InvalidField(ServiceError):
+    """A field of the request cannot be used."""
+
+    def __init__(self, pointer: str, detail: str) -> None:
+        super().__init__(f"{pointer}: {detail}")
+        self.pointer = pointer
+        self.detail = detail
+
+
+class ClusterUnavailable(ServiceError):
+    """The Ray cluster cannot be reached."""
+
+
+class NotLeading(ServiceError):
+    """Another dispatcher leads."""
+
+
+class StaleMove(ServiceError):
+    """The row changed since it was read; the move is dropped."""
+
+
+class StackError(ServiceError):
+    """A part of the local stack cannot be started or stopped."""
+
+
+class ApiError(ServiceError):
+    """The server refused the request."""
+
+    def __init__(self, status: int, problem: dict[str, object]) -> None:
+        lines = [str(problem.get("detail") or problem.get("title") or f"HTTP {status}")]
+        errors = problem.get("errors")
+        if isinstance(errors, list):
+            lines += [f"  {item.get('pointer') or '/'}: {item.get('detail')}" for item in errors]
+        super().__init__("\n".join(lines))
+        self.status = status
+        self.problem = problem
+
+
+class ServerUnreachable(ServiceError):
+    """The server does not answer."""

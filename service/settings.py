@@ -1,0 +1,76 @@
+"""Everything the operator may set, read once from the environment into one frozen object."""
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The settings of the server and of the dispatcher. Prefix `CBAM_`, and the ecosystem's own names."""
+
+    model_config = SettingsConfigDict(env_prefix="CBAM_", frozen=True, extra="ignore", populate_by_name=True)
+
+    home: Path = Field(Path("~/.cbam"), description="folder of the local stack: database, logs, storage, process ids")
+    database_url: str = Field("", description="SQLAlchemy URL; a SQLite file in the home folder where left empty")
+    storage: Path | None = Field(None, description="root of checkpoints and logs, shared by all nodes; home/storage")
+    data_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="folders a spec may read datasets from, separated by colons"
+    )
+    host: str = Field("127.0.0.1", description="address the API listens on; loopback only, as there are no tokens")
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    ray_address: str = Field("", alias="RAY_ADDRESS", description="host:port of the Ray head; the local stack's")
+    ray_namespace: str = Field("cbam", description="Ray namespace that holds the workers")
+    mlflow_tracking_uri: str | None = Field(None, alias="MLFLOW_TRACKING_URI")
+    mlflow_public_url: str | None = Field(
+        None, description="where people reach MLflow; the tracking URI where left out"
+    )
+    tick_seconds: Annotated[float, Field(gt=0)] = Field(0.2, description="pause between two looks of the dispatcher")
+    lease_seconds: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="a dispatcher that is silent this long loses"
+    )
+    cancel_grace_seconds: Annotated[float, Field(ge=0)] = Field(15.0, description="from asking a worker to killing it")
+    start_timeout_seconds: Annotated[float, Field(gt=0)] = Field(300.0, description="from the claim to the first step")
+    dead_after_seconds: Annotated[float, Field(ge=0)] = Field(2.0, description="a gang seen dead for this long is dead")
+    dead_after_looks: Annotated[int, Field(ge=1)] = Field(3, description="and seen dead this many times in a row")
+    retry_backoff_seconds: Annotated[float, Field(ge=0)] = Field(
+        2.0, description="doubles with each retry, to 5 minutes"
+    )
+
+    @field_validator("data_roots", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
+
+    @field_validator("host")
+    @classmethod
+    def _loopback_only(cls, value: str) -> str:
+        if value != "localhost" and not ip_address(value).is_loopback:
+            raise ValueError(f"there are no tokens yet, so only loopback addresses are allowed; got {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _fill(self) -> Self:
+        home = self.home.expanduser().absolute()
+        values = {
+            "home": home,
+            "database_url": self.database_url or f"sqlite:///{home / 'cbam.db'}",
+            "storage": (self.storage or home / "storage").expanduser().absolute(),
+            "data_roots": tuple(root.expanduser().absolute() for root in self.data_roots),
+            "mlflow_public_url": self.mlflow_public_url or self.mlflow_tracking_uri,
+        }
+        self.__dict__.update(values)  # the one place that may: the object has not left its constructor
+        return self
+
+    @property
+    def storage_root(self) -> Path:
+        """The storage root, filled in."""
+        assert self.storage is not None
+        return self.storage
+
+    @property
+    def url(self) -> str:
+        """Where the API answers."""
+        return f"http://{self.host}:{self.port}"
