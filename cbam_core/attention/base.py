@@ -1,0 +1,36 @@
+"""What every attention module is: a feature map in, the same feature map reweighted out."""
+
+from abc import abstractmethod
+
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """A module that reweights a feature map and keeps its shape.
+
+    Networks attach it and leave its weights alone: each module starts itself as its paper says, and the He rule of
+    the backbone never touches it (it would saturate a third of CBAM's channel gates at the start).
+    """
+
+    @abstractmethod
+    def maps(self, x: Tensor) -> dict[str, Tensor]:
+        """What the module multiplies `x` (N C H W) with, by name; each broadcasts against `x`."""
+
+
+class Gate(Attention):
+    """An attention module that is one factor: x * gate(x)."""
+
+    kind = "gate"
+    """What the factor varies over: `channel` (N C 1 1), `spatial` (N 1 H W) or `gate` (N C H W)."""
+
+    @abstractmethod
+    def gate(self, x: Tensor) -> Tensor:
+        """The factor for `x` (N C H W), in a shape that broadcasts against it."""
+
+    def maps(self, x: Tensor) -> dict[str, Tensor]:
+        """The factor under the name of its kind."""
+        return {self.kind: self.gate(x)}
+
+    def forward(self, x: Tensor) -> Tensor:  # N C H W -> N C H W
+        """The feature map times its factor."""
+        return x * self.gate(x)

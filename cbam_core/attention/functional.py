@@ -1,0 +1,68 @@
+"""The small functions that attention modules are made of: pools, gates, widths and first weights."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GATES: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "hard_sigmoid": F.hardsigmoid}
+
+
+def hidden_channels(channels: int, reduction: int) -> int:
+    """Units between the two layers of a gate: channels / r rounded down, and at least one.
+
+    Raises ValueError where either is below 1.
+    """
+    if channels < 1 or reduction < 1:
+        raise ValueError(f"channels and reduction must be at least 1; got {channels} and {reduction}")
+    return max(1, channels // reduction)
+
+
+def max_over(x: Tensor, dim: int) -> Tensor:
+    """The maximum over `dim`; the gradient of a tie goes to its lowest index, whole.
+
+    `amax` would share it among the ties (in bf16 one row in fifty has one), AdaptiveMaxPool has no deterministic
+    backward on CUDA. Without a gradient the two maxima are equal, and `amax` is several times faster on a CPU.
+    """
+    if torch.is_grad_enabled() and x.requires_grad:
+        return x.max(dim).values
+    return x.amax(dim)
+
+
+def average_pool(x: Tensor) -> Tensor:  # N C H W -> N C
+    """The mean over H and W."""
+    return x.mean((2, 3))
+
+
+def max_pool(x: Tensor) -> Tensor:  # N C H W -> N C
+    """The maximum over H and W."""
+    return max_over(x.flatten(2), 2)
+
+
+def lp_pool(x: Tensor) -> Tensor:  # N C H W -> N C
+    """The L2 norm over H and W (the authors' `lp`: a power-sum, not a mean, so it grows with the map)."""
+    norm: Tensor = torch.linalg.vector_norm(x, 2, dim=(2, 3))
+    return norm
+
+
+def lse_pool(x: Tensor) -> Tensor:  # N C H W -> N C
+    """log sum exp over H and W: a soft maximum."""
+    return torch.logsumexp(x, dim=(2, 3))
+
+
+CHANNEL_POOLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "avg": average_pool,
+    "max": max_pool,
+    "lp": lp_pool,
+    "lse": lse_pool,
+}
+
+
+def start_like_timm(module: nn.Module) -> None:
+    """He normal, fan-out, for every convolution and linear layer of a gate; biases 0: what timm's networks do to it."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
