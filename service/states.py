@@ -104,8 +104,8 @@ ACTIONS: dict[State, tuple[str, ...]] = {
     S.PAUSED: ("cancel", "resume"),
     S.CANCELLING: (),
     S.SUCCEEDED: (),
-    S.FAILED: ("retry",),
-    S.CANCELLED: ("retry",),
+    S.FAILED: (),
+    S.CANCELLED: (),
 }
 """What a user may ask for in each state; the answer to anything else names these."""
 

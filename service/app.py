@@ -1,0 +1,53 @@
+"""The API server. Importing this is light: no torch, no ray, no mlflow."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+
+from service import http_errors
+from service.db import Database
+from service.guard import Guard
+from service.metrics import RequestMetrics, ServiceMetrics
+from service.routers import experiments, health, streams
+from service.settings import Settings
+from service.store import Store
+
+BODY_LIMIT_BYTES = 1024 * 1024
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+DESCRIPTION = """
+Does CBAM help on my data and backbone, by how much, at what cost? Submit an experiment spec, watch it train, review it
+in MLflow. Errors are RFC 9457 `application/problem+json` with the JSON pointer of each field that is wrong.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The app, with its settings read once. Start it with `uvicorn service.app:create_app --factory`."""
+    settings = settings or Settings()
+    store = Store(Database(settings.database_url))
+    metrics = ServiceMetrics(store)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(store.database.migrate)
+        yield
+        store.database.close()
+
+    app = FastAPI(
+        title="cbam-lab",
+        version=version("cbam-lab"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        max_body_size=BODY_LIMIT_BYTES,
+    )
+    app.state.settings = settings
+    app.state.store = store
+    app.state.metrics = metrics
+    http_errors.install(app)
+    for router in (experiments.router, streams.router, health.router):
+        app.include_router(router)
+    app.add_middleware(Guard, hosts={*LOOPBACK_HOSTS, settings.host})
+    app.add_middleware(RequestMetrics, metrics=metrics)
+    return app

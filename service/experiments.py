@@ -1,0 +1,50 @@
+"""The use cases: what the API does for a user, without HTTP in it."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from cbam_core.spec import ExperimentSpec
+from service.errors import IllegalAction, InvalidField
+from service.models import Experiment
+from service.settings import Settings
+from service.states import ACTIONS, Desired, State
+from service.store import Store
+
+WISHES = {"cancel": Desired.CANCEL, "pause": Desired.PAUSE, "resume": Desired.RUN}
+
+
+def submit(store: Store, settings: Settings, spec: ExperimentSpec, *, key: str | None) -> tuple[Experiment, bool]:
+    """Accept an experiment. Returns it and whether it is new (an Idempotency-Key may have been seen before).
+
+    Raises InvalidField (a dataset outside the data roots) or IdempotencyConflict (the key came with another body).
+    """
+    check_data_root(settings, spec)
+    body = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
+    return store.submit(spec, key=key, body_hash=hashlib.sha256(body.encode()).hexdigest())
+
+
+def check_data_root(settings: Settings, spec: ExperimentSpec) -> None:
+    """Raise InvalidField where the spec would read outside the folders that the operator opened."""
+    if spec.data.root is None:
+        return
+    root = Path(spec.data.root).resolve()
+    if not any(root.is_relative_to(allowed.resolve()) for allowed in settings.data_roots):
+        opened = ", ".join(map(str, settings.data_roots)) or "none; the operator sets CBAM_DATA_ROOTS"
+        raise InvalidField("/data/root", f"{spec.data.root} is not below one of the data roots ({opened})")
+
+
+def act(store: Store, experiment_id: str, action: str) -> Experiment:
+    """Write down that the user wants to cancel, pause or resume. Asking twice is no error.
+
+    Raises ExperimentNotFound, or IllegalAction with the actions that the state allows.
+    """
+    row = store.get(experiment_id)
+    legal = ACTIONS[State(row.state)]
+    wish = WISHES[action]
+    if row.desired == wish and State(row.state) not in (State.SUCCEEDED, State.FAILED):
+        return row
+    if action not in legal:
+        allowed = f"it allows {' and '.join(legal)}" if legal else "it allows nothing more"
+        raise IllegalAction(f"cannot {action} an experiment that is {row.state}; {allowed}", legal)
+    return store.wish(experiment_id, wish)

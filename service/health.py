@@ -1,0 +1,64 @@
+"""What the service stands on, and whether it answers."""
+
+import socket
+from urllib.parse import urlsplit
+
+import httpx
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.lease import current_leader
+from service.schemas import ComponentHealth, Readiness
+from service.settings import Settings
+from service.store import Store
+
+PROBE_SECONDS = 2.0
+
+
+def readiness(store: Store, settings: Settings) -> Readiness:
+    """Look at each component. Only the database makes the service unready."""
+    database = _database(store)
+    components = {"database": database, "ray": _ray(settings), "mlflow": _mlflow(settings)}
+    if database.ok:
+        components["dispatcher"] = _dispatcher(store)
+    degraded = sorted(name for name, health in components.items() if not health.ok and name != "database")
+    return Readiness(ready=database.ok, degraded=degraded, components=components)
+
+
+def _database(store: Store) -> ComponentHealth:
+    try:
+        store.ping()
+    except SQLAlchemyError as error:
+        return ComponentHealth(ok=False, detail=str(error).splitlines()[0])
+    return ComponentHealth(ok=True)
+
+
+def _dispatcher(store: Store) -> ComponentHealth:
+    leader = current_leader(store.database)
+    if leader is None:
+        return ComponentHealth(ok=False, detail="no dispatcher leads; experiments wait in the queue")
+    return ComponentHealth(ok=True, detail=leader)
+
+
+def _ray(settings: Settings) -> ComponentHealth:
+    """The head's port answers. Whether the cluster is well is the dispatcher's to find out: it holds the connection."""
+    if not settings.ray_address:
+        return ComponentHealth(ok=False, detail="RAY_ADDRESS is not set")
+    parts = urlsplit(f"//{settings.ray_address}")
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 6379), timeout=PROBE_SECONDS).close()
+    except (OSError, ValueError) as error:
+        return ComponentHealth(ok=False, detail=f"{settings.ray_address}: {error}")
+    return ComponentHealth(ok=True, detail=settings.ray_address)
+
+
+def _mlflow(settings: Settings) -> ComponentHealth:
+    uri = settings.mlflow_tracking_uri
+    if uri is None:
+        return ComponentHealth(ok=False, detail="MLFLOW_TRACKING_URI is not set; runs are not recorded")
+    if not uri.startswith("http"):
+        return ComponentHealth(ok=True, detail=uri)
+    try:
+        httpx.get(f"{uri}/health", timeout=PROBE_SECONDS).raise_for_status()
+    except httpx.HTTPError as error:
+        return ComponentHealth(ok=False, detail=f"{uri}: {error}")
+    return ComponentHealth(ok=True, detail=uri)

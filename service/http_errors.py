@@ -1,0 +1,140 @@
+"""One table from domain errors to HTTP, and every error as RFC 9457 `application/problem+json`. Never a traceback."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from cbam_core.errors import CbamError, SpecError
+from service.errors import ExperimentNotFound, IdempotencyConflict, IllegalAction, InvalidField
+from service.schemas import ErrorItem, Problem
+
+log = logging.getLogger(__name__)
+
+PROBLEM_JSON = "application/problem+json"
+STATUS_OF: dict[type[CbamError], int] = {
+    ExperimentNotFound: 404,
+    IllegalAction: 409,
+    IdempotencyConflict: 422,
+    InvalidField: 422,
+    SpecError: 422,
+}
+
+
+def documented(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route that may answer with these problems."""
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return {code: {"description": HTTPStatus(code).phrase, "content": {PROBLEM_JSON: schema}} for code in codes}
+
+
+def problem(
+    status: int,
+    detail: str,
+    *,
+    instance: str | None = None,
+    errors: Sequence[ErrorItem] = (),
+    legal: Sequence[str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """The answer that tells what went wrong."""
+    body = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        instance=instance,
+        errors=list(errors),
+        legal=None if legal is None else list(legal),
+    )
+    content = body.model_dump(mode="json", exclude_none=True)
+    return JSONResponse(content, status_code=status, media_type=PROBLEM_JSON, headers=headers)
+
+
+def json_pointer(location: Sequence[str | int], body: object) -> str:
+    """The JSON pointer of pydantic's error location in `body`.
+
+    Pydantic names the member of a tagged union in the location ("attention", "cbam", "kernel_size"); such a part is not
+    in the body, and is left out. The last part may be missing from the body: that is what the error is about.
+    """
+    parts: list[str] = []
+    value = body
+    for position, part in enumerate(location):
+        inside = (isinstance(value, Mapping) and part in value) or (
+            isinstance(value, Sequence) and isinstance(part, int) and not isinstance(value, str) and part < len(value)
+        )
+        if not inside and position < len(location) - 1:
+            continue
+        parts.append(str(part).replace("~", "~0").replace("/", "~1"))
+        value = value[part] if inside else None  # type: ignore[index]
+    return "".join(f"/{part}" for part in parts)
+
+
+def validation_items(errors: Sequence[Mapping[str, Any]], body: object) -> list[ErrorItem]:
+    """Pydantic's errors as pointers and words; without the input, which may be huge or secret."""
+    return [
+        ErrorItem(pointer=_pointer(error["loc"], body), detail=str(error["msg"]).removeprefix("Value error, "))
+        for error in errors
+    ]
+
+
+def _pointer(location: Sequence[str | int], body: object) -> str:
+    if location and location[0] == "body":
+        return json_pointer(location[1:], body)
+    if location and location[0] in ("query", "path", "header"):
+        return str(location[-1])
+    return json_pointer(location, body)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the app a problem."""
+    app.add_exception_handler(CbamError, _domain)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _domain(request: Request, error: Exception) -> JSONResponse:
+    status = next((code for kind, code in STATUS_OF.items() if isinstance(error, kind)), 500)
+    if status == 500:
+        return await _unexpected(request, error)
+    return problem(
+        status,
+        str(error),
+        instance=request.url.path,
+        errors=[ErrorItem(pointer=error.pointer, detail=error.detail)] if isinstance(error, InvalidField) else (),
+        legal=error.legal if isinstance(error, IllegalAction) else None,
+    )
+
+
+async def _validation(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = error.errors()
+    broken = next((item for item in errors if item["type"] == "json_invalid"), None)
+    if broken is not None:
+        where = broken["loc"][-1]
+        detail = f"the body is not valid JSON: {broken['ctx']['error']} at character {where}"
+        return problem(400, detail, instance=request.url.path)
+    items = validation_items(errors, error.body)
+    noun = "field" if len(items) == 1 else "fields"
+    return problem(422, f"{len(items)} {noun} cannot be used", instance=request.url.path, errors=items)
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return problem(error.status_code, str(error.detail), instance=request.url.path, headers=error.headers)
+
+
+async def _database(request: Request, error: Exception) -> JSONResponse:
+    log.error("the database does not answer: %s", error)
+    return problem(503, "the database does not answer", instance=request.url.path, headers={"Retry-After": "2"})
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problem(500, "an unexpected error; it is in the server's log", instance=request.url.path)

@@ -1,0 +1,58 @@
+"""The log of an experiment: the files of its attempts one after the other, so that one offset names one place for good."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from workers.storage import ExperimentFolder
+
+CHUNK_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a log and the offset behind it."""
+
+    data: bytes
+    next_offset: int
+
+    @property
+    def text(self) -> str:
+        """The piece as text."""
+        return self.data.decode("utf-8", errors="replace")
+
+
+def read(
+    storage: Path, experiment_id: str, attempts: int, *, rank: int, offset: int, limit: int = CHUNK_BYTES
+) -> Chunk:
+    """Up to `limit` bytes of one rank's log from byte `offset` on; empty where there is no more yet."""
+    folder = ExperimentFolder(storage, experiment_id)
+    begin = 0
+    for number in range(1, attempts + 1):
+        path = folder.attempt(number).log(rank)
+        size = path.stat().st_size if path.exists() else 0
+        if offset < begin + size:
+            with path.open("rb") as file:
+                file.seek(offset - begin)
+                data = file.read(limit)
+            return Chunk(data, offset + len(data))
+        begin += size
+    return Chunk(b"", offset)
+
+
+def whole_lines(chunk: Chunk) -> Chunk:
+    """The chunk up to its last line break, so that a line is never sent in two halves."""
+    end = chunk.data.rfind(b"\n") + 1
+    if end == 0 and len(chunk.data) < CHUNK_BYTES:
+        return Chunk(b"", chunk.next_offset - len(chunk.data))
+    end = end or len(chunk.data)
+    return Chunk(chunk.data[:end], chunk.next_offset - len(chunk.data) + end)
+
+
+def tail(storage: Path, experiment_id: str, attempt: int, *, rank: int = 0, lines: int = 20) -> str:
+    """The last lines of one attempt's log, or an empty string."""
+    path = ExperimentFolder(storage, experiment_id).attempt(attempt).log(rank)
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 16 * 1024))
+        return "\n".join(file.read().decode("utf-8", errors="replace").splitlines()[-lines:])

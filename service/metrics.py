@@ -1,0 +1,74 @@
+"""The numbers of the service for Prometheus: what the rows say, and how requests are answered."""
+
+import time
+from collections.abc import Iterator
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.lease import current_leader
+from service.store import Store
+
+
+class ServiceMetrics:
+    """One registry for one app."""
+
+    def __init__(self, store: Store) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(_Rows(store))
+        self.requests = Counter(
+            "cbam_http_requests", "Requests answered", ["method", "route", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "cbam_http_request_seconds", "Time to the first byte", ["method", "route"], registry=self.registry
+        )
+
+    def render(self) -> tuple[bytes, str]:
+        """The numbers as text, and the text's media type."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+class _Rows(Collector):
+    """Counted in the database at each scrape, so that every replica tells the same."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Nothing is counted at registration."""
+        return iter(())
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The experiments by state, and whether a dispatcher leads."""
+        states = GaugeMetricFamily("cbam_experiments", "Experiments in each state", labels=["state"])
+        for state, count in self.store.count_by_state().items():
+            states.add_metric([state], count)
+        yield states
+        leads = current_leader(self.store.database) is not None
+        yield GaugeMetricFamily("cbam_dispatcher_leads", "1 while a dispatcher holds the lease", value=float(leads))
+
+
+class RequestMetrics:
+    """ASGI middleware that counts and times requests by route, never by raw path: ids would make endless series."""
+
+    def __init__(self, app: ASGIApp, *, metrics: ServiceMetrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, and note the first byte of the answer."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begin = time.perf_counter()
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "unmatched")
+                self.metrics.requests.labels(scope["method"], route, message["status"]).inc()
+                self.metrics.seconds.labels(scope["method"], route).observe(time.perf_counter() - begin)
+            await send(message)
+
+        await self.app(scope, receive, noting)

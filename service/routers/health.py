@@ -1,0 +1,30 @@
+"""Whether the service lives, whether it can serve, and its numbers for Prometheus."""
+
+from fastapi import APIRouter, Request, Response
+
+from service.deps import TheSettings, TheStore
+from service.health import readiness
+from service.schemas import Readiness
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/healthz")
+def healthz() -> dict[str, str]:
+    """Answer while the process lives."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "the database does not answer"}})
+def readyz(response: Response, store: TheStore, settings: TheSettings) -> Readiness:
+    """Ready while the database answers; Ray, MLflow or the dispatcher away is degraded, for submitting still works."""
+    answer = readiness(store, settings)
+    response.status_code = 200 if answer.ready else 503
+    return answer
+
+
+@router.get("/metrics", response_class=Response)
+def metrics(request: Request) -> Response:
+    """Give the numbers of the service in Prometheus' text format."""
+    content, media_type = request.app.state.metrics.render()
+    return Response(content, media_type=media_type)

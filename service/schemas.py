@@ -1,0 +1,196 @@
+"""What the API answers: views of the rows, with the words and units that users see."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.models import Attempt, Event, Experiment
+from service.settings import Settings
+from service.states import ACTIONS, Desired, Reason, State
+
+
+class View(BaseModel):
+    """What all answers share."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+class ProgressView(View):
+    """How far the running attempt is; what it was last seen at once it has ended."""
+
+    phase: str = Field("", description="idle, starting, training, evaluating, stopping or ended")
+    step: int = Field(0, description="optimizer steps done")
+    total_steps: int = 0
+    epoch: int = Field(0, description="passes over the training set done")
+    epochs: int = 0
+    images_per_second: float | None = Field(None, description="over all workers together")
+    eta_seconds: float | None = Field(None, description="estimated time to the end, evaluation included")
+
+
+class Links(View):
+    """Where to go from here."""
+
+    self: str
+    logs: str
+    events: str
+    mlflow: str | None = Field(None, description="the run's page, once there is a run")
+
+
+class ExperimentView(View):
+    """One experiment: what was asked for, where it is, what it has reached."""
+
+    id: str
+    name: str
+    project: str
+    tags: dict[str, str]
+    priority: int
+    state: State
+    desired: Desired = Field(description="what was last asked for: run, pause or cancel")
+    reason: Reason | None = Field(description="why it is where it is, where that needs a reason")
+    message: str = Field(description="the reason in words; after a failure with the last lines of the log")
+    actions: tuple[str, ...] = Field(description="what may be asked for in this state")
+    attempt: int = Field(description="number of the current or last attempt; 0 before the first")
+    progress: ProgressView
+    metrics: dict[str, float] = Field(description="last values, as in MLflow: val/top1, train/loss, …")
+    summary: dict[str, Any] = Field(description="parameters, MACs, wall seconds and more, once it has ended well")
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    mlflow_run_id: str | None
+    links: Links
+    spec: dict[str, Any]
+
+    @classmethod
+    def of(cls, row: Experiment, settings: Settings) -> "ExperimentView":
+        """The view of a row."""
+        path = f"/v1/experiments/{row.id}"
+        run = f"{settings.mlflow_public_url}/#/runs/{row.mlflow_run_id}"
+        state = State(row.state)
+        fields = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
+        return cls(
+            **fields
+            | {
+                "state": state,
+                "actions": ACTIONS[state],
+                "progress": ProgressView.model_validate(row.progress),
+                "metrics": row.progress.get("metrics", {}),
+                "links": Links(
+                    self=path,
+                    logs=f"{path}/logs",
+                    events=f"{path}/events",
+                    mlflow=run if row.mlflow_run_id and settings.mlflow_public_url else None,
+                ),
+            }
+        )
+
+
+class ExperimentPage(View):
+    """Some experiments, and where the next ones are."""
+
+    items: list[ExperimentView]
+    next_cursor: str | None = Field(None, description="give it back as `cursor`; null on the last page")
+
+
+class EventView(View):
+    """One change of state."""
+
+    seq: int
+    attempt: int
+    from_state: State | None
+    to_state: State
+    reason: Reason | None
+    message: str
+    by: str = Field(description="api, or the dispatcher that made the move")
+    at: datetime
+
+    @classmethod
+    def of(cls, row: Event) -> "EventView":
+        """The view of a row."""
+        return cls.model_validate(row)
+
+
+class AttemptView(View):
+    """One try at the experiment by one gang of workers."""
+
+    number: int
+    reason: Reason | None
+    message: str
+    resumed_from_step: int | None
+    last_step: int
+    node_ids: list[str]
+    started_at: datetime
+    ended_at: datetime | None
+
+    @classmethod
+    def of(cls, row: Attempt) -> "AttemptView":
+        """The view of a row."""
+        return cls.model_validate(row)
+
+
+class EventList(View):
+    """The history of one experiment, oldest first."""
+
+    items: list[EventView]
+
+
+class AttemptList(View):
+    """The attempts of one experiment, oldest first."""
+
+    items: list[AttemptView]
+
+
+class SiteView(View):
+    """One attention module in the network."""
+
+    name: str = Field(description="path of the module in the network")
+    channels: int
+    parameters: int
+    macs: int
+
+
+class PreviewView(View):
+    """What would run."""
+
+    parameters: int
+    macs: int = Field(description="multiply-accumulates of one forward pass of one image")
+    attention_parameters: int
+    attention_macs: int
+    sites: list[SiteView]
+    train_images: int | None = Field(description="null where the dataset was not looked at")
+    steps_per_epoch: int | None
+    total_steps: int | None
+
+
+class ErrorItem(View):
+    """One thing that is wrong with the request."""
+
+    pointer: str = Field(description="JSON pointer (RFC 6901) into the body, or the name of the parameter")
+    detail: str
+
+
+class Problem(View):
+    """RFC 9457: what went wrong, in a form that programs and people can read."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str | None = None
+    errors: list[ErrorItem] = []
+    legal: list[str] | None = Field(None, description="with 409: the actions that this state allows")
+
+
+class ComponentHealth(View):
+    """One part the service stands on."""
+
+    ok: bool
+    detail: str = ""
+
+
+class Readiness(View):
+    """Whether requests can be served, and what is degraded."""
+
+    ready: bool
+    degraded: list[str] = Field(description="parts that are away; experiments can still be submitted")
+    components: dict[str, ComponentHealth]

@@ -1,0 +1,197 @@
+"""What the API reads and writes: experiments, their events and attempts. Each call is one short transaction.
+
+A state changes in one place only, `change_state`: it checks the move and writes its event in the same transaction.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import Select, func, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from cbam_core.spec import ExperimentSpec
+from service.db import Database
+from service.errors import ExperimentNotFound, IdempotencyConflict, StaleMove
+from service.models import Attempt, Event, Experiment, IdempotencyKey
+from service.states import Desired, Move, State, is_legal
+
+ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford: no letter looks like a digit
+PAGE_LIMIT = 200
+
+
+def utc_now() -> datetime:
+    """The present, aware."""
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """Twelve letters and digits: 60 random bits."""
+    return "".join(secrets.choice(ID_ALPHABET) for _ in range(12))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Which experiments a list shows."""
+
+    states: Sequence[State] = ()
+    project: str | None = None
+    name_contains: str | None = None
+
+
+def change_state(session: Session, row: Experiment, move: Move, *, by: str) -> None:
+    """The one door for a change of state. Raises StaleMove where the row is no longer what was read."""
+    source = State(row.state)
+    if not is_legal(source, move.to):
+        raise ValueError(f"{source} to {move.to} is not a legal move")
+    moved = session.execute(
+        update(Experiment)
+        .where(Experiment.id == row.id, Experiment.state == row.state, Experiment.version == row.version)
+        .values(state=move.to, reason=move.reason, message=move.message, version=Experiment.version + 1)
+        .execution_options(synchronize_session=False)
+    )
+    if moved.rowcount != 1:  # type: ignore[attr-defined]
+        raise StaleMove
+    session.add(
+        Event(
+            experiment_id=row.id,
+            attempt=row.attempt,
+            from_state=source,
+            to_state=move.to,
+            reason=move.reason,
+            message=move.message,
+            by=by,
+            at=utc_now(),
+        )
+    )
+    session.flush()
+    session.refresh(row)
+
+
+class Store:
+    """The experiments, as the API sees them."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def submit(self, spec: ExperimentSpec, *, key: str | None = None, body_hash: str = "") -> tuple[Experiment, bool]:
+        """Store an experiment as QUEUED; with a key seen before, give the experiment stored then.
+
+        Returns the row and whether it is new. Raises IdempotencyConflict where the key came with another body.
+        """
+        try:
+            with self.database.writing() as session:
+                if key is not None and (known := _known(session, key, body_hash)):
+                    return known, False
+                return _insert(session, spec, key, body_hash), True
+        except IntegrityError:
+            if key is None:
+                raise
+            with self.database.reading() as session:  # another request with this key was faster
+                known = _known(session, key, body_hash)
+            assert known is not None
+            return known, False
+
+    def get(self, experiment_id: str) -> Experiment:
+        """One experiment. Raises ExperimentNotFound."""
+        with self.database.reading() as session:
+            return _found(session, experiment_id)
+
+    def page(
+        self, where: Filter, *, limit: int = 50, after: tuple[datetime, str] | None = None
+    ) -> tuple[list[Experiment], tuple[datetime, str] | None]:
+        """The newest experiments, and the place where the next page starts, or None on the last."""
+        query = _filtered(where).order_by(Experiment.created_at.desc(), Experiment.id.desc()).limit(limit + 1)
+        if after is not None:
+            query = query.where(tuple_(Experiment.created_at, Experiment.id) < tuple_(*after))
+        with self.database.reading() as session:
+            rows = list(session.scalars(query))
+        more = len(rows) > limit
+        rows = rows[:limit]
+        return rows, (rows[-1].created_at, rows[-1].id) if more else None
+
+    def wish(self, experiment_id: str, desired: Desired) -> Experiment:
+        """Write down what the user wants; the dispatcher makes it so."""
+        with self.database.writing() as session:
+            row = _found(session, experiment_id)
+            row.desired = desired
+            row.version += 1
+            return row
+
+    def events(self, experiment_id: str, *, after_seq: int = 0) -> list[Event]:
+        """The moves of one experiment, oldest first. Raises ExperimentNotFound."""
+        query = select(Event).where(Event.experiment_id == experiment_id, Event.seq > after_seq).order_by(Event.seq)
+        with self.database.reading() as session:
+            _found(session, experiment_id)
+            return list(session.scalars(query))
+
+    def attempts(self, experiment_id: str) -> list[Attempt]:
+        """The attempts of one experiment, oldest first. Raises ExperimentNotFound."""
+        query = select(Attempt).where(Attempt.experiment_id == experiment_id).order_by(Attempt.number)
+        with self.database.reading() as session:
+            _found(session, experiment_id)
+            return list(session.scalars(query))
+
+    def count_by_state(self) -> dict[State, int]:
+        """How many experiments are in each state; every state has a number."""
+        query = select(Experiment.state, func.count()).group_by(Experiment.state)
+        with self.database.reading() as session:
+            counts = {State(state): count for state, count in session.execute(query)}
+        return {state: counts.get(state, 0) for state in State}
+
+    def ping(self) -> None:
+        """Raise whatever the database raises where it does not answer."""
+        with self.database.reading() as session:
+            session.execute(select(1))
+
+
+def _insert(session: Session, spec: ExperimentSpec, key: str | None, body_hash: str) -> Experiment:
+    now = utc_now()
+    row = Experiment(
+        id=new_id(),
+        name=spec.name,
+        project=spec.project,
+        tags=spec.tags,
+        priority=spec.priority,
+        spec=spec.model_dump(mode="json"),
+        state=State.QUEUED,
+        progress={},
+        summary={},
+        created_at=now,
+        queued_at=now,
+    )
+    session.add(row)
+    session.flush()
+    session.add(Event(experiment_id=row.id, attempt=0, to_state=State.QUEUED, by="api", at=now))
+    if key is not None:
+        session.add(IdempotencyKey(key=key, body_hash=body_hash, experiment_id=row.id, created_at=now))
+    return row
+
+
+def _known(session: Session, key: str, body_hash: str) -> Experiment | None:
+    seen = session.get(IdempotencyKey, key)
+    if seen is None:
+        return None
+    if seen.body_hash != body_hash:
+        raise IdempotencyConflict
+    return _found(session, seen.experiment_id)
+
+
+def _found(session: Session, experiment_id: str) -> Experiment:
+    row = session.get(Experiment, experiment_id)
+    if row is None:
+        raise ExperimentNotFound(f"there is no experiment {experiment_id!r}")
+    return row
+
+
+def _filtered(where: Filter) -> Select[Experiment]:
+    query = select(Experiment)
+    if where.states:
+        query = query.where(Experiment.state.in_(where.states))
+    if where.project is not None:
+        query = query.where(Experiment.project == where.project)
+    if where.name_contains:
+        query = query.where(Experiment.name.contains(where.name_contains, autoescape=True))
+    return query
