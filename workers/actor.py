@@ -1,0 +1,109 @@
+"""TrainWorker: the Ray actor that runs one rank. It trains in one thread and answers in another.
+
+Imports no torch, because the dispatcher imports it: torch comes with the first import of workers.run, in the actor.
+"""
+
+import faulthandler
+import logging
+import os
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from workers.assignment import Assignment
+from workers.outcome import Outcome, classify
+from workers.progress import Progress
+from workers.stop import StopMode, StopSignal
+
+logger = logging.getLogger(__name__)
+
+
+class TrainWorker:
+    """Runs one assignment at a time. Every method but the constructor answers within milliseconds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._assignment: Assignment | None = None
+        self._thread: threading.Thread | None = None
+        self._stop = StopSignal()
+        self._progress = Progress()
+        self._outcome: Outcome | None = None
+        threading.Thread(target=_import_training, name="import-training", daemon=True).start()
+
+    def address(self) -> tuple[str, int]:
+        """This node's address, and a port that is free on it now: where rank 0 lets its gang meet."""
+        import ray
+
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def start(self, assignment: Mapping[str, Any]) -> None:
+        """Begin an assignment. The same token again changes nothing. Raises RuntimeError while another one trains."""
+        wanted = Assignment.from_dict(assignment)
+        with self._lock:
+            if self._assignment is not None and self._assignment.token == wanted.token:
+                return
+            if self._thread is not None and self._thread.is_alive():
+                raise RuntimeError(
+                    f"this worker still trains under token {self._assignment and self._assignment.token}"
+                )
+            self._assignment, self._outcome = wanted, None
+            self._stop, self._progress = StopSignal(), Progress(phase="starting", heartbeat=time.time())
+            self._thread = threading.Thread(target=self._run, args=(wanted, self._stop), name="training", daemon=True)
+            self._thread.start()
+
+    def poll(self) -> dict[str, Any]:
+        """How far the assignment is. `outcome` is there once this rank has ended; rank 0's result.json is the record."""
+        outcome = self._outcome
+        return {
+            "progress": self._progress.to_dict(),
+            "outcome": outcome.to_dict() if outcome else None,
+            "token": self._assignment.token if self._assignment else None,
+            "pid": os.getpid(),
+        }
+
+    def stop(self, mode: StopMode) -> None:
+        """Ask the whole gang, through this rank, to end at the next common step. "pause" writes a checkpoint there."""
+        self._stop.request(mode)
+
+    def dump_stacks(self) -> None:
+        """Write what every thread is doing into the rank's log: for a gang that hangs."""
+        if self._assignment is None:
+            return
+        path = self._assignment.folder.attempt(self._assignment.attempt).log(self._assignment.rank)
+        with path.open("a", encoding="utf-8") as file:
+            file.write("--- stacks of all threads ---\n")
+            file.flush()
+            faulthandler.dump_traceback(file, all_threads=True)
+
+    def _run(self, assignment: Assignment, stop: StopSignal) -> None:
+        try:
+            from workers.run import run
+
+            outcome = run(assignment, stop=stop, report=self._remember)
+        except BaseException as error:  # an import that fails, a disk that is full: the dispatcher must learn of it
+            outcome = Outcome(
+                "failed",
+                classify(error),
+                "".join(traceback.format_exception(error)),
+                rank=assignment.rank,
+                attempt=assignment.attempt,
+                token=assignment.token,
+            )
+            outcome = outcome.record(assignment.folder.attempt(assignment.attempt))
+        self._outcome = outcome
+
+    def _remember(self, progress: Progress) -> None:
+        self._progress = progress
+
+
+def _import_training() -> None:
+    """Load torch while the gang is still being put together. An error here comes again, and is told, in `start`."""
+    try:
+        import workers.run  # noqa: F401
+    except Exception:
+        logger.exception("the training code cannot be imported")

@@ -1,0 +1,46 @@
+"""What one rank of one attempt is told to do. Plain data, so that it crosses processes as JSON."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from cbam_core.spec import ExperimentSpec
+from workers.storage import ExperimentFolder
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One rank's share of one attempt.
+
+    `token` is the lease under which the attempt runs and stands in its result. The ranks meet at
+    `master_address:master_port`, which rank 0 opens. A dataset may be read only below one of `data_roots`.
+    """
+
+    experiment_id: str
+    attempt: int
+    token: str
+    spec: ExperimentSpec
+    storage: str
+    rank: int = 0
+    world_size: int = 1
+    master_address: str = "127.0.0.1"
+    master_port: int = 0
+    tracking_uri: str | None = None
+    data_roots: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> ExperimentFolder:
+        return ExperimentFolder(Path(self.storage), self.experiment_id)
+
+    def to_dict(self) -> dict[str, Any]:
+        return vars(self) | {"spec": self.spec.model_dump(mode="json"), "data_roots": list(self.data_roots)}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        spec = ExperimentSpec.model_validate(value["spec"])
+        return cls(**{**value, "spec": spec, "data_roots": tuple(value["data_roots"])})
+
+    def for_rank(self, rank: int) -> Self:
+        """The same attempt, for another rank."""
+        return replace(self, rank=rank)

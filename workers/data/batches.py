@@ -1,0 +1,77 @@
+"""The batches of a training: which images every step sees, on every rank, from the seed and the step alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cbam_core.errors import DataError
+from workers.data.dataset import Dataset, Split
+from workers.seeding import generator_of
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every global batch a rank takes: rank r of W takes the r-th of W equal runs of images."""
+
+    rank: int
+    world_size: int
+    global_batch_size: int
+
+    @property
+    def batch_size(self) -> int:
+        return self.global_batch_size // self.world_size
+
+    def of(self, batch: Tensor) -> Tensor:
+        return batch[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
+
+
+class Batches:
+    """Normalised batches from a dataset that lives on the training device.
+
+    The order of an epoch is a permutation drawn from (seed, epoch), cut into global batches; a last, smaller one is
+    left out. So the images of step k are the same for any number of ranks, and after any resume.
+    """
+
+    def __init__(self, dataset: Dataset, share: Share, *, seed: int) -> None:
+        if len(dataset.train) < share.global_batch_size:
+            raise DataError(
+                f"the training set has {len(dataset.train)} images, fewer than "
+                f"global_batch_size ({share.global_batch_size}); lower it"
+            )
+        self._dataset = dataset
+        self._share = share
+        self._seed = seed
+        self._device = dataset.train.images.device
+        self._mean = torch.tensor(dataset.mean, device=self._device).mul(255).view(1, -1, 1, 1)
+        self._inverse_std = torch.tensor(dataset.std, device=self._device).mul(255).reciprocal().view(1, -1, 1, 1)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self._dataset.train) // self._share.global_batch_size
+
+    def train_from(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (float N C H W) and labels (N) of this rank for `step`, and every step after it, for ever."""
+        epoch, first = divmod(step, self.steps_per_epoch)
+        while True:
+            order = torch.randperm(len(self._dataset.train), generator=generator_of(self._seed, "epoch", epoch))
+            for batch in order.split(self._share.global_batch_size)[first : self.steps_per_epoch]:
+                yield self._take(self._dataset.train, self._share.of(batch).to(self._device))
+            epoch, first = epoch + 1, 0
+
+    def test(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """This rank's part of the test images, each image once over all ranks.
+
+        Every rank gets the same number of batches, the last ones possibly empty, so that ranks may meet at each.
+        """
+        indices = torch.arange(len(self._dataset.test), device=self._device)
+        for batch in indices.split(self._share.global_batch_size):
+            yield self._take(self._dataset.test, self._share.of(batch))
+
+    def _take(self, split: Split, indices: Tensor) -> tuple[Tensor, Tensor]:
+        return self.normalise(split.images[indices]), split.labels[indices]
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 N C H W to float N C H W of mean 0 and variance 1 per channel."""
+        return (images.float() - self._mean) * self._inverse_std

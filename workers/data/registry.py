@@ -1,0 +1,26 @@
+"""From the name in the spec to the dataset on the device."""
+
+from pathlib import Path
+
+from cbam_core.errors import DataError
+from cbam_core.spec import DataSpec
+from workers.data.cifar import load_cifar10
+from workers.data.dataset import Dataset
+from workers.data.digits import load_digits
+
+
+def load_dataset(data: DataSpec, data_roots: tuple[str, ...] = ()) -> Dataset:
+    """The dataset that `data` names. Raises DataError, with what to do, where it is missing, damaged or not allowed."""
+    if data.root is None:
+        return load_digits(data.image_size)
+    return load_cifar10(allowed_root(data.root, data_roots), data.image_size)
+
+
+def allowed_root(root: str, data_roots: tuple[str, ...]) -> Path:
+    """`root` with its symbolic links resolved. Raises DataError where it lies below none of `data_roots`."""
+    resolved = Path(root).resolve()
+    if not any(resolved.is_relative_to(Path(allowed).resolve()) for allowed in data_roots):
+        raise DataError(f"{root} is not below a folder that the operator allows for data (CBAM_DATA_ROOTS)")
+    if not resolved.is_dir():
+        raise DataError(f"{root} is not a folder on this machine; is the data there, and mounted on every node?")
+    return resolved

@@ -1,0 +1,99 @@
+"""How an attempt ended, written once as result.json: the first rank that fails tells the cause, later ones only echo it.
+
+Imports no torch: the dispatcher reads outcomes too.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+from cbam_core.errors import CheckpointError, DataError, LossNotFinite, PeerLost
+from workers.storage import AttemptFolder, write_once
+
+Ending = Literal["succeeded", "failed", "cancelled", "paused"]
+Reason = Literal["USER_ERROR", "CUDA_OOM", "LOSS_NOT_FINITE", "DATA_ERROR", "WORKER_DIED", "CHECKPOINT_ERROR"]
+
+_BY_TYPE: tuple[tuple[type[Exception], Reason], ...] = (
+    (PeerLost, "WORKER_DIED"),
+    (LossNotFinite, "LOSS_NOT_FINITE"),
+    (DataError, "DATA_ERROR"),
+    (CheckpointError, "CHECKPOINT_ERROR"),
+)
+# gloo and NCCL report a lost peer as a bare RuntimeError; these are the words they use for it.
+_PEER_LOST_WORDS = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "connection refused",
+    "broken pipe",
+    "timed out waiting",
+    "socket timeout",
+    "/gloo/transport/",
+    "gloo connectfullmesh failed",
+    "ncclremoteerror",
+    "nccl communicator was aborted",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The record of how an attempt ended. `summary` says what was trained and at what cost."""
+
+    outcome: Ending
+    reason: Reason | None = None
+    message: str = ""
+    step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    rank: int = 0
+    attempt: int = 0
+    token: str = ""
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        return cls(**value)
+
+    def record(self, folder: AttemptFolder) -> "Outcome":
+        """Write this outcome unless another rank has written one; return the one that stands."""
+        if write_once(folder.result, json.dumps(self.to_dict(), indent=2)):
+            return self
+        return read_outcome(folder) or self
+
+
+def read_outcome(folder: AttemptFolder) -> Outcome | None:
+    """The outcome of an attempt, or None while it has none."""
+    try:
+        return Outcome.from_dict(json.loads(folder.result.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def classify(error: BaseException) -> Reason:
+    """The named reason behind an exception: the first one in its chain of causes that has one, or USER_ERROR."""
+    return next((reason for cause in _causes(error) if (reason := _reason_of(cause))), "USER_ERROR")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _reason_of(error: BaseException) -> Reason | None:
+    for kind, reason in _BY_TYPE:
+        if isinstance(error, kind):
+            return reason
+    if torch := sys.modules.get("torch"):
+        if isinstance(error, torch.OutOfMemoryError):
+            return "CUDA_OOM"
+        if torch.distributed.is_available() and isinstance(error, torch.distributed.DistError):
+            return "WORKER_DIED"
+    words = str(error).lower()
+    if isinstance(error, RuntimeError) and any(phrase in words for phrase in _PEER_LOST_WORDS):
+        return "WORKER_DIED"
+    return None

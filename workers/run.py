@@ -1,0 +1,133 @@
+"""One attempt on one rank, from the first log line to the result on shared storage."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from cbam_core.explain import describe
+from workers.assignment import Assignment
+from workers.data import load_dataset
+from workers.export import export
+from workers.logs import RankLog, log_to
+from workers.outcome import Ending, Outcome, classify
+from workers.progress import Progress
+from workers.seeding import reproducible
+from workers.stop import StopMode, StopSignal
+from workers.tracking import Tracker
+from workers.train.gang import gang_of
+from workers.train.loop import Trainer
+
+logger = logging.getLogger(__name__)
+_ENDINGS: dict[StopMode | None, Ending] = {None: "succeeded", "pause": "paused", "cancel": "cancelled"}
+_LAST_LINES = 15
+
+
+class _LastProgress:
+    """Passes progress on and remembers the last one, so that an outcome can say how far the attempt came."""
+
+    def __init__(self, report: Callable[[Progress], None]) -> None:
+        self._report = report
+        self.last = Progress()
+
+    def __call__(self, progress: Progress) -> None:
+        self.last = progress
+        self._report(progress)
+
+
+def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress], None]) -> Outcome:
+    """Run this rank's share of an attempt in the calling thread, and say how it ended; raises nothing of the training.
+
+    A failure is recorded before the gang is left, so that peers, which only see this rank go, cannot claim the cause.
+    Every other ending is rank 0's to record, once all is exported and tracked; the other ranks just return it.
+    """
+    attempt = assignment.folder.attempt(assignment.attempt)
+    progress = _LastProgress(report)
+    with log_to(attempt.log(assignment.rank)) as log:
+        progress(Progress(phase="starting", heartbeat=time.time()))
+        tracker = Tracker()
+        with contextlib.ExitStack() as stack:
+            try:
+                outcome = _train(assignment, stack, stop, report=progress, tracker=tracker)
+            except Exception as error:
+                outcome = _failed(assignment, error, log, progress.last).record(attempt)
+        tracker.close(outcome)
+        if assignment.rank == 0 and outcome.outcome != "failed":
+            outcome = outcome.record(attempt)
+        progress(replace(progress.last, phase="ended", eta_seconds=None, heartbeat=time.time()))
+        logger.info("%s%s", outcome.outcome, f" ({outcome.reason})" if outcome.reason else "")
+    return outcome
+
+
+def _train(
+    assignment: Assignment,
+    stack: contextlib.ExitStack,
+    stop: StopSignal,
+    *,
+    report: _LastProgress,
+    tracker: Tracker,
+) -> Outcome:
+    """Meet the gang (left when `stack` closes), train, export."""
+    started = time.perf_counter()
+    spec = assignment.spec
+    torch.set_num_threads(spec.resources.cpus_per_worker)
+    stack.enter_context(reproducible(spec.train.deterministic))
+    gang = stack.enter_context(gang_of(assignment))
+    dataset = load_dataset(spec.data, assignment.data_roots).to(gang.device)
+    trainer = Trainer(assignment, gang, dataset, tracker=tracker, report=report, stop=stop)
+    logger.info(
+        "%s on %s: attempt %d, rank %d of %d on %s, %d training and %d test images, %d steps",
+        spec.name,
+        spec.data.dataset,
+        assignment.attempt,
+        gang.rank,
+        gang.world_size,
+        gang.device,
+        len(dataset.train),
+        len(dataset.test),
+        trainer.total_steps,
+    )
+    mode = trainer.fit()
+    if mode is None and gang.leads:
+        export(trainer, assignment.folder.export)
+    return Outcome(
+        outcome=_ENDINGS[mode],
+        step=trainer.step,
+        metrics=trainer.metrics,
+        rank=assignment.rank,
+        attempt=assignment.attempt,
+        token=assignment.token,
+        summary=_summary(trainer, time.perf_counter() - started),
+    )
+
+
+def _summary(trainer: Trainer, wall_seconds: float) -> dict[str, Any]:
+    """What was trained and at what cost; wall_seconds and images_per_second are of this attempt alone."""
+    network = describe(trainer.network, trainer.dataset.input_shape)
+    return {
+        "parameters": network.parameters,
+        "macs": network.macs,
+        "images_per_second": trainer.pace.mean_images_per_second,
+        "wall_seconds": wall_seconds,
+        "resumed_from_step": trainer.resumed_from,
+        "train_images": len(trainer.dataset.train),
+        "test_images": len(trainer.dataset.test),
+    }
+
+
+def _failed(assignment: Assignment, error: Exception, log: RankLog, last: Progress) -> Outcome:
+    logger.error("the attempt failed", exc_info=error)
+    return Outcome(
+        outcome="failed",
+        reason=classify(error),
+        message=f"{type(error).__name__}: {error}\n\nLast log lines:\n{log.last_lines(_LAST_LINES)}",
+        step=last.step,
+        metrics=last.metrics,
+        rank=assignment.rank,
+        attempt=assignment.attempt,
+        token=assignment.token,
+    )

@@ -1,0 +1,110 @@
+"""The layout on shared storage, and writes that are whole or absent whatever dies meanwhile. Imports no torch, no Ray.
+
+experiments/<id>/spec.yaml
+experiments/<id>/attempts/<n>/rank-<r>.log
+experiments/<id>/attempts/<n>/result.json
+experiments/<id>/checkpoints/step-<k>/
+experiments/<id>/export/
+"""
+
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True)
+class AttemptFolder:
+    """What one attempt leaves behind: the log of every rank, and one record of how it ended."""
+
+    path: Path
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    def log(self, rank: int) -> Path:
+        return self.path / f"rank-{rank}.log"
+
+
+@dataclass(frozen=True)
+class ExperimentFolder:
+    """All files of one experiment below the storage root. Raises ValueError for an id that is no plain name."""
+
+    storage_root: Path
+    experiment_id: str
+
+    def __post_init__(self) -> None:
+        if not _SAFE_ID.fullmatch(self.experiment_id):
+            raise ValueError(f"an experiment id is letters, digits, '.', '_' and '-'; got {self.experiment_id!r}")
+
+    @property
+    def path(self) -> Path:
+        return self.storage_root / "experiments" / self.experiment_id
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "spec.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def export(self) -> Path:
+        return self.path / "export"
+
+    @property
+    def journal(self) -> Path:
+        """What goes to MLflow, in order; see workers/journal.py."""
+        return self.path / "tracking.jsonl"
+
+    def attempt(self, number: int) -> AttemptFolder:
+        return AttemptFolder(self.path / "attempts" / str(number))
+
+    def last_attempt(self) -> int:
+        """The highest attempt number that has left a folder; 0 where there is none."""
+        folder = self.path / "attempts"
+        numbers = (int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()) if folder.is_dir() else ()
+        return max(numbers, default=0)
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Replace `path` by `data`: a reader, or a crash at any moment, sees the old content or all of the new."""
+    temporary = _write_beside(path, data)
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def write_once(path: Path, data: bytes | str) -> bool:
+    """Make `path` with `data` unless it exists. True for the one writer that made it, however many try at once."""
+    temporary = _write_beside(path, data)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    _sync_folder(path.parent)
+    return True
+
+
+def _write_beside(path: Path, data: bytes | str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    with temporary.open("wb") as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

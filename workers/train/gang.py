@@ -1,0 +1,137 @@
+"""The ranks that train one network together: how they meet, agree and part."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cbam_core.errors import PeerLost
+from workers.assignment import Assignment
+
+MEET_TIMEOUT = timedelta(minutes=5)
+OPERATION_TIMEOUT = timedelta(
+    minutes=30
+)  # a rank may be slow (evaluation, a checkpoint); one that hangs is the dispatcher's
+
+
+@dataclass
+class Gang:
+    """This rank's view of its gang. Alone (world_size 1), every operation is the identity and no process group exists.
+
+    Raises PeerLost where another rank is gone.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+    _pending: tuple[Tensor, distributed.Work] | None = field(default=None, init=False)
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """`network` with gradients averaged over the gang.
+
+        Buffers are not broadcast at every step: nothing reads the running statistics while the network trains, and
+        `sync_buffers` makes rank 0's the common ones before an evaluation.
+        """
+        if self.world_size == 1:
+            return network
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False)
+
+    def sync_buffers(self, network: nn.Module) -> None:
+        """Give every rank the buffers (running statistics) of rank 0."""
+        if self.world_size > 1:
+            with _peers():
+                for buffer in network.buffers():
+                    distributed.broadcast(buffer, src=0)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of `values` over all ranks, on every rank."""
+        if self.world_size > 1:
+            with _peers():
+                distributed.all_reduce(values)
+        return values
+
+    def from_leader(self, number: int) -> int:
+        """Rank 0's `number`, on every rank."""
+        if self.world_size == 1:
+            return number
+        value = torch.tensor(number)
+        with _peers():
+            distributed.broadcast(value, src=0)
+        return int(value)
+
+    def agree(self, flag: int) -> int:
+        """The largest `flag` that any rank raised at the previous call; the same answer on every rank.
+
+        One call late, so that the exchange runs beside the step instead of before it. All ranks call it equally often.
+        """
+        if self.world_size == 1:
+            return flag
+        value = torch.tensor(flag)
+        with _peers():
+            work = distributed.all_reduce(value, op=distributed.ReduceOp.MAX, async_op=True)
+            agreed = self._settle()
+        self._pending = (value, work)
+        return agreed
+
+    def settle(self) -> None:
+        """Wait for the last exchange of `agree`, so that the gang may part."""
+        with _peers():
+            self._settle()
+
+    def _settle(self) -> int:
+        if self._pending is None:
+            return 0
+        value, work = self._pending
+        self._pending = None
+        work.wait()
+        return int(value)
+
+
+@contextlib.contextmanager
+def _peers() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # gloo and NCCL have no better type for it
+        raise PeerLost(f"another worker of this gang is gone: {error}") from error
+
+
+def training_device(assignment: Assignment) -> torch.device:
+    """The CPU, or this rank's GPU: the only one that Ray shows it, or the one torchrun numbers for it."""
+    if not assignment.spec.resources.gpus_per_worker:
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+@contextlib.contextmanager
+def gang_of(assignment: Assignment) -> Iterator[Gang]:
+    """Meet the other ranks; part from them at the end, so that this process can join another gang."""
+    device = training_device(assignment)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    gang = Gang(assignment.rank, assignment.world_size, device)
+    if assignment.world_size == 1:
+        yield gang
+        return
+    address = f"tcp://{assignment.master_address}:{assignment.master_port}"
+    store, _, _ = next(distributed.rendezvous(address, assignment.rank, assignment.world_size, timeout=MEET_TIMEOUT))
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        store=distributed.PrefixStore(assignment.token, store),
+        rank=assignment.rank,
+        world_size=assignment.world_size,
+        timeout=OPERATION_TIMEOUT,
+    )
+    try:
+        yield gang
+    finally:
+        distributed.destroy_process_group()

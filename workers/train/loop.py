@@ -1,0 +1,247 @@
+"""The training of one network, on one rank, in four verbs: resume, train_step, evaluate, save."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cbam_core.errors import LossNotFinite
+from cbam_core.networks import build_network
+from workers.assignment import Assignment
+from workers.data import Dataset
+from workers.data.batches import Batches, Share
+from workers.progress import Phase, Progress
+from workers.seeding import seed_of
+from workers.stop import StopMode, StopSignal
+from workers.tracking import Tracker
+from workers.train.checkpoint import Checkpoints
+from workers.train.evaluate import Evaluation, evaluate
+from workers.train.gang import Gang
+from workers.train.optimizer import build_optimizer, learning_rate, set_learning_rate
+from workers.train.pace import Pace
+
+logger = logging.getLogger(__name__)
+CURVE_POINTS = 2000  # values per training curve, at most: a plot shows no more, and MLflow has to hold them
+_STOP_FLAGS: dict[StopMode | None, int] = {None: 0, "pause": 1, "cancel": 2}
+
+
+class Trainer:
+    """One rank's training. All that decides the result is (spec, step): a resumed run repeats an unbroken one.
+
+    `step` counts finished optimiser steps; `epochs_evaluated` the epochs whose evaluation is done.
+    """
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        gang: Gang,
+        dataset: Dataset,
+        *,
+        tracker: Tracker,
+        report: Callable[[Progress], None],
+        stop: StopSignal,
+    ) -> None:
+        self.spec = assignment.spec
+        self.recipe = assignment.spec.train
+        self.gang, self.dataset, self.tracker = gang, dataset, tracker
+        self._report, self._stop = report, stop
+        self.checkpoints = Checkpoints(assignment.folder.checkpoints, self.spec.checkpoint)
+
+        torch.manual_seed(seed_of(self.recipe.seed, "weights"))
+        self.network: nn.Module = build_network(self.spec.model, dataset.num_classes, dataset.input_shape[0])
+        self.network.to(gang.device)
+        self.optimizer = build_optimizer(self.recipe.optimizer, self.network)
+        self.parallel = gang.wrap(self.network)
+
+        share = Share(gang.rank, gang.world_size, self.recipe.global_batch_size)
+        self.batches = Batches(dataset, share, seed=self.recipe.seed)
+        self.total_steps = self.recipe.epochs * self.batches.steps_per_epoch
+        self.log_every = math.ceil(self.total_steps / CURVE_POINTS)
+        self.pace = Pace(self.recipe.global_batch_size)
+
+        self.step = 0
+        self.epochs_evaluated = 0
+        self.evaluation: Evaluation | None = None
+        self.resumed_from: int | None = None
+        self.metrics: dict[str, float] = {}
+        self._loss_sum = torch.zeros((), device=gang.device)
+        self._saved_step = -1
+        self._agreed: StopMode | None = None
+
+    def fit(self) -> StopMode | None:
+        """Train to the end and return None, or to the step at which the gang agrees to stop, and return how."""
+        self.resume()
+        self.network.train()
+        batches = self.batches.train_from(self.step)
+        while not self.done:
+            if self.stop_agreed():
+                self.say("stopping")
+                if self._agreed == "pause":
+                    self.save()
+                break
+            if self.epochs_trained > self.epochs_evaluated:
+                self.evaluate()
+            else:
+                self.train_step(*next(batches))
+            if self._checkpoint_is_due():
+                self.save()
+        self.gang.settle()
+        return self._agreed
+
+    @property
+    def done(self) -> bool:
+        return self.epochs_evaluated == self.recipe.epochs
+
+    @property
+    def epochs_trained(self) -> int:
+        return self.step // self.batches.steps_per_epoch
+
+    def resume(self) -> None:
+        """Go to the newest undamaged checkpoint, if there is one; rank 0 says which."""
+        newest = self.checkpoints.newest() if self.gang.leads else None
+        step = self.gang.from_leader(-1 if newest is None else newest)
+        if step < 0:
+            return
+        state = self.checkpoints.load(step)
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = self.resumed_from = self._saved_step = state["step"]
+        self.epochs_evaluated = state["epochs_evaluated"]
+        self.metrics = state["metrics"]
+        self._loss_sum.copy_(state["loss_sum"])
+        if state["evaluation"]:
+            self.evaluation = Evaluation(**state["evaluation"])
+        logger.info("resumed from the checkpoint of step %d of %d", self.step, self.total_steps)
+
+    def train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """One optimiser step on this rank's share of a global batch: images N C H W, labels N."""
+        started = time.perf_counter()
+        torch.manual_seed(seed_of(self.recipe.seed, "step", self.step, self.gang.rank))
+        rate = self._learning_rate()
+        set_learning_rate(self.optimizer, rate)
+        loss = F.cross_entropy(self.parallel(images), labels)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self._loss_sum += loss.detach()
+        self.step += 1
+        if self.step % self.log_every == 0 or self.step == self.total_steps:
+            self._log_training(rate)
+        self.pace.step_took(time.perf_counter() - started)
+        self.say("training")
+
+    def evaluate(self) -> None:
+        """Evaluate on all test images, unless the gang agrees to stop meanwhile."""
+        self.say("evaluating")
+        started = time.perf_counter()
+        self.gang.sync_buffers(self.network)
+        evaluation = evaluate(
+            self.network,
+            self.batches.test(),
+            self.gang,
+            num_classes=self.dataset.num_classes,
+            stop=self.stop_agreed,
+        )
+        if evaluation is None:
+            return
+        self.pace.evaluation_took(time.perf_counter() - started)
+        self.evaluation = evaluation
+        self.epochs_evaluated = self.epochs_trained
+        self.metrics |= evaluation.metrics()
+        self.tracker.log(self.step, evaluation.metrics() | {"epoch": self.epochs_trained})
+        logger.info(
+            "epoch %d/%d  step %d  train/loss %.4f  val/loss %.4f  val/top1 %.4f  %.0f images/s",
+            self.epochs_trained,
+            self.recipe.epochs,
+            self.step,
+            self.metrics.get("train/loss", math.nan),
+            evaluation.loss,
+            evaluation.top1,
+            self.pace.images_per_second or math.nan,
+        )
+        self.say("evaluating")
+
+    def save(self) -> None:
+        """Write the checkpoint of this step; the other ranks go on meanwhile."""
+        if not self.gang.leads or self.step == self._saved_step:
+            return
+        evaluated = self.evaluation if self.epochs_evaluated * self.batches.steps_per_epoch == self.step else None
+        state: dict[str, Any] = {
+            "step": self.step,
+            "epochs_evaluated": self.epochs_evaluated,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loss_sum": self._loss_sum,
+            "metrics": self.metrics,
+            "evaluation": vars(self.evaluation) if self.evaluation else None,
+        }
+        self.checkpoints.save(self.step, state, evaluated.metrics() if evaluated else {})
+        self._saved_step = self.step
+
+    def stop_agreed(self) -> StopMode | None:
+        """How all ranks stop, once any of them was asked to; every rank learns it at the same step."""
+        if self._agreed is None:
+            flag = self.gang.agree(_STOP_FLAGS[self._stop.mode])
+            self._agreed = next(mode for mode, number in _STOP_FLAGS.items() if number == flag)
+        return self._agreed
+
+    def say(self, phase: Phase) -> None:
+        """Report where the training is."""
+        test_steps = math.ceil(len(self.dataset.test) / self.recipe.global_batch_size)
+        self._report(
+            Progress(
+                phase=phase,
+                step=self.step,
+                total_steps=self.total_steps,
+                epoch=self.epochs_trained,
+                epochs=self.recipe.epochs,
+                images_per_second=self.pace.images_per_second,
+                eta_seconds=self.pace.eta_seconds(
+                    self.total_steps - self.step, self.recipe.epochs - self.epochs_evaluated, test_steps
+                ),
+                metrics=self.metrics,
+                heartbeat=time.time(),
+                mlflow_run_id=self.tracker.run_id,
+            )
+        )
+
+    def _checkpoint_is_due(self) -> bool:
+        if not self.gang.leads or self.epochs_trained > self.epochs_evaluated:
+            return False  # the evaluation comes first: it may show that this is one of the best
+        if self.done:
+            return True
+        every = self.spec.checkpoint.every_steps
+        evaluated_now = self.step == self.epochs_evaluated * self.batches.steps_per_epoch
+        if every is None:
+            return evaluated_now
+        return self.step % every == 0 or (evaluated_now and self.checkpoints.is_among_best(self.metrics))
+
+    def _learning_rate(self) -> float:
+        return learning_rate(
+            self.recipe.schedule,
+            self.recipe.optimizer.lr,
+            self.step,
+            steps_per_epoch=self.batches.steps_per_epoch,
+            epochs=self.recipe.epochs,
+        )
+
+    def _log_training(self, rate: float) -> None:
+        """Log the mean loss over the gang since the last time. Raises LossNotFinite, on all ranks alike."""
+        steps = (self.step - 1) % self.log_every + 1
+        loss = (self.gang.sum(self._loss_sum.clone()) / (steps * self.gang.world_size)).item()
+        if not math.isfinite(loss):
+            first, last = self.step - steps + 1, self.step
+            where = f"at step {last}" if steps == 1 else f"between steps {first} and {last}"
+            raise LossNotFinite(
+                f"the loss became {loss} {where}; the last good checkpoint is of step {max(self._saved_step, 0)}. "
+                "Try a lower lr or a longer warm-up"
+            )
+        self._loss_sum.zero_()
+        self.metrics = self.metrics | {"train/loss": loss, "lr": rate}
+        speed = self.pace.images_per_second
+        self.tracker.log(self.step, {"train/loss": loss, "lr": rate} | ({"images_per_second": speed} if speed else {}))

@@ -1,0 +1,49 @@
+"""How fast the training goes, and how long it will still take."""
+
+from collections import deque
+
+_WINDOW = 50
+
+
+class Pace:
+    """Keeps the durations of recent steps and evaluations, in seconds."""
+
+    def __init__(self, images_per_step: int) -> None:
+        self._images_per_step = images_per_step
+        self._steps: deque[float] = deque(maxlen=_WINDOW)
+        self._first = True
+        self._evaluation: float | None = None
+        self.steps_done = 0
+        self.training_seconds = 0.0
+
+    def step_took(self, seconds: float) -> None:
+        if self._first:
+            self._first = False  # kernels are chosen and memory is found: it says little about the others
+        else:
+            self._steps.append(seconds)
+            self.steps_done += 1
+            self.training_seconds += seconds
+
+    def evaluation_took(self, seconds: float) -> None:
+        self._evaluation = seconds
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Over the last steps, all ranks together; None before the second step."""
+        return self._images_per_step * len(self._steps) / sum(self._steps) if self._steps else None
+
+    @property
+    def mean_images_per_second(self) -> float | None:
+        """Over all steps of this attempt but its first."""
+        return self._images_per_step * self.steps_done / self.training_seconds if self.steps_done else None
+
+    def eta_seconds(self, steps_left: int, evaluations_left: int, test_steps: int) -> float | None:
+        """What the steps and evaluations that are left will take.
+
+        Before the first evaluation, one of `test_steps` forward passes is taken for a third of as many training steps.
+        """
+        if not self._steps:
+            return None
+        step = sum(self._steps) / len(self._steps)
+        evaluation = self._evaluation if self._evaluation is not None else test_steps * step / 3
+        return steps_left * step + evaluations_left * evaluation
