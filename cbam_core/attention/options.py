@@ -5,7 +5,16 @@ A new variant is one file in this folder, one class here, one line in `registry.
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 Order = Literal["channel_spatial", "spatial_channel", "parallel", "channel", "spatial"]
 ChannelPool = Literal["avg", "max", "lp", "lse"]
@@ -13,8 +22,21 @@ SpatialPool = Literal["avg", "max", "conv"]
 GateName = Literal["sigmoid", "hard_sigmoid"]
 GateNorm = Literal["batch", "none"]
 Init = Literal["official", "timm"]
+BAMFusion = Literal["product", "sum"]
+SCSEFusion = Literal["sum", "max"]
+GCTNorm = Literal["l2", "l1"]
+ContextFusion = Literal["add", "scale"]
 Placement = Literal["block", "stage"]
 """Where a module stands: at the end of every residual branch, or between the stages of the network."""
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f"kernel_size must be odd, so that the map keeps its size; got {value}")
+    return value
+
+
+Kernel = Annotated[int, Field(ge=3, le=31), AfterValidator(_odd)]
 
 
 class Options(BaseModel):
@@ -36,7 +58,7 @@ class CBAMOptions(Options):
 
     type: Literal["cbam"] = "cbam"
     reduction: PositiveInt = Field(16, description="r: the shared MLP has max(1, channels // r) hidden units")
-    kernel_size: Annotated[int, Field(ge=3, le=31)] = Field(
+    kernel_size: Kernel = Field(
         7, description="side of the spatial gate's convolution, odd; the paper compares 3 and 7"
     )
     order: Order = Field(
@@ -76,13 +98,6 @@ class CBAMOptions(Options):
                 raise ValueError(f"`{field}` says nothing about order: {self.order}; leave it out")
         return self
 
-    @field_validator("kernel_size")
-    @classmethod
-    def _odd(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, so that the map keeps its size; got {value}")
-        return value
-
 
 class SEOptions(Options):
     """Squeeze-and-Excitation (Hu et al. 2018): CBAM's channel half with the average pool only."""
@@ -91,4 +106,87 @@ class SEOptions(Options):
     reduction: PositiveInt = Field(16, description="r: the MLP has max(1, channels // r) hidden units")
 
 
-AttentionSpec = Annotated[NoAttention | CBAMOptions | SEOptions, Field(discriminator="type")]
+class ECAOptions(Options):
+    """Efficient Channel Attention (Wang et al. 2020): neighbouring channels talk, no bottleneck."""
+
+    type: Literal["eca"] = "eca"
+    kernel_size: Kernel | None = Field(
+        None, description="channels that decide about one channel, odd; from the width (equation 12) where left out"
+    )
+
+
+class BAMOptions(Options):
+    """Bottleneck Attention Module (Park et al. 2018): stands between the stages, not in the blocks."""
+
+    placement: ClassVar[Placement] = "stage"
+
+    type: Literal["bam"] = "bam"
+    reduction: PositiveInt = Field(16, description="r: both branches have max(1, channels // r) hidden channels")
+    dilation: PositiveInt = Field(4, description="of the spatial branch's 3×3 convolutions, in pixels")
+    fusion: BAMFusion = Field(
+        "product", description="how the branches meet inside the sigmoid: product (the authors' code), sum (the paper)"
+    )
+
+
+class SCSEOptions(Options):
+    """Concurrent spatial and channel squeeze and excitation (Roy et al. 2018)."""
+
+    type: Literal["scse"] = "scse"
+    reduction: PositiveInt = Field(2, description="r: the MLP has max(1, channels // r) hidden units; 2 in the paper")
+    fusion: SCSEFusion = Field("sum", description="the two recalibrated maps are added, or the larger value is taken")
+
+
+class SimAMOptions(Options):
+    """SimAM (Yang et al. 2021): no weights at all."""
+
+    type: Literal["simam"] = "simam"
+    regularisation: PositiveFloat = Field(1e-4, description="lambda, added to each channel's variance")
+
+
+class CoordinateOptions(Options):
+    """Coordinate attention (Hou et al. 2021): a gate along the height and one along the width."""
+
+    type: Literal["coordinate"] = "coordinate"
+    reduction: PositiveInt = Field(32, description="r: the middle has max(8, channels // r) channels")
+
+
+class TripletOptions(Options):
+    """Triplet attention (Misra et al. 2021): CBAM's spatial gate over each pair of the three axes."""
+
+    type: Literal["triplet"] = "triplet"
+    kernel_size: Kernel = Field(7, description="side of the convolutions, odd")
+    spatial: bool = Field(
+        True, description="false leaves the gate over height and width out, as in the paper's ablation"
+    )
+
+
+class GCTOptions(Options):
+    """Gated Channel Transformation (Yang et al. 2020): three numbers per channel."""
+
+    type: Literal["gct"] = "gct"
+    norm: GCTNorm = Field("l2", description="the norm over places, and over channels")
+    epsilon: PositiveFloat = Field(1e-5, description="keeps the norms of an empty map above zero")
+
+
+class GlobalContextOptions(Options):
+    """Global context block (Cao et al. 2019): one pooled vector, added to every place."""
+
+    type: Literal["global_context"] = "global_context"
+    reduction: PositiveInt = Field(16, description="r: the transform has max(1, channels // r) hidden units")
+    fusion: ContextFusion = Field("add", description="the context is added (the paper), or scales through a sigmoid")
+
+
+AttentionSpec = Annotated[
+    NoAttention
+    | CBAMOptions
+    | SEOptions
+    | ECAOptions
+    | BAMOptions
+    | SCSEOptions
+    | SimAMOptions
+    | CoordinateOptions
+    | TripletOptions
+    | GCTOptions
+    | GlobalContextOptions,
+    Field(discriminator="type"),
+]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cbam_core.attention.options import CBAMOptions, NoAttention, Options, SEOptions
+from cbam_core.attention import options as of
 from cbam_core.errors import UnknownAttention
 
 if TYPE_CHECKING:
@@ -20,14 +20,22 @@ class Variant:
     The class takes the number of channels and then every field of the options (except `type`) as a keyword.
     """
 
-    options: type[Options]
+    options: type[of.Options]
     factory: str
 
 
 VARIANTS: dict[str, Variant] = {
-    "none": Variant(NoAttention, "torch.nn:Identity"),
-    "cbam": Variant(CBAMOptions, "cbam_core.attention.cbam:CBAM"),
-    "se": Variant(SEOptions, "cbam_core.attention.se:SE"),
+    "none": Variant(of.NoAttention, "torch.nn:Identity"),
+    "cbam": Variant(of.CBAMOptions, "cbam_core.attention.cbam:CBAM"),
+    "se": Variant(of.SEOptions, "cbam_core.attention.se:SE"),
+    "eca": Variant(of.ECAOptions, "cbam_core.attention.eca:ECA"),
+    "bam": Variant(of.BAMOptions, "cbam_core.attention.bam:BAM"),
+    "scse": Variant(of.SCSEOptions, "cbam_core.attention.scse:SCSE"),
+    "simam": Variant(of.SimAMOptions, "cbam_core.attention.simam:SimAM"),
+    "coordinate": Variant(of.CoordinateOptions, "cbam_core.attention.coordinate:Coordinate"),
+    "triplet": Variant(of.TripletOptions, "cbam_core.attention.triplet:Triplet"),
+    "gct": Variant(of.GCTOptions, "cbam_core.attention.gct:GCT"),
+    "global_context": Variant(of.GlobalContextOptions, "cbam_core.attention.global_context:GlobalContext"),
 }
 
 
@@ -41,7 +49,7 @@ def create_attention(name: str, channels: int, **options: Any) -> nn.Module:
     return attention_from_spec(VARIANTS[name].options(**options), channels)
 
 
-def attention_from_spec(spec: Options, channels: int) -> nn.Module:
+def attention_from_spec(spec: of.Options, channels: int) -> nn.Module:
     """The attention module that `spec` (one of AttentionSpec) describes, for feature maps of so many channels."""
     fields = dict(spec)
     module, _, name = VARIANTS[fields.pop("type")].factory.partition(":")
