@@ -1,4 +1,4 @@
-"""The datasets a spec may name and the facts that a server needs about them. Torch-free; the readers are workers/data/."""
+"""The datasets a spec may name and the facts a server needs about them. Torch-free; workers/data/ reads them."""
 
 from dataclasses import dataclass
 

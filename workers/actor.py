@@ -57,7 +57,7 @@ class TrainWorker:
             self._thread.start()
 
     def poll(self) -> dict[str, Any]:
-        """How far the assignment is. `outcome` is there once this rank has ended; rank 0's result.json is the record."""
+        """How far the assignment is. `outcome` is there once this rank has ended; result.json is the record."""
         outcome = self._outcome
         return {
             "progress": self._progress.to_dict(),

@@ -31,13 +31,16 @@ class Assignment:
 
     @property
     def folder(self) -> ExperimentFolder:
+        """The experiment's files on shared storage."""
         return ExperimentFolder(Path(self.storage), self.experiment_id)
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
         return vars(self) | {"spec": self.spec.model_dump(mode="json"), "data_roots": list(self.data_roots)}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """Back from `to_dict`."""
         spec = ExperimentSpec.model_validate(value["spec"])
         return cls(**{**value, "spec": spec, "data_roots": tuple(value["data_roots"])})
 

@@ -27,6 +27,7 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Class scores (N num_classes) of images N C H W in 0..1."""
         scores: Tensor = self.network((images - self.mean) / self.std)
         return scores
 

@@ -30,6 +30,7 @@ class RankLog(logging.Handler):
         self.setFormatter(logging.Formatter(_FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write one record, as logging asks."""
         try:
             self._write(self.format(record) + "\n")
         except Exception:
@@ -49,9 +50,11 @@ class RankLog(logging.Handler):
         self._dropped += 1
 
     def last_lines(self, count: int) -> str:
+        """The last `count` records as text."""
         return "".join(list(self._tail)[-count:])
 
     def close(self) -> None:
+        """Write the tail that the quota held back, and close the file."""
         if self._full:
             self._file.write(f"... {max(0, self._dropped - len(self._tail))} records are not kept ...\n")
             self._file.writelines(self._tail)

@@ -1,4 +1,4 @@
-"""How an attempt ended, written once as result.json: the first rank that fails tells the cause, later ones only echo it.
+"""How an attempt ended, written once as result.json: the first rank that fails tells the cause.
 
 Imports no torch: the dispatcher reads outcomes too.
 """
@@ -51,10 +51,12 @@ class Outcome:
     summary: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """Back from `to_dict`."""
         return cls(**value)
 
     def record(self, folder: AttemptFolder) -> "Outcome":

@@ -24,8 +24,10 @@ class Progress:
     mlflow_run_id: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        """Back from `to_dict`."""
         return cls(**value)

@@ -15,9 +15,11 @@ class StopSignal:
 
     @property
     def mode(self) -> StopMode | None:
+        """How to stop; None while nobody has asked."""
         return self._mode
 
     def request(self, mode: StopMode) -> None:
+        """Ask to stop, from any thread."""
         with self._lock:
             if self._mode != "cancel":
                 self._mode = mode

@@ -24,9 +24,11 @@ class AttemptFolder:
 
     @property
     def result(self) -> Path:
+        """How the attempt ended; absent until it has."""
         return self.path / "result.json"
 
     def log(self, rank: int) -> Path:
+        """What `rank` had to say."""
         return self.path / f"rank-{rank}.log"
 
 
@@ -43,18 +45,22 @@ class ExperimentFolder:
 
     @property
     def path(self) -> Path:
+        """The experiment's own folder."""
         return self.storage_root / "experiments" / self.experiment_id
 
     @property
     def spec(self) -> Path:
+        """The spec as it was submitted."""
         return self.path / "spec.yaml"
 
     @property
     def checkpoints(self) -> Path:
+        """One folder per checkpoint; see workers/train/checkpoint.py."""
         return self.path / "checkpoints"
 
     @property
     def export(self) -> Path:
+        """What a finished training hands on; see workers/export.py."""
         return self.path / "export"
 
     @property
@@ -63,6 +69,7 @@ class ExperimentFolder:
         return self.path / "tracking.jsonl"
 
     def attempt(self, number: int) -> AttemptFolder:
+        """The folder of one attempt, counted from 1."""
         return AttemptFolder(self.path / "attempts" / str(number))
 
     def last_attempt(self) -> int:

@@ -21,9 +21,11 @@ class Share:
 
     @property
     def batch_size(self) -> int:
+        """Images per step on one rank."""
         return self.global_batch_size // self.world_size
 
     def of(self, batch: Tensor) -> Tensor:
+        """This rank's part of a global batch; shorter or empty where the batch is."""
         return batch[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
 
 
@@ -49,6 +51,7 @@ class Batches:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Full global batches in the training set."""
         return len(self._dataset.train) // self._share.global_batch_size
 
     def train_from(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -25,6 +25,7 @@ class Split:
         return len(self.labels)
 
     def to(self, device: torch.device) -> Self:
+        """The same images on `device`."""
         return type(self)(self.images.to(device), self.labels.to(device))
 
 
@@ -46,6 +47,7 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
+        """How many scores the network gives."""
         return len(self.classes)
 
     @property
@@ -55,6 +57,7 @@ class Dataset:
         return channels, height, width
 
     def to(self, device: torch.device) -> Self:
+        """The same images on `device`."""
         return type(self)(self.train.to(device), self.test.to(device), self.classes, self.mean, self.std)
 
 

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that scikit-learn ships (UCI optical recognition of handwritten digits), 8×8, 10 classes."""
+"""The 1,797 handwritten digits that scikit-learn ships (UCI, Alpaydin and Kaynak 1998), 8×8."""
 
 import gzip
 from importlib.util import find_spec

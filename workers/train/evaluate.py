@@ -19,6 +19,7 @@ class Evaluation:
 
     @property
     def images(self) -> int:
+        """How many images were counted."""
         return int(self.confusion.sum())
 
     @property
@@ -27,6 +28,7 @@ class Evaluation:
         return int(self.confusion.diagonal().sum()) / self.images
 
     def metrics(self) -> dict[str, float]:
+        """By the names MLflow shows."""
         return {"val/loss": self.loss, "val/top1": self.top1}
 
 

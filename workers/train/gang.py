@@ -8,15 +8,15 @@ from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from cbam_core.errors import PeerLost
 from workers.assignment import Assignment
 
 MEET_TIMEOUT = timedelta(minutes=5)
-OPERATION_TIMEOUT = timedelta(
-    minutes=30
-)  # a rank may be slow (evaluation, a checkpoint); one that hangs is the dispatcher's
+OPERATION_TIMEOUT = timedelta(minutes=30)  # a rank may be slow; one that hangs is the dispatcher's
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Gang:
 
     @property
     def leads(self) -> bool:
+        """Whether this is rank 0, which writes what is written once."""
         return self.rank == 0
 
     def wrap(self, network: nn.Module) -> nn.Module:
@@ -123,10 +124,10 @@ def gang_of(assignment: Assignment) -> Iterator[Gang]:
         yield gang
         return
     address = f"tcp://{assignment.master_address}:{assignment.master_port}"
-    store, _, _ = next(distributed.rendezvous(address, assignment.rank, assignment.world_size, timeout=MEET_TIMEOUT))
+    store, _, _ = next(rendezvous(address, assignment.rank, assignment.world_size, timeout=MEET_TIMEOUT))
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        store=distributed.PrefixStore(assignment.token, store),
+        store=PrefixStore(assignment.token, store),
         rank=assignment.rank,
         world_size=assignment.world_size,
         timeout=OPERATION_TIMEOUT,

@@ -95,10 +95,12 @@ class Trainer:
 
     @property
     def done(self) -> bool:
+        """Whether the last epoch is trained and evaluated."""
         return self.epochs_evaluated == self.recipe.epochs
 
     @property
     def epochs_trained(self) -> int:
+        """Full passes over the training set."""
         return self.step // self.batches.steps_per_epoch
 
     def resume(self) -> None:

@@ -33,5 +33,6 @@ def learning_rate(schedule: ScheduleSpec, peak: float, step: int, *, steps_per_e
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Use `rate` from the next step on."""
     for group in optimizer.param_groups:
         group["lr"] = rate

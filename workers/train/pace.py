@@ -17,6 +17,7 @@ class Pace:
         self.training_seconds = 0.0
 
     def step_took(self, seconds: float) -> None:
+        """One optimiser step, with the wait for its batch."""
         if self._first:
             self._first = False  # kernels are chosen and memory is found: it says little about the others
         else:
@@ -25,6 +26,7 @@ class Pace:
             self.training_seconds += seconds
 
     def evaluation_took(self, seconds: float) -> None:
+        """One pass over the test images."""
         self._evaluation = seconds
 
     @property
