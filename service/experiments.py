@@ -8,7 +8,7 @@ from cbam_core.spec import ExperimentSpec
 from service.errors import IllegalAction, InvalidField
 from service.models import Experiment
 from service.settings import Settings
-from service.states import ACTIONS, Desired, State
+from service.states import ACTIONS, TERMINAL, Desired, State
 from service.store import Store
 
 WISHES = {"cancel": Desired.CANCEL, "pause": Desired.PAUSE, "resume": Desired.RUN}
@@ -39,12 +39,16 @@ def act(store: Store, experiment_id: str, action: str) -> Experiment:
 
     Raises ExperimentNotFound, or IllegalAction with the actions that the state allows.
     """
-    row = store.get(experiment_id)
-    legal = ACTIONS[State(row.state)]
-    wish = WISHES[action]
-    if row.desired == wish and State(row.state) not in (State.SUCCEEDED, State.FAILED):
-        return row
-    if action not in legal:
-        allowed = f"it allows {' and '.join(legal)}" if legal else "it allows nothing more"
-        raise IllegalAction(f"cannot {action} an experiment that is {row.state}; {allowed}", legal)
-    return store.wish(experiment_id, wish)
+
+    def choose(row: Experiment) -> Desired:
+        state, wish = State(row.state), WISHES[action]
+        if action not in ACTIONS[state] and (row.desired != wish or state in TERMINAL - {State.CANCELLED}):
+            raise IllegalAction(f"cannot {action} an experiment that is {state}; {_allowed(state)}", ACTIONS[state])
+        return wish
+
+    return store.wish(experiment_id, choose)
+
+
+def _allowed(state: State) -> str:
+    actions = ACTIONS[state]
+    return f"it allows {' and '.join(actions)}" if actions else "it allows nothing more"

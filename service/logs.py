@@ -1,4 +1,4 @@
-"""The log of an experiment: the files of its attempts one after the other, so that one offset names one place for good."""
+"""The log of an experiment: its attempts' files one after the other, so that an offset names one place for good."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -30,11 +30,11 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = DateTime
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Aware to plain."""
         return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Plain to aware."""
         return None if value is None else value.replace(tzinfo=UTC)
 
@@ -60,6 +60,7 @@ class Experiment(Base):
         Index("ix_experiments_page", "created_at", "id"),
         Index("ix_experiments_queue", "state", "priority", "queued_at"),
         Index("ix_experiments_project", "project", "created_at"),
+        Index("ix_experiments_tracking", "tracking_closed", "state"),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -83,6 +84,7 @@ class Experiment(Base):
     created_at: Mapped[datetime]
     queued_at: Mapped[datetime]
     not_before: Mapped[datetime | None]
+    deadline_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
 

@@ -1,5 +1,6 @@
 """Everything the operator may set, read once from the environment into one frozen object."""
 
+import hashlib
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Self
@@ -22,7 +23,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address the API listens on; loopback only, as there are no tokens")
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     ray_address: str = Field("", alias="RAY_ADDRESS", description="host:port of the Ray head; the local stack's")
-    ray_namespace: str = Field("cbam", description="Ray namespace that holds the workers")
+    ray_namespace: str = Field("", description="holds this service's workers; made from the database's URL if empty")
     mlflow_tracking_uri: str | None = Field(None, alias="MLFLOW_TRACKING_URI")
     mlflow_public_url: str | None = Field(
         None, description="where people reach MLflow; the tracking URI where left out"
@@ -59,6 +60,7 @@ class Settings(BaseSettings):
             "database_url": self.database_url or f"sqlite:///{home / 'cbam.db'}",
             "storage": (self.storage or home / "storage").expanduser().absolute(),
             "data_roots": tuple(root.expanduser().absolute() for root in self.data_roots),
+            "ray_namespace": self.ray_namespace or f"cbam-{_fingerprint(self.database_url or str(home))}",
             "mlflow_public_url": self.mlflow_public_url or self.mlflow_tracking_uri,
         }
         self.__dict__.update(values)  # the one place that may: the object has not left its constructor
@@ -74,3 +76,8 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """Where the API answers."""
         return f"http://{self.host}:{self.port}"
+
+
+def _fingerprint(text: str) -> str:
+    """Eight characters that tell two services on one Ray cluster apart."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -4,9 +4,9 @@ A state changes in one place only, `change_state`: it checks the move and writes
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Select, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
@@ -112,12 +112,14 @@ class Store:
         rows = rows[:limit]
         return rows, (rows[-1].created_at, rows[-1].id) if more else None
 
-    def wish(self, experiment_id: str, desired: Desired) -> Experiment:
-        """Write down what the user wants; the dispatcher makes it so."""
+    def wish(self, experiment_id: str, choose: Callable[[Experiment], Desired]) -> Experiment:
+        """Write down what the user wants, chosen from the row as it is now; the dispatcher makes it so."""
         with self.database.writing() as session:
-            row = _found(session, experiment_id)
-            row.desired = desired
-            row.version += 1
+            row = _found(session, experiment_id, lock=True)
+            desired = choose(row)
+            if row.desired != desired:
+                row.desired = desired
+                row.version += 1
             return row
 
     def events(self, experiment_id: str, *, after_seq: int = 0) -> list[Event]:
@@ -161,6 +163,7 @@ def _insert(session: Session, spec: ExperimentSpec, key: str | None, body_hash: 
         summary={},
         created_at=now,
         queued_at=now,
+        deadline_at=None if spec.deadline_minutes is None else now + timedelta(minutes=spec.deadline_minutes),
     )
     session.add(row)
     session.flush()
@@ -179,8 +182,8 @@ def _known(session: Session, key: str, body_hash: str) -> Experiment | None:
     return _found(session, seen.experiment_id)
 
 
-def _found(session: Session, experiment_id: str) -> Experiment:
-    row = session.get(Experiment, experiment_id)
+def _found(session: Session, experiment_id: str, *, lock: bool = False) -> Experiment:
+    row = session.get(Experiment, experiment_id, with_for_update=lock or None)
     if row is None:
         raise ExperimentNotFound(f"there is no experiment {experiment_id!r}")
     return row

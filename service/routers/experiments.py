@@ -42,6 +42,7 @@ def show_preview(spec: ExperimentSpec, settings: TheSettings) -> PreviewView:
 def list_page(
     store: TheStore,
     settings: TheSettings,
+    *,
     state: Annotated[list[State] | None, Query(description="repeat it for several states")] = None,
     project: Annotated[str | None, Query(max_length=128)] = None,
     q: Annotated[str | None, Query(max_length=128, description="part of the name")] = None,

@@ -45,17 +45,20 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(), nullable=False),
         sa.Column("queued_at", sa.DateTime(), nullable=False),
         sa.Column("not_before", sa.DateTime(), nullable=True),
+        sa.Column("deadline_at", sa.DateTime(), nullable=True),
         sa.Column("started_at", sa.DateTime(), nullable=True),
         sa.Column("ended_at", sa.DateTime(), nullable=True),
         sa.CheckConstraint("desired IN ('run', 'pause', 'cancel')", name="known_desire"),
         sa.CheckConstraint(
-            "state IN ('QUEUED', 'STARTING', 'RUNNING', 'PAUSING', 'PAUSED', 'CANCELLING', 'SUCCEEDED', 'FAILED', 'CANCELLED')",
+            "state IN ('QUEUED', 'STARTING', 'RUNNING', 'PAUSING', 'PAUSED', 'CANCELLING', 'SUCCEEDED', 'FAILED', "
+            "'CANCELLED')",
             name="known_state",
         ),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("ix_experiments_page", "experiments", ["created_at", "id"], unique=False)
     op.create_index("ix_experiments_project", "experiments", ["project", "created_at"], unique=False)
+    op.create_index("ix_experiments_tracking", "experiments", ["tracking_closed", "state"], unique=False)
     op.create_index("ix_experiments_queue", "experiments", ["state", "priority", "queued_at"], unique=False)
     op.create_table(
         "leases",
@@ -127,6 +130,7 @@ def downgrade() -> None:
     op.drop_table("attempts")
     op.drop_table("legal_moves")
     op.drop_table("leases")
+    op.drop_index("ix_experiments_tracking", table_name="experiments")
     op.drop_index("ix_experiments_queue", table_name="experiments")
     op.drop_index("ix_experiments_project", table_name="experiments")
     op.drop_index("ix_experiments_page", table_name="experiments")

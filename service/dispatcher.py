@@ -1,0 +1,336 @@
+"""The dispatcher: compares the rows with what is seen of the cluster, and makes the next moves.
+
+Every tick loads rows (short transaction), looks at the cluster and at the result records (no transaction), and applies
+moves one by one (short transactions, guarded by the lease and the row's version). Nothing it needs is kept in memory
+alone, so it may be killed at any time.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy.exc import OperationalError
+
+from cbam_core.spec import ExperimentSpec
+from service import logs
+from service.admission import Need, Waiting, choose, place
+from service.db import Database
+from service.errors import ClusterUnavailable, NotLeading, StaleMove
+from service.gang import Cluster, ClusterView, GangKey, GangView, Launch, Node
+from service.lease import Leadership
+from service.ledger import Ending, Ledger
+from service.models import Attempt, Experiment
+from service.runs import RunCloser
+from service.settings import Settings
+from service.states import TERMINAL, Desired, Liveness, Move, Reason, Situation, State, decide
+from service.store import utc_now
+from workers.outcome import Outcome, read_outcome
+from workers.storage import ExperimentFolder
+
+log = logging.getLogger("service.dispatcher")
+PAUSE_GRACE_SECONDS = 300.0  # a checkpoint of a large network takes its time; without it the last one is used
+
+
+@dataclass
+class Watch:
+    """What the dispatcher remembers of one attempt between ticks. All of it may be lost without harm."""
+
+    launched: bool = False
+    dead_since: float | None = None
+    dead_looks: int = 0
+    stop_sent_at: float | None = None
+    released: bool = False
+    written: dict[str, object] | None = None
+
+
+class Dispatcher:
+    """One dispatcher. Several may run; the one that holds the lease works, the others wait."""
+
+    def __init__(
+        self, database: Database, cluster: Cluster, settings: Settings, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        holder = f"dispatcher {socket.gethostname()}:{os.getpid()}"
+        self.leadership = Leadership(database, holder=holder, seconds=settings.lease_seconds)
+        self.ledger = Ledger(database, self.leadership, backoff_seconds=settings.retry_backoff_seconds)
+        self.cluster = cluster
+        self.settings = settings
+        self.clock = clock
+        self.closer = RunCloser(self.ledger, settings.mlflow_tracking_uri, clock=clock)
+        self.watches: dict[GangKey, Watch] = {}
+        self.renewed_at: float | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Tick until told to stop. A database that is away is waited for."""
+        while not stop.is_set():
+            try:
+                self.tick()
+            except NotLeading:
+                self.renewed_at = None
+            except OperationalError as error:
+                log.warning("the database does not answer: %s", error.orig)
+            stop.wait(self.settings.tick_seconds)
+        self.leadership.release()
+        self.closer.close()
+        self.cluster.close()
+
+    def tick(self) -> None:
+        """Look once and make every move that is due. Does nothing while another dispatcher leads."""
+        if not self._leads():
+            self.watches.clear()
+            return
+        view = self._look()
+        for row in self.ledger.unsettled():
+            self._settle(row)
+        live = self.ledger.live()
+        for row, attempt in live:
+            self._attend(row, attempt, view)
+        wanted = {GangKey(row.id, row.attempt) for row, _ in live}
+        self.watches = {key: watch for key, watch in self.watches.items() if key in wanted}
+        if view is not None:
+            self._reap(view, wanted)
+            self._admit(view)
+        self.closer.tick()
+
+    def _leads(self) -> bool:
+        now = self.clock()
+        if self.renewed_at is None or now - self.renewed_at > self.settings.lease_seconds / 3:
+            led = self.renewed_at is not None
+            self.renewed_at = now if self.leadership.renew() else None
+            if led != (self.renewed_at is not None):
+                log.info("%s %s", self.leadership.holder, "lost the lease" if led else "leads")
+        return self.renewed_at is not None
+
+    def _look(self) -> ClusterView | None:
+        try:
+            return self.cluster.observe()
+        except ClusterUnavailable as error:
+            log.debug("nothing is known of the cluster: %s", error)
+            return None
+
+    def _settle(self, row: Experiment) -> None:
+        """Move what waits without a gang."""
+        situation = Situation(state=State(row.state), desired=Desired(row.desired), past_deadline=_is_late(row))
+        if move := decide(situation):
+            self._apply(row, move, None)
+
+    def _attend(self, row: Experiment, attempt: Attempt, view: ClusterView | None) -> None:
+        """Bring one live experiment forward by as many moves as are due."""
+        key = GangKey(row.id, attempt.number)
+        watch = self.watches.setdefault(key, Watch())
+        record = self._record(row, attempt)
+        seen = self._see(row, attempt, watch, view)
+        cause = self._cause_of_end(row, attempt, watch, seen) if record is None else None
+        over = record is not None or cause is not None
+        if over:
+            self.cluster.release(key)
+            watch.released = True
+        gone = over and view is not None and key not in view.gangs
+        self._note_progress(row, watch, seen, record)
+        while True:
+            situation = self._situation(row, attempt, seen, gone=gone, record=record, cause=cause)
+            move = decide(situation)
+            if move is None:
+                break
+            ends = move.to in TERMINAL or move.to in (State.QUEUED, State.PAUSED)
+            moved = self._apply(row, move, _ending(row, seen, record) if ends else None)
+            if moved is None or ends:
+                return
+            row = moved
+        if not over:
+            self._ask_to_stop(row, key, watch)
+
+    def _record(self, row: Experiment, attempt: Attempt) -> Outcome | None:
+        """The result record, which beats what the cluster says; one that bears another token is not this attempt's."""
+        folder = ExperimentFolder(self.settings.storage_root, row.id).attempt(attempt.number)
+        try:
+            record = read_outcome(folder)
+        except (OSError, ValueError, TypeError) as error:
+            log.warning("the result record of %s-%s cannot be read: %s", row.id, attempt.number, error)
+            return None
+        return record if record is not None and record.token == attempt.token else None
+
+    def _see(self, row: Experiment, attempt: Attempt, watch: Watch, view: ClusterView | None) -> GangView:
+        """What is seen of the gang; one that was claimed but never launched is launched now."""
+        if view is None:
+            return GangView(liveness=Liveness.UNKNOWN)
+        key = GangKey(row.id, attempt.number)
+        if row.state == State.STARTING and not watch.launched:  # claimed by a dispatcher that then ended
+            self.cluster.start(self._launch(row, attempt))
+            watch.launched = True
+            return GangView(liveness=Liveness.UNKNOWN)
+        if key in view.gangs:
+            return view.gangs[key]
+        return GangView(liveness=Liveness.DEAD, reason=Reason.CLUSTER_LOST, message="the cluster knows nothing of it")
+
+    def _cause_of_end(self, row: Experiment, attempt: Attempt, watch: Watch, seen: GangView) -> Reason | None:
+        """Why an attempt without a record is over, or None while it is not."""
+        now = self.clock()
+        if seen.liveness is Liveness.DEAD:
+            watch.dead_since = now if watch.dead_since is None else watch.dead_since
+            watch.dead_looks += 1
+            long_enough = now - watch.dead_since >= self.settings.dead_after_seconds
+            if watch.released or (long_enough and watch.dead_looks >= self.settings.dead_after_looks):
+                return seen.reason or Reason.WORKER_DIED
+        elif seen.liveness is Liveness.ALIVE:
+            watch.dead_since, watch.dead_looks = None, 0
+        if row.state in (State.CANCELLING, State.PAUSING) and watch.stop_sent_at is not None:
+            pausing = row.state == State.PAUSING
+            grace = PAUSE_GRACE_SECONDS if pausing else self.settings.cancel_grace_seconds
+            if now - watch.stop_sent_at > grace:
+                return Reason.WORKER_DIED if pausing else Reason.CANCELLED_BY_USER
+        waited = (utc_now() - attempt.started_at).total_seconds()
+        if row.state == State.STARTING and waited > self.settings.start_timeout_seconds:
+            return Reason.START_TIMEOUT
+        return None
+
+    def _situation(
+        self,
+        row: Experiment,
+        attempt: Attempt,
+        seen: GangView,
+        *,
+        gone: bool,
+        record: Outcome | None,
+        cause: Reason | None,
+    ) -> Situation:
+        reason = Reason(record.reason) if record is not None and record.reason else cause
+        step = record.step if record is not None else max(seen.progress.step, row.progress.get("step", 0))
+        charged = reason is not None and gone
+        return Situation(
+            state=State(row.state),
+            desired=Desired(row.desired),
+            past_deadline=_is_late(row),
+            free_retries=row.free_retries,
+            charged_retries=row.charged_retries,
+            max_restarts=row.spec["retry"]["max_restarts"],
+            progressed=step > self.ledger.previous_step(attempt) if charged else True,
+            stepped=seen.progress.step > 0 and seen.liveness is Liveness.ALIVE,
+            gang_gone=gone,
+            outcome=record.outcome if record is not None else None,
+            reason=reason,
+            message=record.message if record is not None else self._message(row, seen, cause),
+        )
+
+    def _message(self, row: Experiment, seen: GangView, cause: Reason | None) -> str:
+        if cause is None:
+            return ""
+        tail = logs.tail(self.settings.storage_root, row.id, row.attempt)
+        return "\n".join(part for part in (seen.message or cause.value, tail) if part)
+
+    def _ask_to_stop(self, row: Experiment, key: GangKey, watch: Watch) -> None:
+        if row.state not in (State.CANCELLING, State.PAUSING) or watch.stop_sent_at is not None:
+            return
+        self.cluster.stop(key, "pause" if row.state == State.PAUSING else "cancel")
+        watch.stop_sent_at = self.clock()
+
+    def _note_progress(self, row: Experiment, watch: Watch, seen: GangView, record: Outcome | None) -> None:
+        if record is not None or seen.liveness is not Liveness.ALIVE:
+            return
+        progress = seen.progress.to_dict()
+        progress.pop("heartbeat")
+        if watch.written != progress:
+            self.ledger.note_progress(row, progress, seen.progress.mlflow_run_id)
+            row.progress, watch.written = progress, progress
+
+    def _apply(self, row: Experiment, move: Move, ending: Ending | None) -> Experiment | None:
+        """Make a move; a stale one is dropped and decided anew at the next tick."""
+        try:
+            moved = self.ledger.apply(row, move, ending)
+        except StaleMove:
+            return None
+        log.info("%s: %s → %s%s", row.id, row.state, move.to, f" ({move.reason})" if move.reason else "")
+        return moved
+
+    def _reap(self, view: ClusterView, wanted: set[GangKey]) -> None:
+        """Free what no live attempt wants: left by a crash between two steps, superseded, or ended."""
+        for key in view.gangs.keys() - wanted:
+            self.cluster.release(key)
+
+    def _admit(self, view: ClusterView) -> None:
+        """Start what fits, in the queue's order."""
+        queue = self.ledger.queue()
+        if not queue:
+            return
+        choice = choose((Waiting(row.id, _need(row)) for row in queue), self._free_nodes(view))
+        rows = {row.id: row for row in queue}
+        news = {key: text for key, text in choice.never.items() if rows[key].message != text}
+        if news:
+            self.ledger.note_unschedulable(news)
+        for experiment_id in choice.start:
+            try:
+                attempt = self.ledger.claim(rows[experiment_id])
+            except StaleMove:
+                continue
+            row = rows[experiment_id]
+            log.info("%s: attempt %s starts", row.id, attempt.number)
+            self.watches[GangKey(row.id, attempt.number)] = Watch(launched=True)
+            self.cluster.start(self._launch(row, attempt))
+
+    def _free_nodes(self, view: ClusterView) -> tuple[Node, ...]:
+        """The nodes less what claimed gangs will take that the cluster has not placed yet."""
+        nodes = view.nodes
+        for row, _ in self.ledger.live():
+            seen = view.gangs.get(GangKey(row.id, row.attempt))
+            if seen is None or not seen.node_ids:
+                nodes = place(_need(row), nodes) or tuple(_without_room(node) for node in nodes)
+        return nodes
+
+    def _launch(self, row: Experiment, attempt: Attempt) -> Launch:
+        return Launch(
+            key=GangKey(row.id, attempt.number),
+            token=attempt.token,
+            spec=ExperimentSpec.model_validate(row.spec),
+            storage=self.settings.storage_root,
+            tracking_uri=self.settings.mlflow_tracking_uri,
+            data_roots=tuple(map(str, self.settings.data_roots)),
+        )
+
+
+def _need(row: Experiment) -> Need:
+    resources = row.spec["resources"]
+    return Need(resources["workers"], resources["cpus_per_worker"], resources["gpus_per_worker"])
+
+
+def _without_room(node: Node) -> Node:
+    return Node(node.id, node.cpus, node.gpus, 0.0, 0.0)
+
+
+def _is_late(row: Experiment) -> bool:
+    return row.deadline_at is not None and utc_now() > row.deadline_at
+
+
+def _ending(row: Experiment, seen: GangView, record: Outcome | None) -> Ending:
+    progress = dict(row.progress)
+    if record is None:
+        return Ending(last_step=progress.get("step", 0), node_ids=seen.node_ids, progress=progress or None)
+    progress |= {
+        "phase": "ended",
+        "step": record.step,
+        "eta_seconds": None,
+        "metrics": progress.get("metrics", {}) | record.metrics,
+    }
+    return Ending(record.step, seen.node_ids, progress, record.summary)
+
+
+def main() -> None:
+    """Run a dispatcher until SIGTERM."""
+    from service.cluster import RayCluster
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = Settings()
+    database = Database(settings.database_url)
+    database.migrate()
+    stop = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stop.set())
+    Dispatcher(database, RayCluster(settings), settings).run(stop)
+    database.close()
+
+
+if __name__ == "__main__":
+    main()

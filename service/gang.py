@@ -1,0 +1,97 @@
+"""A gang: the workers of one attempt, started and ended together; what the dispatcher says to a cluster and sees."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol, Self
+
+from cbam_core.spec import ExperimentSpec
+from service.states import Liveness, Reason
+from workers.progress import Progress
+
+StopMode = Literal["cancel", "pause"]
+_NAME = re.compile(r"^(?P<experiment_id>[0-9a-z]+)-(?P<attempt>\d+)$")
+
+
+@dataclass(frozen=True, order=True)
+class GangKey:
+    """Which attempt of which experiment. A gang is found again by this name after any restart."""
+
+    experiment_id: str
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"{self.experiment_id}-{self.attempt}"
+
+    @classmethod
+    def parse(cls, name: str) -> Self | None:
+        """The key in a name, or None where the name is not one of ours."""
+        match = _NAME.match(name)
+        return cls(match["experiment_id"], int(match["attempt"])) if match else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """All that a gang needs to train one attempt."""
+
+    key: GangKey
+    token: str
+    spec: ExperimentSpec
+    storage: Path
+    tracking_uri: str | None
+    data_roots: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine of the cluster: what it has and what of it is free."""
+
+    id: str
+    cpus: float
+    gpus: float
+    free_cpus: float
+    free_gpus: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GangView:
+    """What was last seen of a gang."""
+
+    liveness: Liveness
+    progress: Progress = field(default_factory=Progress)
+    reason: Reason | None = None  # what killed it, where the cluster knows
+    message: str = ""
+    node_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    """One look at the cluster. A gang that is not in it holds nothing: no process, no reservation."""
+
+    nodes: tuple[Node, ...]
+    gangs: Mapping[GangKey, GangView]
+
+
+class Cluster(Protocol):
+    """Where gangs run. No call blocks for longer than a moment; every call may be repeated."""
+
+    def observe(self) -> ClusterView:
+        """Look. Raises ClusterUnavailable where nothing is known at present: then nothing may be concluded."""
+        ...
+
+    def start(self, launch: Launch) -> None:
+        """Reserve and start the gang; a gang that is there already is left as it is."""
+        ...
+
+    def stop(self, key: GangKey, mode: StopMode) -> None:
+        """Ask the workers to end at the next step; `pause` writes a checkpoint first."""
+        ...
+
+    def release(self, key: GangKey) -> None:
+        """Kill what is left of the gang and free what it holds; done when `observe` shows it no more."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the cluster. Gangs go on."""
+        ...

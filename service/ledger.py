@@ -1,0 +1,186 @@
+"""What the dispatcher reads and writes. Every write checks in its own transaction that this dispatcher still leads."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import and_, or_, select, update
+from sqlalchemy.orm import Session
+
+from service.db import Database
+from service.lease import Leadership
+from service.models import Attempt, Experiment
+from service.states import HOLDS_GANG, TERMINAL, Move, Reason, Retry, State
+from service.store import change_state, utc_now
+
+QUEUE_WINDOW = 200  # as many of the queue's first are looked at in one tick
+MAX_BACKOFF_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is written beside a move that ends an attempt."""
+
+    last_step: int = 0
+    node_ids: tuple[str, ...] = ()
+    progress: dict[str, Any] | None = None
+    summary: dict[str, Any] | None = None
+
+
+class Ledger:
+    """The rows, as the leading dispatcher sees them."""
+
+    def __init__(self, database: Database, leadership: Leadership, *, backoff_seconds: float) -> None:
+        self.database = database
+        self.leadership = leadership
+        self.backoff_seconds = backoff_seconds
+
+    def live(self) -> list[tuple[Experiment, Attempt]]:
+        """Every experiment that has, or should have, a gang, with its attempt."""
+        query = (
+            select(Experiment, Attempt)
+            .join(Attempt, and_(Attempt.experiment_id == Experiment.id, Attempt.number == Experiment.attempt))
+            .where(Experiment.state.in_(HOLDS_GANG))
+            .order_by(Experiment.id)
+        )
+        with self.database.reading() as session:
+            return [(experiment, attempt) for experiment, attempt in session.execute(query)]
+
+    def previous_step(self, attempt: Attempt) -> int:
+        """The step at which the attempt before this one ended; 0 where there was none."""
+        query = select(Attempt.last_step).where(
+            Attempt.experiment_id == attempt.experiment_id, Attempt.number == attempt.number - 1
+        )
+        with self.database.reading() as session:
+            return session.scalar(query) or 0
+
+    def unsettled(self) -> list[Experiment]:
+        """What waits, without a gang, and must move: cancelled, paused or resumed by wish, or past its deadline."""
+        late = and_(Experiment.deadline_at.is_not(None), Experiment.deadline_at < utc_now())
+        query = select(Experiment).where(
+            or_(
+                and_(Experiment.state == State.QUEUED, or_(Experiment.desired != "run", late)),
+                and_(Experiment.state == State.PAUSED, Experiment.desired != "pause"),
+            )
+        )
+        with self.database.reading() as session:
+            return list(session.scalars(query.limit(QUEUE_WINDOW)))
+
+    def queue(self) -> list[Experiment]:
+        """The first of the queue: the larger priority, then first come."""
+        query = (
+            select(Experiment)
+            .where(
+                Experiment.state == State.QUEUED,
+                Experiment.desired == "run",
+                or_(Experiment.not_before.is_(None), Experiment.not_before <= utc_now()),
+            )
+            .order_by(Experiment.priority.desc(), Experiment.queued_at, Experiment.id)
+            .limit(QUEUE_WINDOW)
+        )
+        with self.database.reading() as session:
+            return list(session.scalars(query))
+
+    def claim(self, experiment: Experiment) -> Attempt:
+        """QUEUED to STARTING with a new attempt. Raises StaleMove where the row has changed, NotLeading."""
+        with self._writing() as session:
+            row = session.merge(experiment, load=False)
+            now = utc_now()
+            row.attempt += 1
+            row.started_at = row.started_at or now
+            attempt = Attempt(
+                experiment_id=row.id, number=row.attempt, token=secrets.token_hex(16), node_ids=[], started_at=now
+            )
+            change_state(session, row, Move(State.STARTING), by=self.leadership.holder)
+            session.add(attempt)
+        return attempt
+
+    def apply(self, experiment: Experiment, move: Move, ending: Ending | None = None) -> Experiment:
+        """Make a move; with an ending, close the attempt in the same transaction. Raises StaleMove, NotLeading."""
+        with self._writing() as session:
+            row = session.merge(experiment, load=False)
+            change_state(session, row, move, by=self.leadership.holder)
+            now = utc_now()
+            if ending is not None:
+                _close_attempt(session, row, move, ending, now)
+                row.progress = ending.progress or row.progress
+                row.summary = ending.summary or row.summary
+            if move.to in TERMINAL:
+                row.ended_at = now
+                row.tracking_closed = row.attempt == 0  # no attempt, no run
+            if move.to is State.QUEUED:
+                row.queued_at = row.queued_at if move.charge else now
+                self._count_retry(row, move, now)
+        return row
+
+    def _count_retry(self, row: Experiment, move: Move, now: datetime) -> None:
+        if move.charge is Retry.FREE:
+            row.free_retries += 1
+        elif move.charge is Retry.CHARGED:
+            row.charged_retries += 1
+        retries = row.free_retries + row.charged_retries
+        if move.charge is not None:
+            seconds = min(MAX_BACKOFF_SECONDS, self.backoff_seconds * 2.0 ** (retries - 1))
+            row.not_before = now + timedelta(seconds=seconds)
+
+    def note_progress(self, experiment: Experiment, progress: dict[str, Any], run_id: str | None) -> None:
+        """Write down how far a running attempt is."""
+        values: dict[str, Any] = {"progress": progress}
+        if run_id is not None:
+            values["mlflow_run_id"] = run_id
+        same_attempt = and_(Experiment.id == experiment.id, Experiment.attempt == experiment.attempt)
+        with self._writing() as session:
+            session.execute(update(Experiment).where(same_attempt, Experiment.state.in_(HOLDS_GANG)).values(**values))
+
+    def note_unschedulable(self, messages: dict[str, str]) -> None:
+        """Tell those that can never start why."""
+        with self._writing() as session:
+            for experiment_id, message in messages.items():
+                session.execute(
+                    update(Experiment)
+                    .where(Experiment.id == experiment_id, Experiment.state == State.QUEUED)
+                    .values(reason=Reason.UNSCHEDULABLE, message=message)
+                )
+
+    def open_runs(self) -> list[Experiment]:
+        """Ended experiments whose MLflow run may not say so yet."""
+        query = (
+            select(Experiment)
+            .where(Experiment.state.in_(TERMINAL), Experiment.tracking_closed.is_(False))
+            .order_by(Experiment.ended_at)
+            .limit(QUEUE_WINDOW)
+        )
+        with self.database.reading() as session:
+            return list(session.scalars(query))
+
+    def close_run(self, experiment_id: str, run_id: str | None) -> None:
+        """Note that the MLflow run says how the experiment ended."""
+        with self._writing() as session:
+            session.execute(
+                update(Experiment)
+                .where(Experiment.id == experiment_id)
+                .values(tracking_closed=True, mlflow_run_id=run_id)
+            )
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        with self.database.writing() as session:
+            self.leadership.guard(session)
+            yield session
+
+
+def _close_attempt(session: Session, row: Experiment, move: Move, ending: Ending, now: datetime) -> None:
+    session.execute(
+        update(Attempt)
+        .where(Attempt.experiment_id == row.id, Attempt.number == row.attempt, Attempt.ended_at.is_(None))
+        .values(
+            ended_at=now,
+            reason=move.reason,
+            message=move.message,
+            last_step=ending.last_step,
+            node_ids=list(ending.node_ids),
+        )
+    )

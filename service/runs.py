@@ -1,0 +1,80 @@
+"""Says in MLflow how each experiment ended, whatever became of its workers. Tried until MLflow has heard it."""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from service.ledger import Ledger
+from service.models import Experiment
+from service.states import State
+
+log = logging.getLogger(__name__)
+
+RUN_STATUS = {State.SUCCEEDED: "FINISHED", State.FAILED: "FAILED", State.CANCELLED: "KILLED"}
+EXPERIMENT_TAG = "cbam.experiment_id"
+RETRY_SECONDS = 5.0
+
+
+class RunCloser:
+    """Sets terminal statuses from a thread of its own, so that a slow or absent MLflow never delays a tick."""
+
+    def __init__(self, ledger: Ledger, tracking_uri: str | None, *, clock: Callable[[], float]) -> None:
+        self.ledger = ledger
+        self.tracking_uri = tracking_uri
+        self.clock = clock
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="close-runs")
+        self.under_way: Future[dict[str, str | None]] | None = None
+        self.not_before = 0.0
+
+    def tick(self) -> None:
+        """Take what the thread has done, and give it what is left. Returns at once."""
+        if self.under_way is not None:
+            if not self.under_way.done():
+                return
+            self._take(self.under_way)
+            self.under_way = None
+        if self.clock() < self.not_before:
+            return
+        if rows := self.ledger.open_runs():
+            self.under_way = self.pool.submit(self._close_all, rows)
+
+    def close(self) -> None:
+        """Stop after the run in hand."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+    def _take(self, done: Future[dict[str, str | None]]) -> None:
+        error = done.exception()
+        if error is not None:
+            log.warning("MLflow cannot be told how runs ended, trying again: %s", error)
+            self.not_before = self.clock() + RETRY_SECONDS
+            return
+        for experiment_id, run_id in done.result().items():
+            self.ledger.close_run(experiment_id, run_id)
+
+    def _close_all(self, rows: list[Experiment]) -> dict[str, str | None]:
+        """The runs that now say how they ended, by experiment; None for an experiment that never had one."""
+        if self.tracking_uri is None:
+            return {row.id: row.mlflow_run_id for row in rows}
+        from mlflow import MlflowClient
+
+        client = MlflowClient(self.tracking_uri)
+        closed: dict[str, str | None] = {}
+        for row in rows:
+            run_id = row.mlflow_run_id or _find(client, row)
+            status = RUN_STATUS[State(row.state)]
+            if run_id is not None and client.get_run(run_id).info.status != status:
+                client.set_terminated(run_id, status)
+            closed[row.id] = run_id
+        return closed
+
+
+def _find(client: object, row: Experiment) -> str | None:
+    """The run that a worker made and was killed before it could tell."""
+    from mlflow import MlflowClient
+
+    assert isinstance(client, MlflowClient)
+    experiment = client.get_experiment_by_name(row.project)
+    if experiment is None:
+        return None
+    runs = client.search_runs([experiment.experiment_id], f"tags.`{EXPERIMENT_TAG}` = '{row.id}'", max_results=1)
+    return runs[0].info.run_id if runs else None
