@@ -42,3 +42,7 @@ class CheckpointError(CbamError):
 
 class PeerLost(CbamError):
     """Another worker of this gang is gone."""
+
+
+class WeightsUnavailable(CbamError):
+    """The published weights cannot be fetched."""

@@ -22,7 +22,15 @@ from pydantic import (
 
 from cbam_core.attention.options import AttentionSpec, NoAttention
 from cbam_core.errors import SpecError
-from cbam_core.networks.names import BACKBONES, CIFAR_RESNETS, stage_count
+from cbam_core.networks.names import (
+    BACKBONES,
+    BOTTLENECK_RESNETS,
+    MOBILENETS,
+    WITH_PUBLISHED_WEIGHTS,
+    WITH_STEM,
+    is_timm,
+    stage_count,
+)
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._ +-]*$")]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -37,34 +45,66 @@ class Part(BaseModel):
 class ModelSpec(Part):
     """The network: a backbone and the attention attached to its blocks."""
 
-    backbone: str = Field(description="a network of the paper, by name: " + ", ".join(BACKBONES))
+    backbone: str = Field(
+        description=f"a network of the paper ({', '.join(BACKBONES)}), or timm:<name> for a convolutional one of timm's"
+    )
+    pretrained: bool = Field(
+        False, description="start from timm's published ImageNet weights; all but a head that fits"
+    )
     attention: AttentionSpec = Field(
-        default=NoAttention(), description="the module at the end of every residual branch"
+        default=NoAttention(), description="the module at the end of every block (BAM: between the stages)"
     )
     stages: Annotated[tuple[PositiveInt, ...], Field(strict=False)] | None = Field(
-        None, description="stages that carry attention, counted from 1; all of them where it is left out"
+        None,
+        description="stages that carry attention, counted from 1; where left out, all (BAM: all but the last)",
     )
     stem: Literal["imagenet", "cifar"] | None = Field(
-        None, description="imagenet: 7×7 stride 2 and max-pool (default); cifar: one 3×3 convolution at full resolution"
+        None, description="imagenet: quarters the image at once (default; mobilenet_v1: halves); cifar: full resolution"
+    )
+    stride_in_1x1: bool = Field(
+        False, description="bottlenecks halve the map in their first 1×1 (as the paper counts), not in their 3×3"
+    )
+    width: Annotated[float, Field(gt=0, le=16)] = Field(
+        1.0, description="channels of mobilenet_v1 as a multiple of the published ones (its alpha)"
     )
 
     @field_validator("backbone")
     @classmethod
     def _known_backbone(cls, value: str) -> str:
-        if value not in BACKBONES:
-            raise ValueError(f"unknown backbone {value!r}; known are {', '.join(BACKBONES)}")
+        if value not in BACKBONES and not is_timm(value):
+            raise ValueError(f"unknown backbone {value!r}; known are {', '.join(BACKBONES)} and timm:<name>")
         return value
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.stem is not None and self.backbone in CIFAR_RESNETS:
-            raise ValueError(f"{self.backbone} has a stem of its own; leave `stem` out")
+    def _stages_exist(self) -> Self:
+        if self.stages is None:
+            return self
+        if isinstance(self.attention, NoAttention):
+            raise ValueError("`stages` says where attention goes, and there is none; leave it out")
         last = stage_count(self.backbone)
-        if self.stages is not None:
-            if isinstance(self.attention, NoAttention):
-                raise ValueError("`stages` says where attention goes, and there is none; leave it out")
-            if not self.stages or max(self.stages) > last or len(set(self.stages)) != len(self.stages):
-                raise ValueError(f"stages of {self.backbone} are distinct numbers from 1 to {last}; got {self.stages}")
+        if not self.stages or len(set(self.stages)) != len(self.stages) or (last and max(self.stages) > last):
+            numbers = f"from 1 to {last}" if last else "from 1"
+            raise ValueError(f"stages of {self.backbone} are distinct numbers {numbers}; got {self.stages}")
+        return self
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Self:
+        if self.stem is not None and self.backbone not in WITH_STEM:
+            raise ValueError(f"{self.backbone} has a stem of its own; leave `stem` out")
+        if self.stride_in_1x1 and self.backbone not in BOTTLENECK_RESNETS:
+            raise ValueError(f"`stride_in_1x1` speaks of bottleneck blocks; {self.backbone} has none of ours")
+        if self.width != 1 and self.backbone not in MOBILENETS:
+            raise ValueError(f"`width` belongs to {', '.join(MOBILENETS)}; {self.backbone} has one width")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_exist(self) -> Self:
+        if not self.pretrained or is_timm(self.backbone):
+            return self
+        if self.backbone not in WITH_PUBLISHED_WEIGHTS:
+            raise ValueError(f"there are no published weights of {self.backbone}; leave `pretrained` out")
+        if self.stem == "cifar" or self.stride_in_1x1:
+            raise ValueError("published weights are for the imagenet stem with the stride in the 3×3 convolution")
         return self
 
 

@@ -5,8 +5,11 @@ from dataclasses import replace
 from torch import nn
 
 from cbam_core.networks.attach import AttentionPlan
-from cbam_core.networks.names import CIFAR_RESNETS, stage_count
+from cbam_core.networks.mobilenet import MobileNetPlan, MobileNetV1
+from cbam_core.networks.names import CIFAR_RESNETS, MOBILENETS, is_timm, stage_count
+from cbam_core.networks.pretrained import load_published_weights
 from cbam_core.networks.resnet import ResNet, ResNetPlan
+from cbam_core.networks.timm_backbone import build_timm
 from cbam_core.spec import ModelSpec
 
 RESNET_PLANS: dict[str, ResNetPlan] = {
@@ -15,6 +18,10 @@ RESNET_PLANS: dict[str, ResNetPlan] = {
     "resnet50": ResNetPlan(block="bottleneck", depths=(3, 4, 6, 3)),
     "resnet101": ResNetPlan(block="bottleneck", depths=(3, 4, 23, 3)),
     "resnet152": ResNetPlan(block="bottleneck", depths=(3, 8, 36, 3)),
+    "wrn18_1_5": ResNetPlan(block="basic", depths=(2, 2, 2, 2), widths=(96, 192, 384, 768)),
+    "wrn18_2": ResNetPlan(block="basic", depths=(2, 2, 2, 2), widths=(128, 256, 512, 1024)),
+    "resnext50_32x4d": ResNetPlan(block="bottleneck", depths=(3, 4, 6, 3), groups=32, group_width=4),
+    "resnext101_32x4d": ResNetPlan(block="bottleneck", depths=(3, 4, 23, 3), groups=32, group_width=4),
 }
 """The networks of ImageNet's residual family, with their ImageNet stem."""
 
@@ -22,15 +29,30 @@ RESNET_PLANS: dict[str, ResNetPlan] = {
 def build_network(model: ModelSpec, num_classes: int, in_channels: int = 3) -> nn.Module:
     """The network that `model` describes: images N in_channels H W in, class scores N num_classes out.
 
-    Weights start from torch's global random generator. Inside `torch.device("meta")` nothing is allocated.
+    Weights start from torch's global random generator, or from timm's published ones where `pretrained` is set
+    (which timm downloads, or finds in its cache). Inside `torch.device("meta")` nothing is allocated.
+    Raises UnknownBackbone (timm has no such network or weights), AttentionNotSupported (it can carry none, or has
+    no such stage), StateDictMismatch (published weights that do not fit).
     """
+    if is_timm(model.backbone):
+        return build_timm(model, num_classes, in_channels)
     attention = AttentionPlan(model.attention, _stages(model))
-    return ResNet(_resnet_plan(model), attention, num_classes, in_channels)
+    if model.backbone in MOBILENETS:
+        shape = MobileNetPlan(width=model.width, stem=model.stem or "imagenet")
+        return MobileNetV1(shape, attention, num_classes, in_channels)
+    network = ResNet(_resnet_plan(model), attention, num_classes, in_channels)
+    if model.pretrained:
+        load_published_weights(network, model.backbone)
+    return network
 
 
 def _stages(model: ModelSpec) -> frozenset[int]:
-    """The stages that carry attention."""
-    return frozenset(model.stages or range(1, stage_count(model.backbone) + 1))
+    """The stages that carry attention: those the spec names, or all that can."""
+    if model.stages is not None:
+        return frozenset(model.stages)
+    last = stage_count(model.backbone)
+    assert last is not None, "only timm's networks keep their stages to themselves"
+    return frozenset(range(1, last + (model.attention.placement == "block")))
 
 
 def _resnet_plan(model: ModelSpec) -> ResNetPlan:
@@ -44,4 +66,5 @@ def _resnet_plan(model: ModelSpec) -> ResNetPlan:
             stem="cifar",
             shortcut="padding",
         )
-    return replace(RESNET_PLANS[model.backbone], stem=model.stem or "imagenet")
+    plan = RESNET_PLANS[model.backbone]
+    return replace(plan, stem=model.stem or "imagenet", stride_in_1x1=model.stride_in_1x1)

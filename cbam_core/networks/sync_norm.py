@@ -1,0 +1,21 @@
+"""Batch statistics over all workers, but not inside attention."""
+
+from torch import nn
+
+from cbam_core.attention import Attention
+
+
+def synchronise_batch_norm(network: nn.Module) -> nn.Module:
+    """`network` with its BatchNorms turned into SyncBatchNorm, in place, and those inside attention left as they are.
+
+    A spatial gate normalises one map with a scale of its own: to synchronise two numbers would cost as many messages
+    as a wide layer does, and the authors did not. Returns the network, or its replacement where it is itself a norm.
+    """
+    if isinstance(network, Attention):
+        return network
+    if isinstance(network, nn.modules.batchnorm._BatchNorm):
+        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return synchronised
+    for name, child in network.named_children():
+        setattr(network, name, synchronise_batch_norm(child))
+    return network
