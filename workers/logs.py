@@ -64,19 +64,21 @@ class RankLog(logging.Handler):
 
 @contextlib.contextmanager
 def log_to(path: Path, *, quota_bytes: int = QUOTA_BYTES) -> Iterator[RankLog]:
-    """Send what `workers`, `cbam_core` and the warnings module say to `path` while the context is open."""
+    """Send what `workers`, `cbam_core` and the warnings module say to `path`, and nowhere else, while this is open."""
     handler = RankLog(path, quota_bytes=quota_bytes)
     loggers = [logging.getLogger(name) for name in LOGGERS]
-    levels = [logger.level for logger in loggers]
+    before = [(logger.level, logger.propagate) for logger in loggers]
     logging.captureWarnings(True)
     for logger in loggers:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
+        logger.propagate = False
     try:
         yield handler
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, (level, propagates) in zip(loggers, before, strict=True):
             logger.removeHandler(handler)
             logger.setLevel(level)
+            logger.propagate = propagates
         logging.captureWarnings(False)
         handler.close()

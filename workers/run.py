@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import yaml
 
-from cbam_core.explain import describe
+from cbam_core.explain import Description, describe
 from workers.assignment import Assignment
 from workers.data import load_dataset
 from workers.export import export
@@ -18,7 +19,8 @@ from workers.outcome import Ending, Outcome, classify
 from workers.progress import Progress
 from workers.seeding import reproducible
 from workers.stop import StopMode, StopSignal
-from workers.tracking import Tracker
+from workers.storage import write_once
+from workers.tracking import MlflowTracker, Tracker
 from workers.train.gang import gang_of
 from workers.train.loop import Trainer
 
@@ -49,7 +51,7 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
     progress = _LastProgress(report)
     with log_to(attempt.log(assignment.rank)) as log:
         progress(Progress(phase="starting", heartbeat=time.time()))
-        tracker = Tracker()
+        tracker = _tracker(assignment)
         with contextlib.ExitStack() as stack:
             try:
                 outcome = _train(assignment, stack, stop, report=progress, tracker=tracker)
@@ -91,9 +93,11 @@ def _train(
         len(dataset.test),
         trainer.total_steps,
     )
+    cost = describe(trainer.network, dataset.input_shape)
+    tracker.tag({"cbam.parameters": str(cost.parameters), "cbam.macs": str(cost.macs)})
     mode = trainer.fit()
     if mode is None and gang.leads:
-        export(trainer, assignment.folder.export)
+        export(trainer, assignment.folder)
     return Outcome(
         outcome=_ENDINGS[mode],
         step=trainer.step,
@@ -101,16 +105,23 @@ def _train(
         rank=assignment.rank,
         attempt=assignment.attempt,
         token=assignment.token,
-        summary=_summary(trainer, time.perf_counter() - started),
+        summary=_summary(trainer, cost, time.perf_counter() - started),
     )
 
 
-def _summary(trainer: Trainer, wall_seconds: float) -> dict[str, Any]:
+def _tracker(assignment: Assignment) -> Tracker:
+    """Rank 0 tracks, where there is an MLflow. It also leaves the spec where there is none, for the run's artifacts."""
+    if assignment.rank:
+        return Tracker()
+    write_once(assignment.folder.spec, yaml.safe_dump(assignment.spec.model_dump(mode="json"), sort_keys=False))
+    return MlflowTracker(assignment, assignment.tracking_uri) if assignment.tracking_uri else Tracker()
+
+
+def _summary(trainer: Trainer, cost: Description, wall_seconds: float) -> dict[str, Any]:
     """What was trained and at what cost; wall_seconds and images_per_second are of this attempt alone."""
-    network = describe(trainer.network, trainer.dataset.input_shape)
     return {
-        "parameters": network.parameters,
-        "macs": network.macs,
+        "parameters": cost.parameters,
+        "macs": cost.macs,
         "images_per_second": trainer.pace.mean_images_per_second,
         "wall_seconds": wall_seconds,
         "resumed_from_step": trainer.resumed_from,

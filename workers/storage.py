@@ -64,6 +64,16 @@ class ExperimentFolder:
         return self.path / "export"
 
     @property
+    def weights(self) -> Path:
+        """The final weights, as safetensors with all that is needed to use them in its metadata."""
+        return self.export / "model.safetensors"
+
+    @property
+    def confusion_matrix(self) -> Path:
+        """Counts of test images, rows are true classes, as JSON."""
+        return self.export / "confusion_matrix.json"
+
+    @property
     def journal(self) -> Path:
         """What goes to MLflow, in order; see workers/journal.py."""
         return self.path / "tracking.jsonl"

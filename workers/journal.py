@@ -1,0 +1,76 @@
+"""What is to be told to MLflow, in order, in a file on shared storage: it waits there while MLflow is away.
+
+Every record is one line of JSON. A second, tiny file says how many bytes of it MLflow has. So nothing is lost when the
+worker is killed, the next attempt goes on where this one stopped, and a value that stands in the journal is not
+written again by an attempt that repeats its step.
+"""
+
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from workers.storage import write_atomically
+
+
+class Journal:
+    """An append-only list of records with a mark behind the last one sent. One process writes it at a time."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._mark = path.with_suffix(".sent")
+        self._lock = threading.Lock()
+        self._last_step: dict[str, int] = {}
+        self.is_new = not path.exists() or not path.stat().st_size
+        if not self.is_new:
+            self._repair()
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self.sent = int(self._mark.read_text()) if self._mark.exists() else 0
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record; it survives this process from here on."""
+        with self._lock:
+            self._file.write(json.dumps(record) + "\n")
+
+    def append_metrics(self, step: int, metrics: Mapping[str, float], milliseconds: int) -> None:
+        """Write the values that are new: a (name, step) that stands in the journal is not written again."""
+        with self._lock:
+            new = {name: value for name, value in metrics.items() if step > self._last_step.get(name, -1)}
+            self._last_step |= dict.fromkeys(new, step)
+            if new:
+                self._file.write(json.dumps({"metrics": new, "step": step, "time": milliseconds}) + "\n")
+
+    def pending(self) -> list[tuple[dict[str, Any], int]]:
+        """The records not sent yet, each with the byte offset behind it."""
+        with self._path.open("rb") as file:
+            file.seek(self.sent)
+            records, offset = [], self.sent
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                offset += len(line)
+                records.append((json.loads(line), offset))
+        return records
+
+    def mark_sent(self, offset: int) -> None:
+        """Everything before `offset` has arrived."""
+        write_atomically(self._mark, str(offset))
+        self.sent = offset
+
+    def close(self) -> None:
+        """No further record comes from this process."""
+        self._file.close()
+
+    def _repair(self) -> None:
+        """Cut off a line that a dying process left half written, and learn which values stand in the file."""
+        whole = 0
+        with self._path.open("rb+") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                whole += len(line)
+                record = json.loads(line)
+                self._last_step |= dict.fromkeys(record.get("metrics", ()), record.get("step", 0))
+            file.truncate(whole)
