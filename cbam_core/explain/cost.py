@@ -1,15 +1,18 @@
-"""What a network costs: parameters, multiply-adds, and where its attention sits."""
+"""What a network costs: parameters, multiply-adds, activations, stage by stage, and what attention adds to each."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from cbam_core.attention import Attention
 
 COUNTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
+Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -24,34 +27,84 @@ class AttentionSite:
 
 
 @dataclass(frozen=True)
+class StageCost:
+    """One row of the table: a part of the network, what it returns (C, H, W or fewer axes), and what it costs."""
+
+    name: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    macs: int
+    activations: int
+    attention_parameters: int
+    attention_macs: int
+
+
+@dataclass(frozen=True)
 class Description:
-    """What one network costs for one image. macs: multiply-adds, convolutions and linear layers only."""
+    """What one network costs for one image.
+
+    parameters   numbers that training changes
+    macs         multiply-adds of convolutions and linear layers, the paper's rule
+    torch_flops  what torch's own counter says of all matrix products; twice the multiply-adds where both see the same
+    activations  numbers that convolutions and linear layers put out
+    attention    every attention module
+    stages       the table, in the order the network runs; parts without weights are left out
+    """
 
     parameters: int
     macs: int
+    torch_flops: int
+    activations: int
     attention: tuple[AttentionSite, ...]
+    stages: tuple[StageCost, ...]
+
+    @property
+    def attention_parameters(self) -> int:
+        """Parameters of all attention modules together."""
+        return sum(site.parameters for site in self.attention)
+
+    @property
+    def attention_macs(self) -> int:
+        """Multiply-adds of all attention modules together."""
+        return sum(site.macs for site in self.attention)
+
+    @property
+    def attention_share(self) -> float:
+        """The share of the parameters that attention has, from 0 to 1."""
+        return self.attention_parameters / self.parameters
+
+
+@dataclass
+class _Tally:
+    """What the hooks note while one image runs through the network; the keys are dotted names of modules."""
+
+    macs: Counter[str] = field(default_factory=Counter)
+    activations: Counter[str] = field(default_factory=Counter)
+    channels: dict[str, int] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def describe(network: nn.Module, input_shape: tuple[int, int, int]) -> Description:
-    """Parameters, multiply-adds and attention sites of `network` for one image of `input_shape` (C, H, W).
+    """Parameters, multiply-adds, activations and attention sites of `network` for one image of `input_shape` (C, H, W).
 
     Counts as the paper does (tables 4 and 5): convolutions and linear layers, each time they run, so that CBAM's
     shared MLP counts once per pool. Runs one image of zeros through the network, without touching its state; a
     network on the meta device is counted without computing anything. Raises what the network raises on a wrong shape.
     """
-    macs: dict[str, int] = {}
-    channels: dict[str, int] = {}
-    device = next(network.parameters()).device
-    with _watched(network, macs, channels), _evaluating(network), torch.no_grad():
-        network(torch.zeros(1, *input_shape, device=device))
-    modules = dict(network.named_modules())
-    sites = (
-        AttentionSite(
-            name, type(modules[name]).__name__, channels[name], _parameters(modules[name]), _below(macs, name)
-        )
-        for name in attention_names(network)
+    first = next(network.parameters())
+    image = torch.zeros(1, *input_shape, device=first.device, dtype=first.dtype)
+    flops = FlopCounterMode(display=False)
+    with _watched(network) as tally, evaluating(network), flops, torch.no_grad():
+        network(image)
+    sites = tuple(_site(network, name, tally) for name in attention_names(network))
+    return Description(
+        parameters=_parameters(network),
+        macs=tally.macs.total(),
+        torch_flops=flops.get_total_flops(),
+        activations=tally.activations.total(),
+        attention=sites,
+        stages=tuple(_stages(network, tally, sites)),
     )
-    return Description(_parameters(network), sum(macs.values()), tuple(sites))
 
 
 def attention_names(network: nn.Module, prefix: str = "") -> list[str]:
@@ -62,56 +115,87 @@ def attention_names(network: nn.Module, prefix: str = "") -> list[str]:
     return [found for name, child in names for found in attention_names(child, name)]
 
 
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _below(counts: dict[str, int], name: str) -> int:
-    """The sum over the module `name` and everything inside it."""
-    return sum(count for key, count in counts.items() if key == name or key.startswith(f"{name}."))
-
-
-def _macs(layer: nn.Module, output: Tensor) -> int:
-    """Multiply-adds of one run: one weight's row for each number of the output."""
-    assert isinstance(layer, COUNTED)
-    return output.numel() * (layer.weight.numel() // layer.weight.shape[0])
-
-
 @contextmanager
-def _watched(network: nn.Module, macs: dict[str, int], channels: dict[str, int]) -> Iterator[None]:
-    """Every run of a counted layer adds to `macs`; the width of what enters an attention module goes to `channels`."""
-
-    def count(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-            macs[name] = macs.get(name, 0) + _macs(layer, output)
-
-        return hook
-
-    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            channels[name] = inputs[0].shape[1]
-
-        return hook
-
-    modules = list(network.named_modules())
-    handles = [module.register_forward_hook(count(name)) for name, module in modules if isinstance(module, COUNTED)]
-    handles += [
-        module.register_forward_pre_hook(note(name)) for name, module in modules if isinstance(module, Attention)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while; afterwards each module is as it was."""
-    training = {module for module in network.modules() if module.training}
+    training = [module for module in network.modules() if module.training]
     network.eval()
     try:
         yield
     finally:
         for module in training:
             module.training = True
+
+
+def _site(network: nn.Module, name: str, tally: _Tally) -> AttentionSite:
+    module = network.get_submodule(name)
+    return AttentionSite(
+        name=name,
+        kind=type(module).__name__,
+        channels=tally.channels[name],
+        parameters=_parameters(module),
+        macs=_inside(tally.macs, name),
+    )
+
+
+def _stages(network: nn.Module, tally: _Tally, sites: tuple[AttentionSite, ...]) -> Iterator[StageCost]:
+    """One row for every part of the network that has weights."""
+    for name in _parts(network):
+        parameters = _parameters(network.get_submodule(name))
+        inside = [site for site in sites if site.name == name or site.name.startswith(f"{name}.")]
+        if parameters and name in tally.shapes:
+            yield StageCost(
+                name=name,
+                output_shape=tally.shapes[name],
+                parameters=parameters,
+                macs=_inside(tally.macs, name),
+                activations=_inside(tally.activations, name),
+                attention_parameters=sum(site.parameters for site in inside),
+                attention_macs=sum(site.macs for site in inside),
+            )
+
+
+def _parts(network: nn.Module) -> Iterator[str]:
+    """The names of the rows: the children of the network, and of a child that lists stages, its children."""
+    for name, child in network.named_children():
+        if name in ("stages", "blocks", "features", "layers"):
+            yield from (f"{name}.{inner}" for inner, _ in child.named_children())
+        else:
+            yield name
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _inside(counts: Counter[str], name: str) -> int:
+    """The sum over the module `name` and everything inside it; over everything where the name is empty."""
+    return sum(count for key, count in counts.items() if not name or key == name or key.startswith(f"{name}."))
+
+
+@contextmanager
+def _watched(network: nn.Module) -> Iterator[_Tally]:
+    """The tally of what runs meanwhile."""
+    tally = _Tally()
+    handles = [module.register_forward_hook(_note(tally, name)) for name, module in network.named_modules()]
+    try:
+        yield tally
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _note(tally: _Tally, name: str) -> Hook:
+    """A hook that notes one run of the module `name`."""
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(output, Tensor):
+            tally.shapes[name] = tuple(output.shape[1:])
+        if isinstance(module, COUNTED):
+            # each number of the output is one row of the weight times a piece of the input
+            tally.macs[name] += output.numel() * (module.weight.numel() // module.weight.shape[0])
+            tally.activations[name] += output.numel()
+        if isinstance(module, Attention):
+            tally.channels[name] = inputs[0].shape[1]
+
+    return hook
