@@ -4,11 +4,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cbam_core.explain.cost import AttentionSite, Description, describe
+    from cbam_core.explain.cost import AttentionSite, Description, StageCost, describe
+    from cbam_core.explain.evidence import grad_cam
+    from cbam_core.explain.figure import attention_figure
+    from cbam_core.explain.maps import attention_maps
 
-_HOMES = {"AttentionSite": "cost", "Description": "cost", "describe": "cost"}
+_HOMES = {
+    "AttentionSite": "cost",
+    "Description": "cost",
+    "StageCost": "cost",
+    "attention_figure": "figure",
+    "attention_maps": "maps",
+    "describe": "cost",
+    "grad_cam": "evidence",
+}
 
-__all__ = ["AttentionSite", "Description", "describe"]
+__all__ = [
+    "AttentionSite",
+    "Description",
+    "StageCost",
+    "attention_figure",
+    "attention_maps",
+    "describe",
+    "grad_cam",
+]
 
 
 def __getattr__(name: str) -> Any:
