@@ -259,6 +259,10 @@ class ExperimentSpec(Part):
             )
         return self
 
+    def to_yaml(self) -> str:
+        """As YAML with every default written out; `read_spec` gives the same spec back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
 
 class _Yaml12Loader(yaml.SafeLoader):
     """PyYAML reads `1e-4` as a word, by YAML 1.1; people mean a number, and YAML 1.2 agrees with them."""

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import yaml
 
 from cbam_core.explain import Description, describe
 from workers.assignment import Assignment
@@ -113,7 +112,7 @@ def _tracker(assignment: Assignment) -> Tracker:
     """Rank 0 tracks, where there is an MLflow. It also leaves the spec where there is none, for the run's artifacts."""
     if assignment.rank:
         return Tracker()
-    write_once(assignment.folder.spec, yaml.safe_dump(assignment.spec.model_dump(mode="json"), sort_keys=False))
+    write_once(assignment.folder.spec, assignment.spec.to_yaml())
     return MlflowTracker(assignment, assignment.tracking_uri) if assignment.tracking_uri else Tracker()
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -17,6 +17,8 @@ from workers.assignment import Assignment
 
 MEET_TIMEOUT = timedelta(minutes=5)
 OPERATION_TIMEOUT = timedelta(minutes=30)  # a rank may be slow; one that hangs is the dispatcher's
+
+_ATTEMPT_KEY = "cbam/attempt"
 
 
 @dataclass
@@ -123,8 +125,7 @@ def gang_of(assignment: Assignment) -> Iterator[Gang]:
     if assignment.world_size == 1:
         yield gang
         return
-    address = f"tcp://{assignment.master_address}:{assignment.master_port}"
-    store, _, _ = next(rendezvous(address, assignment.rank, assignment.world_size, timeout=MEET_TIMEOUT))
+    store = _open_store((assignment.master_address, assignment.master_port), assignment.rank, assignment.world_size)
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         store=PrefixStore(assignment.token, store),
@@ -136,3 +137,24 @@ def gang_of(assignment: Assignment) -> Iterator[Gang]:
         yield gang
     finally:
         distributed.destroy_process_group()
+
+
+def agree_on_attempt(
+    attempt: int, token: str, *, rank: int, world_size: int, address: tuple[str, int]
+) -> tuple[int, str]:
+    """Rank 0's attempt number and token, on every rank, for a gang that nobody has assigned."""
+    store = _open_store(address, rank, world_size)
+    if rank == 0:
+        store.set(_ATTEMPT_KEY, f"{attempt} {token}")
+    number, token = store.get(_ATTEMPT_KEY).decode().split()
+    store.set(f"{_ATTEMPT_KEY}/{rank}", "")
+    if rank == 0:
+        store.wait([f"{_ATTEMPT_KEY}/{other}" for other in range(world_size)])  # the store may go with this process
+    return int(number), token
+
+
+def _open_store(address: tuple[str, int], rank: int, world_size: int) -> Store:
+    """The key-value store in which the ranks find each other; rank 0 holds it, or torchrun does."""
+    host, port = address
+    store: Store = next(rendezvous(f"tcp://{host}:{port}", rank, world_size, timeout=MEET_TIMEOUT))[0]
+    return store

@@ -1,0 +1,134 @@
+"""`python -m workers spec.yaml`: the same training with no service and no Ray, alone or under torchrun.
+
+Run again with the same --storage and --id, it goes on from the last checkpoint. SIGTERM and Ctrl-C write a checkpoint
+and end it. MLflow is told where MLFLOW_TRACKING_URI is set.
+"""
+
+import argparse
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from pydantic import ValidationError
+
+from cbam_core.errors import CbamError
+from cbam_core.spec import ExperimentSpec, read_spec
+from workers.assignment import Assignment
+from workers.display import Display, display_for
+from workers.outcome import Outcome
+from workers.stop import StopSignal
+from workers.storage import ExperimentFolder, write_once
+
+EXIT_CODES = {"succeeded": 0, "failed": 1, "paused": 75, "cancelled": 130}  # 75: EX_TEMPFAIL, run me again
+BAD_SPEC = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train one spec; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        spec = read_spec(options.spec)
+        rank, world_size = _place(spec)
+    except ValidationError as error:
+        for problem in error.errors(include_url=False):
+            pointer = "/" + "/".join(str(part) for part in problem["loc"])
+            print(f"{options.spec}: {pointer}: {problem['msg']}", file=sys.stderr)
+        return BAD_SPEC
+    except CbamError as error:
+        print(f"{options.spec}: {error}", file=sys.stderr)
+        return BAD_SPEC
+    folder = ExperimentFolder(Path(options.storage).resolve(), options.id or spec.name.replace(" ", "-"))
+    if not _same_spec(folder, spec):
+        print(f"{folder.path} holds another experiment; choose another --id, or --storage", file=sys.stderr)
+        return BAD_SPEC
+    assignment = _assignment(spec, folder, rank, world_size)
+    with display_for(sys.stderr, quiet=rank > 0) as display:
+        outcome = _train(assignment, display)
+    if rank == 0:
+        _say_how_it_ended(outcome, assignment)
+    return EXIT_CODES[outcome.outcome]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
+    parser.add_argument("spec", type=Path, help="the experiment, YAML or JSON")
+    parser.add_argument("--storage", default="runs", help="where logs, checkpoints and weights go (default: ./runs)")
+    parser.add_argument("--id", help="name of the experiment's folder in it (default: the spec's name)")
+    return parser
+
+
+def _place(spec: ExperimentSpec) -> tuple[int, int]:
+    """This process's rank and the number of ranks, as torchrun says them. Raises CbamError where the spec disagrees."""
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size != spec.resources.workers:
+        raise CbamError(
+            f"resources.workers is {spec.resources.workers}, but {world_size} process(es) run; "
+            f"use: torchrun --nproc-per-node={spec.resources.workers} -m workers …"
+        )
+    return rank, world_size
+
+
+def _same_spec(folder: ExperimentFolder, spec: ExperimentSpec) -> bool:
+    """Whether the folder is new, or of this very spec: a checkpoint continues only the training it comes from."""
+    write_once(folder.spec, spec.to_yaml())
+    return read_spec(folder.spec) == spec
+
+
+def _assignment(spec: ExperimentSpec, folder: ExperimentFolder, rank: int, world_size: int) -> Assignment:
+    address = os.environ.get("MASTER_ADDR", "127.0.0.1")
+    port = int(os.environ.get("MASTER_PORT", "29500"))
+    attempt, token = folder.last_attempt() + 1, secrets.token_hex(8)
+    if world_size > 1:
+        from workers.train.gang import agree_on_attempt
+
+        attempt, token = agree_on_attempt(attempt, token, rank=rank, world_size=world_size, address=(address, port))
+    return Assignment(
+        experiment_id=folder.experiment_id,
+        attempt=attempt,
+        token=token,
+        spec=spec,
+        storage=str(folder.storage_root),
+        rank=rank,
+        world_size=world_size,
+        master_address=address,
+        master_port=port,
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"),
+        data_roots=(spec.data.root,) if spec.data.root else (),
+    )
+
+
+def _train(assignment: Assignment, display: Display) -> Outcome:
+    from workers.run import run
+
+    stop = StopSignal()
+
+    def ask_to_pause(_number: int, _frame: FrameType | None) -> None:
+        stop.request("pause")
+
+    before = {number: signal.signal(number, ask_to_pause) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        return run(assignment, stop=stop, report=display.show)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say_how_it_ended(outcome: Outcome, assignment: Assignment) -> None:
+    print(f"{outcome.outcome} at step {outcome.step}: {assignment.folder.path}")
+    for name, value in outcome.metrics.items():
+        print(f"  {name:<16} {value:.6g}")
+    for name, value in outcome.summary.items():
+        if value is not None:
+            print(f"  {name:<16} {value:.6g}" if isinstance(value, float) else f"  {name:<16} {value}")
+    if outcome.outcome == "paused":
+        print("run the same command again to go on from there")
+    if outcome.message:
+        print(f"{outcome.reason}: {outcome.message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
