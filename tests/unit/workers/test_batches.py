@@ -1,0 +1,69 @@
+from itertools import islice
+
+import pytest
+import torch
+
+from cbam_core.errors import DataError
+from workers.data.batches import Batches, Share
+from workers.data.dataset import Dataset, Split
+
+
+@pytest.fixture
+def numbered():
+    """Every image is its own number, so that we see which images a batch holds."""
+    numbers = torch.arange(103)
+    images = numbers.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
+    return Dataset(Split(images, numbers), Split(images[:37], numbers[:37]), ("a",), (0.0,), (1.0,))
+
+
+def labels_of(batches, count):
+    return [labels for _, labels in islice(batches, count)]
+
+
+def test_an_epoch_takes_every_image_at_most_once_in_a_new_order(numbered):
+    batches = Batches(numbered, Share(0, 1, 20), seed=0)
+    assert batches.steps_per_epoch == 5
+    taken = torch.cat(labels_of(batches.train_from(0), 10))
+    first, second = taken[:100].tolist(), taken[100:].tolist()
+    assert len(set(first)) == len(set(second)) == 100
+    assert first != second
+
+
+def test_images_and_labels_stay_together(numbered):
+    images, labels = next(Batches(numbered, Share(0, 1, 20), seed=0).train_from(0))
+    assert torch.equal((images[:, 0, 0, 0] * 255).round().long(), labels)
+
+
+@pytest.mark.parametrize("world_size", [2, 4, 5])
+def test_a_global_batch_is_the_same_for_any_number_of_ranks(numbered, world_size):
+    alone = labels_of(Batches(numbered, Share(0, 1, 20), seed=3).train_from(0), 7)
+    ranks = [
+        labels_of(Batches(numbered, Share(rank, world_size, 20), seed=3).train_from(0), 7) for rank in range(world_size)
+    ]
+    for step, labels in enumerate(alone):
+        assert torch.equal(torch.cat([rank[step] for rank in ranks]), labels)
+
+
+def test_beginning_at_a_step_gives_what_that_step_would_have_had(numbered):
+    batches = Batches(numbered, Share(0, 1, 20), seed=3)
+    whole = labels_of(batches.train_from(0), 13)
+    for step in (0, 1, 5, 12):
+        assert torch.equal(next(batches.train_from(step))[1], whole[step])
+
+
+def test_the_seed_decides_the_order(numbered):
+    orders = {tuple(next(Batches(numbered, Share(0, 1, 20), seed=seed).train_from(0))[1].tolist()) for seed in range(5)}
+    assert len(orders) == 5
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4, 8])
+def test_every_test_image_comes_once_over_all_ranks_and_the_ranks_keep_step(numbered, world_size):
+    ranks = [list(Batches(numbered, Share(rank, world_size, 16), seed=0).test()) for rank in range(world_size)]
+    assert len({len(rank) for rank in ranks}) == 1
+    taken = sorted(label for rank in ranks for _, labels in rank for label in labels.tolist())
+    assert taken == list(range(37))
+
+
+def test_a_batch_larger_than_the_dataset_is_told_at_once(numbered):
+    with pytest.raises(DataError, match="103 images, fewer than global_batch_size"):
+        Batches(numbered, Share(0, 1, 104), seed=0)

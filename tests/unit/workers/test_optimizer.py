@@ -1,0 +1,60 @@
+import pytest
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+
+from cbam_core.spec import AdamWSpec, CosineSchedule, SGDSpec, StepSchedule
+from workers.train.optimizer import build_optimizer, learning_rate
+
+
+def torch_rates(make_scheduler, steps, warmup):
+    """The rates of torch's own schedulers, with its linear warm-up before them."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+    main = make_scheduler(optimizer)
+    schedule = main
+    if warmup:
+        rise = lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) / warmup)
+        schedule = lr_scheduler.SequentialLR(optimizer, [rise, main], milestones=[warmup])
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+@pytest.mark.parametrize("warmup_epochs", [0, 1, 2.5])
+@pytest.mark.filterwarnings("ignore:The epoch parameter in")
+def test_cosine_is_torchs(warmup_epochs):
+    spec = CosineSchedule(warmup_epochs=warmup_epochs, min_lr=0.01)
+    ours = [learning_rate(spec, 0.3, step, steps_per_epoch=10, epochs=6) for step in range(60)]
+    warmup = int(warmup_epochs * 10)
+    theirs = torch_rates(
+        lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, 60 - warmup, eta_min=0.01), 60, warmup
+    )
+    assert ours == pytest.approx(theirs, abs=1e-12)
+
+
+def test_step_is_torchs():
+    spec = StepSchedule(step_epochs=2, gamma=0.1)
+    ours = [learning_rate(spec, 0.3, step, steps_per_epoch=5, epochs=6) for step in range(30)]
+    theirs = torch_rates(lambda optimizer: lr_scheduler.StepLR(optimizer, 10, 0.1), 30, 0)
+    assert ours == pytest.approx(theirs, abs=1e-12)
+
+
+def test_the_warm_up_is_a_line_that_ends_at_the_peak():
+    spec = StepSchedule(warmup_epochs=2)
+    rates = [learning_rate(spec, 1.0, step, steps_per_epoch=4, epochs=10) for step in range(9)]
+    assert rates == pytest.approx([1 / 8, 2 / 8, 3 / 8, 4 / 8, 5 / 8, 6 / 8, 7 / 8, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (SGDSpec(lr=0.2, momentum=0.8, weight_decay=0.01), {"lr": 0.2, "momentum": 0.8, "weight_decay": 0.01}),
+        (AdamWSpec(lr=0.2, betas=(0.7, 0.8), weight_decay=0.3), {"lr": 0.2, "betas": (0.7, 0.8), "weight_decay": 0.3}),
+    ],
+)
+def test_the_optimizer_has_what_the_spec_says(spec, expected):
+    group = build_optimizer(spec, nn.Linear(2, 2)).param_groups[0]
+    assert {name: group[name] for name in expected} == expected

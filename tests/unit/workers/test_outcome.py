@@ -1,0 +1,58 @@
+import json
+
+import pytest
+import torch
+
+from cbam_core.errors import CheckpointError, DataError, LossNotFinite, PeerLost
+from workers.assignment import Assignment
+from workers.outcome import Outcome, classify, read_outcome
+from workers.progress import Progress
+from workers.storage import AttemptFolder
+
+GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]:33020"
+
+
+def caused_by(cause: Exception) -> Exception:
+    error = ValueError("something else")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (LossNotFinite(), "LOSS_NOT_FINITE"),
+        (DataError(), "DATA_ERROR"),
+        (CheckpointError(), "CHECKPOINT_ERROR"),
+        (PeerLost(), "WORKER_DIED"),
+        (RuntimeError(GLOO), "WORKER_DIED"),
+        (torch.distributed.DistNetworkError("refused"), "WORKER_DIED"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "CUDA_OOM"),
+        (caused_by(RuntimeError(GLOO)), "WORKER_DIED"),
+        (RuntimeError("shapes do not match"), "USER_ERROR"),
+        (ValueError("Connection closed by peer"), "USER_ERROR"),
+        (KeyError("x"), "USER_ERROR"),
+    ],
+)
+def test_every_error_has_a_named_reason(error, reason):
+    assert classify(error) == reason
+
+
+def test_the_first_outcome_stands(tmp_path):
+    folder = AttemptFolder(tmp_path)
+    assert read_outcome(folder) is None
+    first = Outcome("failed", "LOSS_NOT_FINITE", "the cause", rank=1, metrics={"train/loss": 0.1 + 0.2})
+    echo = Outcome("failed", "WORKER_DIED", "rank 1 is gone", rank=0)
+    assert first.record(folder) == first
+    assert echo.record(folder) == first
+    assert read_outcome(folder) == first
+
+
+def test_what_crosses_processes_survives_json(tiny_spec):
+    spec = tiny_spec(model={"attention": {"type": "se", "reduction": 4}, "stages": [1, 3]})
+    for value in (
+        Assignment("e", 2, "t", spec, "/s", 1, 2, "10.0.0.1", 1234, "http://mlflow", ("/data", "/more")),
+        Progress("training", 3, 10, 1, 2, 100.0, 4.5, {"lr": 0.1}, "hm", 1.5, "abc"),
+        Outcome("paused", step=3, summary={"macs": 10}),
+    ):
+        assert type(value).from_dict(json.loads(json.dumps(value.to_dict()))) == value
