@@ -94,6 +94,8 @@ class RayCluster:
 
         if ray.is_initialized():
             return
+        if not self.address:
+            raise ClusterUnavailable("RAY_ADDRESS is not set")
         ray.init(
             address=self.address,
             namespace=self.namespace,
@@ -166,9 +168,9 @@ class _Gang:
             self.gone = True
             return
         need = self.launch.spec.resources
-        bundle = {"CPU": float(need.cpus_per_worker)} | (
-            {"GPU": float(need.gpus_per_worker)} * bool(need.gpus_per_worker)
-        )
+        bundle = {"CPU": float(need.cpus_per_worker)}
+        if need.gpus_per_worker:
+            bundle["GPU"] = float(need.gpus_per_worker)
         self.group = placement_group(
             [bundle] * need.workers, strategy="PACK", name=f"{self.namespace}/{self.key}", lifetime="detached"
         )

@@ -44,7 +44,8 @@ class Watch:
     dead_since: float | None = None
     dead_looks: int = 0
     stop_sent_at: float | None = None
-    released: bool = False
+    cause: Reason | None = None  # why it is over; the first cause stands, the rest is its consequence
+    failed_since: float | None = None
     written: dict[str, object] | None = None
 
 
@@ -88,7 +89,12 @@ class Dispatcher:
             self._settle(row)
         live = self.ledger.live()
         for row, attempt in live:
-            self._attend(row, attempt, view)
+            try:
+                self._attend(row, attempt, view)
+            except (NotLeading, OperationalError):
+                raise
+            except Exception:  # one experiment that cannot be attended must not hold up the others
+                log.exception("%s cannot be attended", row.id)
         wanted = {GangKey(row.id, row.attempt) for row, _ in live}
         self.watches = {key: watch for key, watch in self.watches.items() if key in wanted}
         if view is not None:
@@ -124,11 +130,12 @@ class Dispatcher:
         watch = self.watches.setdefault(key, Watch())
         record = self._record(row, attempt)
         seen = self._see(row, attempt, watch, view)
-        cause = self._cause_of_end(row, attempt, watch, seen) if record is None else None
-        over = record is not None or cause is not None
+        if record is None and watch.cause is None:
+            watch.cause = self._cause_of_end(row, attempt, watch, seen)
+        cause = watch.cause if record is None else None
+        over = cause is not None or (record is not None and self._has_let_go(watch, seen, record))
         if over:
             self.cluster.release(key)
-            watch.released = True
         gone = over and view is not None and key not in view.gangs
         self._note_progress(row, watch, seen, record)
         while True:
@@ -167,6 +174,13 @@ class Dispatcher:
             return view.gangs[key]
         return GangView(liveness=Liveness.DEAD, reason=Reason.CLUSTER_LOST, message="the cluster knows nothing of it")
 
+    def _has_let_go(self, watch: Watch, seen: GangView, record: Outcome) -> bool:
+        """Whether the gang may be killed. A failure is recorded first and tracked after; for that there is a grace."""
+        if record.outcome != "failed" or seen.liveness is Liveness.DEAD or seen.progress.phase == "ended":
+            return True
+        watch.failed_since = self.clock() if watch.failed_since is None else watch.failed_since
+        return self.clock() - watch.failed_since > self.settings.cancel_grace_seconds
+
     def _cause_of_end(self, row: Experiment, attempt: Attempt, watch: Watch, seen: GangView) -> Reason | None:
         """Why an attempt without a record is over, or None while it is not."""
         now = self.clock()
@@ -174,7 +188,7 @@ class Dispatcher:
             watch.dead_since = now if watch.dead_since is None else watch.dead_since
             watch.dead_looks += 1
             long_enough = now - watch.dead_since >= self.settings.dead_after_seconds
-            if watch.released or (long_enough and watch.dead_looks >= self.settings.dead_after_looks):
+            if long_enough and watch.dead_looks >= self.settings.dead_after_looks:
                 return seen.reason or Reason.WORKER_DIED
         elif seen.liveness is Liveness.ALIVE:
             watch.dead_since, watch.dead_looks = None, 0
@@ -305,16 +319,21 @@ def _is_late(row: Experiment) -> bool:
 
 
 def _ending(row: Experiment, seen: GangView, record: Outcome | None) -> Ending:
+    """What the rows keep of an attempt that is over."""
     progress = dict(row.progress)
     if record is None:
         return Ending(last_step=progress.get("step", 0), node_ids=seen.node_ids, progress=progress or None)
-    progress |= {
-        "phase": "ended",
-        "step": record.step,
-        "eta_seconds": None,
-        "metrics": progress.get("metrics", {}) | record.metrics,
-    }
-    return Ending(record.step, seen.node_ids, progress, record.summary)
+    progress |= {"phase": "ended", "step": record.step, "eta_seconds": None, "metrics": record.metrics}
+    if record.outcome == "succeeded":
+        epochs = row.spec["train"]["epochs"]
+        progress |= {"epoch": epochs, "epochs": epochs, "total_steps": record.step}
+    return Ending(
+        last_step=record.step,
+        resumed_from_step=record.summary.get("resumed_from_step"),
+        node_ids=seen.node_ids,
+        progress=progress,
+        summary=record.summary,
+    )
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.db import Database
+from service.errors import StaleMove
 from service.lease import Leadership
 from service.models import Attempt, Experiment
 from service.states import HOLDS_GANG, TERMINAL, Move, Reason, Retry, State
@@ -25,6 +26,7 @@ class Ending:
     """What is written beside a move that ends an attempt."""
 
     last_step: int = 0
+    resumed_from_step: int | None = None
     node_ids: tuple[str, ...] = ()
     progress: dict[str, Any] | None = None
     summary: dict[str, Any] | None = None
@@ -87,7 +89,7 @@ class Ledger:
     def claim(self, experiment: Experiment) -> Attempt:
         """QUEUED to STARTING with a new attempt. Raises StaleMove where the row has changed, NotLeading."""
         with self._writing() as session:
-            row = session.merge(experiment, load=False)
+            row = _current(session, experiment)
             now = utc_now()
             row.attempt += 1
             row.started_at = row.started_at or now
@@ -101,7 +103,7 @@ class Ledger:
     def apply(self, experiment: Experiment, move: Move, ending: Ending | None = None) -> Experiment:
         """Make a move; with an ending, close the attempt in the same transaction. Raises StaleMove, NotLeading."""
         with self._writing() as session:
-            row = session.merge(experiment, load=False)
+            row = _current(session, experiment)
             change_state(session, row, move, by=self.leadership.holder)
             now = utc_now()
             if ending is not None:
@@ -172,6 +174,14 @@ class Ledger:
             yield session
 
 
+def _current(session: Session, read: Experiment) -> Experiment:
+    """The row as it is now. Raises StaleMove where it is no longer the one that was read."""
+    row = session.get(Experiment, read.id, with_for_update=True)
+    if row is None or row.version != read.version:
+        raise StaleMove
+    return row
+
+
 def _close_attempt(session: Session, row: Experiment, move: Move, ending: Ending, now: datetime) -> None:
     session.execute(
         update(Attempt)
@@ -181,6 +191,7 @@ def _close_attempt(session: Session, row: Experiment, move: Move, ending: Ending
             reason=move.reason,
             message=move.message,
             last_step=ending.last_step,
+            resumed_from_step=ending.resumed_from_step,
             node_ids=list(ending.node_ids),
         )
     )

@@ -157,7 +157,8 @@ class PreviewView(View):
     attention_parameters: int
     attention_macs: int
     sites: list[SiteView]
-    train_images: int | None = Field(description="null where the dataset was not looked at")
+    classes: int = Field(description="outputs of the network; 1000 is assumed where the dataset's folder decides")
+    train_images: int | None = Field(description="null where the dataset's folder decides")
     steps_per_epoch: int | None
     total_steps: int | None
 

@@ -1,0 +1,152 @@
+"""Fakes for tests of the service and of what is built on it. They pass the same contract tests as the real ones."""
+
+import threading
+from dataclasses import dataclass, field
+
+from service.errors import ClusterUnavailable
+from service.gang import ClusterView, GangKey, GangView, Launch, Node, StopMode
+from service.states import Liveness, Reason
+from workers.outcome import Ending, Outcome
+from workers.progress import Progress
+from workers.storage import ExperimentFolder
+
+STEPS_PER_EPOCH = 10
+
+
+class FakeClock:
+    """A clock that only moves when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Seconds, as `time.monotonic` gives them."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+
+@dataclass
+class _FakeGang:
+    launch: Launch
+    nodes: tuple[str, ...]
+    step: int = 0
+    stop_mode: StopMode | None = None
+    died: Reason | None = None
+    released: bool = False
+    ended: bool = False
+
+
+@dataclass
+class InMemoryCluster:
+    """A cluster whose gangs make one step at each look, write real result records, and die on request.
+
+    Two dispatchers given the same object see the same gangs, as they would on a real cluster.
+    """
+
+    nodes: tuple[Node, ...] = (Node("node-1", 2.0, 0.0, 2.0, 0.0),)
+    steps_per_look: int = 1
+    reachable: bool = True
+    obeys_stop: bool = True
+    starts: list[GangKey] = field(default_factory=list)
+    gangs: dict[GangKey, _FakeGang] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def observe(self) -> ClusterView:
+        """Let every gang make its steps, and show them."""
+        with self.lock:
+            if not self.reachable:
+                raise ClusterUnavailable("the fake cluster was told to be away")
+            self.gangs = {key: gang for key, gang in self.gangs.items() if not gang.released}
+            for gang in self.gangs.values():
+                self._work(gang)
+            views = {key: self._view(gang) for key, gang in self.gangs.items()}
+            return ClusterView(self._free_nodes(), views)
+
+    def start(self, launch: Launch) -> None:
+        """Start a gang; one that is there already is left as it is."""
+        with self.lock:
+            if launch.key not in self.gangs:
+                self.starts.append(launch.key)
+                self.gangs[launch.key] = _FakeGang(launch, (self.nodes[0].id,))
+
+    def stop(self, key: GangKey, mode: StopMode) -> None:
+        """Have the gang end at its next step, where it obeys."""
+        with self.lock:
+            if key in self.gangs and self.obeys_stop:
+                self.gangs[key].stop_mode = mode
+
+    def release(self, key: GangKey) -> None:
+        """Kill the gang."""
+        with self.lock:
+            if key in self.gangs:
+                self.gangs[key].released = True
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def kill(self, key: GangKey, reason: Reason = Reason.WORKER_DIED) -> None:
+        """Have a worker of the gang die, as kill -9 would."""
+        with self.lock:
+            self.gangs[key].died = reason
+
+    def forget(self) -> None:
+        """Lose every gang, as a head that was started anew has."""
+        with self.lock:
+            self.gangs.clear()
+
+    def fail(self, key: GangKey, reason: str, message: str = "made to fail") -> None:
+        """Have the experiment itself fail, with a record."""
+        with self.lock:
+            self._end(self.gangs[key], "failed", reason, message)
+
+    def _work(self, gang: _FakeGang) -> None:
+        if gang.died or gang.ended:
+            return
+        total = gang.launch.spec.train.epochs * STEPS_PER_EPOCH
+        gang.step = min(total, gang.step + self.steps_per_look)
+        if gang.stop_mode is not None:
+            self._end(gang, "paused" if gang.stop_mode == "pause" else "cancelled")
+        elif gang.step == total:
+            self._end(gang, "succeeded")
+
+    def _end(self, gang: _FakeGang, ending: Ending, reason: str | None = None, message: str = "") -> None:
+        key = gang.launch.key
+        outcome = Outcome.from_dict(
+            {
+                "outcome": ending,
+                "reason": reason,
+                "message": message,
+                "step": gang.step,
+                "metrics": {"val/top1": 0.5},
+                "attempt": key.attempt,
+                "token": gang.launch.token,
+                "summary": {"parameters": 1},
+            }
+        )
+        outcome.record(ExperimentFolder(gang.launch.storage, key.experiment_id).attempt(key.attempt))
+        gang.ended = True
+
+    def _view(self, gang: _FakeGang) -> GangView:
+        if gang.died:
+            return GangView(liveness=Liveness.DEAD, reason=gang.died, message="killed by the test", node_ids=gang.nodes)
+        epochs = gang.launch.spec.train.epochs
+        progress = Progress(
+            phase="ended" if gang.ended else "training",
+            step=gang.step,
+            total_steps=epochs * STEPS_PER_EPOCH,
+            epoch=gang.step // STEPS_PER_EPOCH,
+            epochs=epochs,
+            metrics={"train/loss": 1.0 / (1 + gang.step)},
+        )
+        return GangView(liveness=Liveness.ALIVE, progress=progress, node_ids=gang.nodes)
+
+    def _free_nodes(self) -> tuple[Node, ...]:
+        cpus = sum(
+            gang.launch.spec.resources.workers * gang.launch.spec.resources.cpus_per_worker
+            for gang in self.gangs.values()
+        )
+        first, *others = self.nodes
+        return (Node(first.id, first.cpus, first.gpus, first.cpus - cpus, first.free_gpus), *others)

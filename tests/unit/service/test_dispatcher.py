@@ -1,0 +1,293 @@
+"""The dispatcher over a real database and a fake cluster: every way that an experiment can go."""
+
+import pytest
+
+from service.db import Database
+from service.dispatcher import PAUSE_GRACE_SECONDS, Dispatcher
+from service.errors import NotLeading
+from service.experiments import act
+from service.gang import GangKey, Node
+from service.settings import Settings
+from service.states import Move, Reason, State
+from service.store import Store
+from service.testing import FakeClock, InMemoryCluster
+from tests.specs import spec
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def cluster() -> InMemoryCluster:
+    return InMemoryCluster()
+
+
+@pytest.fixture
+def dispatcher(database: Database, cluster: InMemoryCluster, settings: Settings, clock: FakeClock) -> Dispatcher:
+    return Dispatcher(database, cluster, settings, clock=clock)
+
+
+def tick(dispatcher: Dispatcher, times: int = 1) -> None:
+    for _ in range(times):
+        dispatcher.tick()
+        dispatcher.clock.advance(0.5)  # type: ignore[attr-defined]
+
+
+def until(dispatcher: Dispatcher, store: Store, experiment_id: str, state: State, most: int = 60) -> None:
+    for _ in range(most):
+        if store.get(experiment_id).state == state:
+            return
+        tick(dispatcher)
+    pytest.fail(f"still {store.get(experiment_id).state} after {most} ticks")
+
+
+def way(store: Store, experiment_id: str) -> list[str]:
+    return [event.to_state for event in store.events(experiment_id)]
+
+
+def test_an_experiment_goes_from_queued_to_succeeded(dispatcher, store, cluster):
+    row, _ = store.submit(spec())
+    until(dispatcher, store, row.id, State.SUCCEEDED)
+    assert way(store, row.id) == ["QUEUED", "STARTING", "RUNNING", "SUCCEEDED"]
+    done = store.get(row.id)
+    assert done.progress["metrics"] == {"val/top1": 0.5}
+    assert done.summary == {"parameters": 1}
+    assert done.ended_at is not None
+    (attempt,) = store.attempts(row.id)
+    assert (attempt.number, attempt.last_step, attempt.node_ids) == (1, 10, ["node-1"])
+    assert attempt.ended_at is not None
+    tick(dispatcher, 2)
+    assert not cluster.gangs, "what has ended holds nothing"
+
+
+def test_progress_is_in_the_row_while_it_runs(dispatcher, store):
+    row, _ = store.submit(spec())
+    tick(dispatcher, 4)
+    running = store.get(row.id)
+    assert running.state == State.RUNNING
+    assert 0 < running.progress["step"] < running.progress["total_steps"] == 10
+
+
+def test_the_larger_priority_goes_first_then_the_first_come(dispatcher, store, cluster):
+    cluster.nodes = (Node("node-1", 1.0, 0.0, 1.0, 0.0),)
+    late, early, urgent = (store.submit(spec(priority=priority))[0].id for priority in (0, 1, 5))
+    for experiment_id in (urgent, early, late):
+        until(dispatcher, store, experiment_id, State.SUCCEEDED)
+    assert [key.experiment_id for key in cluster.starts] == [urgent, early, late]
+
+
+def test_a_gang_waits_until_all_of_it_fits(dispatcher, store):
+    one, _ = store.submit(spec())
+    two, _ = store.submit(spec(resources={"workers": 2}))
+    tick(dispatcher, 3)
+    assert store.get(two.id).state == State.QUEUED
+    until(dispatcher, store, one.id, State.SUCCEEDED)
+    until(dispatcher, store, two.id, State.SUCCEEDED)
+
+
+def test_what_can_never_fit_says_why_and_the_rest_goes_on(dispatcher, store):
+    huge, _ = store.submit(spec(resources={"workers": 8}, priority=9))
+    small, _ = store.submit(spec())
+    until(dispatcher, store, small.id, State.SUCCEEDED)
+    waiting = store.get(huge.id)
+    assert (waiting.state, waiting.reason) == (State.QUEUED, Reason.UNSCHEDULABLE)
+    assert "8 × (1 CPU)" in waiting.message
+
+
+def test_a_cancel_ends_it_and_frees_what_it_holds(dispatcher, store, cluster):
+    row, _ = store.submit(spec(train={"epochs": 1000, "global_batch_size": 128}))
+    until(dispatcher, store, row.id, State.RUNNING)
+    act(store, row.id, "cancel")
+    until(dispatcher, store, row.id, State.CANCELLED)
+    assert store.get(row.id).reason == Reason.CANCELLED_BY_USER
+    assert not cluster.observe().gangs
+
+
+def test_a_worker_that_does_not_obey_a_cancel_is_killed_after_the_grace(dispatcher, store, cluster, clock, settings):
+    cluster.obeys_stop = False
+    row, _ = store.submit(spec(train={"epochs": 1000, "global_batch_size": 128}))
+    until(dispatcher, store, row.id, State.RUNNING)
+    act(store, row.id, "cancel")
+    tick(dispatcher, 3)
+    assert store.get(row.id).state == State.CANCELLING
+    clock.advance(settings.cancel_grace_seconds)
+    tick(dispatcher, 3)
+    assert store.get(row.id).state == State.CANCELLED
+    assert not cluster.observe().gangs
+
+
+def test_a_queued_experiment_is_cancelled_without_ever_starting(dispatcher, store, cluster):
+    row, _ = store.submit(spec(resources={"workers": 8}))
+    act(store, row.id, "cancel")
+    tick(dispatcher)
+    assert way(store, row.id) == ["QUEUED", "CANCELLED"]
+    assert not cluster.starts
+
+
+def test_a_pause_frees_the_gang_and_a_resume_starts_another_attempt(dispatcher, store, cluster):
+    row, _ = store.submit(spec(train={"epochs": 3, "global_batch_size": 128}))
+    until(dispatcher, store, row.id, State.RUNNING)
+    act(store, row.id, "pause")
+    until(dispatcher, store, row.id, State.PAUSED)
+    assert not cluster.observe().gangs
+    tick(dispatcher, 3)
+    assert store.get(row.id).state == State.PAUSED
+    act(store, row.id, "resume")
+    until(dispatcher, store, row.id, State.SUCCEEDED)
+    assert [attempt.number for attempt in store.attempts(row.id)] == [1, 2]
+    assert store.get(row.id).free_retries == 0
+
+
+def test_a_pause_that_is_not_obeyed_still_ends_paused(dispatcher, store, cluster, clock):
+    cluster.obeys_stop = False
+    row, _ = store.submit(spec(train={"epochs": 1000, "global_batch_size": 128}))
+    until(dispatcher, store, row.id, State.RUNNING)
+    act(store, row.id, "pause")
+    tick(dispatcher, 2)
+    clock.advance(PAUSE_GRACE_SECONDS)
+    until(dispatcher, store, row.id, State.PAUSED)
+
+
+def test_a_dead_worker_costs_a_new_attempt_and_nothing_of_the_users(dispatcher, store, cluster):
+    row, _ = store.submit(spec())
+    until(dispatcher, store, row.id, State.RUNNING)
+    cluster.kill(GangKey(row.id, 1))
+    until(dispatcher, store, row.id, State.SUCCEEDED)
+    assert way(store, row.id) == ["QUEUED", "STARTING", "RUNNING", "QUEUED", "STARTING", "RUNNING", "SUCCEEDED"]
+    first, second = store.attempts(row.id)
+    assert (first.reason, second.reason) == (Reason.WORKER_DIED, None)
+    assert (store.get(row.id).free_retries, store.get(row.id).charged_retries) == (1, 0)
+
+
+def test_a_gang_is_dead_only_after_a_time_and_a_number_of_looks(database, store, cluster, settings, clock):
+    patient = settings.model_copy(update={"dead_after_seconds": 10.0, "dead_after_looks": 3})
+    dispatcher = Dispatcher(database, cluster, patient, clock=clock)
+    row, _ = store.submit(spec())
+    until(dispatcher, store, row.id, State.RUNNING)
+    cluster.kill(GangKey(row.id, 1))
+    tick(dispatcher, 10)
+    assert store.get(row.id).state == State.RUNNING, "enough looks, not enough time"
+    clock.advance(10.0)
+    tick(dispatcher, 3)
+    assert [attempt.reason for attempt in store.attempts(row.id)][:1] == [Reason.WORKER_DIED]
+
+
+def test_nothing_is_concluded_from_a_cluster_that_cannot_be_reached(dispatcher, store, cluster, clock):
+    row, _ = store.submit(spec(train={"epochs": 1000, "global_batch_size": 128}))
+    until(dispatcher, store, row.id, State.RUNNING)
+    cluster.reachable = False
+    for _ in range(20):
+        clock.advance(60.0)
+        tick(dispatcher)
+    assert store.get(row.id).state == State.RUNNING
+    cluster.reachable = True
+    tick(dispatcher, 3)
+    assert store.get(row.id).state == State.RUNNING
+    assert len(store.attempts(row.id)) == 1
+
+
+def test_a_result_record_counts_even_where_the_cluster_is_away(dispatcher, store, cluster):
+    row, _ = store.submit(spec())
+    until(dispatcher, store, row.id, State.RUNNING)
+    while not cluster.gangs[GangKey(row.id, 1)].ended:
+        cluster.observe()
+    cluster.reachable = False
+    tick(dispatcher, 2)
+    assert store.get(row.id).state == State.SUCCEEDED
+
+
+def test_a_head_that_lost_everything_costs_an_attempt(dispatcher, store, cluster):
+    row, _ = store.submit(spec())
+    until(dispatcher, store, row.id, State.RUNNING)
+    cluster.forget()
+    until(dispatcher, store, row.id, State.SUCCEEDED)
+    assert store.attempts(row.id)[0].reason == Reason.CLUSTER_LOST
+
+
+def test_an_error_of_the_experiment_ends_it_with_its_reason_and_message(dispatcher, store, cluster):
+    row, _ = store.submit(spec())
+    until(dispatcher, store, row.id, State.RUNNING)
+    cluster.fail(GangKey(row.id, 1), "LOSS_NOT_FINITE", "the loss became nan at step 3")
+    until(dispatcher, store, row.id, State.FAILED)
+    assert (store.get(row.id).reason, store.get(row.id).message) == (
+        Reason.LOSS_NOT_FINITE,
+        "the loss became nan at step 3",
+    )
+
+
+def test_an_attempt_that_never_takes_a_step_is_given_up_in_time(database, store, settings, clock):
+    stuck = InMemoryCluster(steps_per_look=0)
+    impatient = settings.model_copy(update={"start_timeout_seconds": 0.05})
+    dispatcher = Dispatcher(database, stuck, impatient, clock=clock)
+    row, _ = store.submit(spec())
+    until(dispatcher, store, row.id, State.QUEUED, most=1)
+    tick(dispatcher, 2)
+    while store.get(row.id).free_retries == 0:
+        tick(dispatcher)
+    assert store.attempts(row.id)[0].reason == Reason.START_TIMEOUT
+
+
+def test_a_deadline_ends_what_runs_and_what_waits(dispatcher, store):
+    late = spec(train={"epochs": 1000, "global_batch_size": 128}, deadline_minutes=1e-3)
+    running, _ = store.submit(late)
+    waiting, _ = store.submit(spec(resources={"workers": 8}, deadline_minutes=1e-3))
+    until(dispatcher, store, running.id, State.FAILED, most=2000)
+    until(dispatcher, store, waiting.id, State.FAILED)
+    assert store.get(running.id).reason == store.get(waiting.id).reason == Reason.DEADLINE_EXCEEDED
+
+
+def test_a_new_dispatcher_finds_running_gangs_and_leaves_them_alone(database, store, cluster, settings, clock):
+    first = Dispatcher(database, cluster, settings, clock=clock)
+    row, _ = store.submit(spec(train={"epochs": 3, "global_batch_size": 128}))
+    until(first, store, row.id, State.RUNNING)
+    first.leadership.release()
+    second = Dispatcher(database, cluster, settings, clock=clock)
+    until(second, store, row.id, State.SUCCEEDED)
+    assert len(store.attempts(row.id)) == 1
+    assert cluster.starts == [GangKey(row.id, 1)]
+
+
+def test_a_claim_whose_dispatcher_died_before_the_launch_is_launched_by_the_next(database, store, cluster, settings):
+    first = Dispatcher(database, cluster, settings)
+    row, _ = store.submit(spec())
+    assert first.leadership.renew()
+    first.ledger.claim(first.ledger.queue()[0])
+    first.leadership.release()
+    second = Dispatcher(database, cluster, settings, clock=FakeClock())
+    until(second, store, row.id, State.SUCCEEDED)
+    assert cluster.starts == [GangKey(row.id, 1)]
+
+
+def test_a_gang_that_nobody_wants_is_freed(dispatcher, store, cluster):
+    row, _ = store.submit(spec())
+    until(dispatcher, store, row.id, State.RUNNING)
+    stray = cluster.gangs[GangKey(row.id, 1)].launch
+    cluster.start(type(stray)(**{**vars(stray), "key": GangKey("stray", 1)}))
+    tick(dispatcher, 2)
+    assert GangKey("stray", 1) not in cluster.gangs
+    assert GangKey(row.id, 1) in cluster.gangs
+
+
+def test_only_the_leader_moves_anything(database, store, cluster, settings, clock):
+    leader, other = (Dispatcher(database, cluster, settings, clock=clock) for _ in range(2))
+    leader.tick()
+    row, _ = store.submit(spec())
+    tick(other, 5)
+    assert store.get(row.id).state == State.QUEUED
+    with pytest.raises(NotLeading):
+        other.ledger.apply(store.get(row.id), Move(State.CANCELLED))
+    tick(leader, 2)
+    assert store.get(row.id).state != State.QUEUED
+
+
+def test_a_record_with_another_token_is_not_believed(dispatcher, store, cluster):
+    row, _ = store.submit(spec(train={"epochs": 1000, "global_batch_size": 128}))
+    until(dispatcher, store, row.id, State.RUNNING)
+    gang = cluster.gangs[GangKey(row.id, 1)]
+    gang.launch = type(gang.launch)(**{**vars(gang.launch), "token": "somebody else's"})
+    cluster.fail(GangKey(row.id, 1), "USER_ERROR")
+    gang.ended = False
+    tick(dispatcher, 5)
+    assert store.get(row.id).state == State.RUNNING
