@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from cbam_core.attention.base import Attention, Gate
-from cbam_core.attention.functional import CHANNEL_POOLS, GATES, hidden_channels, max_over, start_like_timm
+from cbam_core.attention.functional import CHANNEL_POOLS, GATES, hidden_channels, start_like_timm
+from cbam_core.attention.maximum import max_over
 from cbam_core.attention.options import ChannelPool, GateName, GateNorm, Init, Order, SpatialPool
 
 SPATIAL_MOMENTUM = 0.01

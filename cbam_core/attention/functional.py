@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cbam_core.attention.maximum import max_over
+
 GATES: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "hard_sigmoid": F.hardsigmoid}
 
 
@@ -17,17 +19,6 @@ def hidden_channels(channels: int, reduction: int) -> int:
     if channels < 1 or reduction < 1:
         raise ValueError(f"channels and reduction must be at least 1; got {channels} and {reduction}")
     return max(1, channels // reduction)
-
-
-def max_over(x: Tensor, dim: int) -> Tensor:
-    """The maximum over `dim`; the gradient of a tie goes to its lowest index, whole.
-
-    `amax` would share it among the ties (in bf16 one row in fifty has one), AdaptiveMaxPool has no deterministic
-    backward on CUDA. Without a gradient the two maxima are equal, and `amax` is several times faster on a CPU.
-    """
-    if torch.is_grad_enabled() and x.requires_grad:
-        return x.max(dim).values
-    return x.amax(dim)
 
 
 def average_pool(x: Tensor) -> Tensor:  # N C H W -> N C

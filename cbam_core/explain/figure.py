@@ -117,8 +117,7 @@ def _places(maps: Maps) -> Array | None:
         return maps["spatial"][0]
     if "gate" not in maps:
         return None
-    joint: Array = maps["gate"][0].mean(0)
-    return joint
+    return np.asarray(maps["gate"][0].mean(0), np.float32)
 
 
 def _channels(maps: Maps) -> Array | None:
@@ -127,8 +126,7 @@ def _channels(maps: Maps) -> Array | None:
         return maps["channel"][0]
     if "gate" not in maps:
         return None
-    joint: Array = maps["gate"][0].mean((1, 2))
-    return joint
+    return np.asarray(maps["gate"][0].mean((1, 2)), np.float32)
 
 
 def _range(gates: list[Array]) -> tuple[float, float]:

@@ -1,0 +1,48 @@
+"""The maximum over one axis, with a gradient that does not depend on the device or on chance."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_TWO_BYTES = 1 << 16
+
+
+def max_over(x: Tensor, dim: int) -> Tensor:
+    """The maximum over `dim`; the gradient of a tie goes to its lowest index, whole.
+
+    `amax` would share it among the ties (in bf16 one row in fifty has one), and AdaptiveMaxPool has no deterministic
+    backward on CUDA. Without a gradient the two maxima are equal, and `amax` is several times faster on a CPU.
+    """
+    if torch.is_grad_enabled() and x.requires_grad:
+        values: Tensor = _Maximum.apply(x, dim)[0]
+        return values
+    return x.amax(dim)
+
+
+class _Maximum(torch.autograd.Function):
+    """torch.max over one axis that keeps each index in two bytes, not eight, where the axis allows it.
+
+    So CBAM keeps no more for its backward than it would with `amax`, which keeps the maxima.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        values, index = x.max(dim)
+        return values, index.to(torch.int16 if x.shape[dim] <= _TWO_BYTES else torch.int32)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor]) -> None:
+        x, ctx.dim = inputs
+        ctx.shape = x.shape
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        (kept,) = ctx.saved_tensors
+        index = kept.long() & (_TWO_BYTES - 1) if kept.dtype == torch.int16 else kept.long()
+        spread = gradient.new_zeros(ctx.shape)
+        return spread.scatter(ctx.dim, index.unsqueeze(ctx.dim), gradient.unsqueeze(ctx.dim)), None
