@@ -1,0 +1,154 @@
+"""The whole training in one process, against a plain loop that knows nothing of ours."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from cbam_core.networks import build_network
+from workers.data.digits import load_digits
+from workers.outcome import read_outcome
+from workers.seeding import seed_of
+from workers.stop import StopSignal
+
+
+def plain_loop(spec, steps):
+    """The same recipe in plain PyTorch: SGD with a cosine rate, losses of the first `steps` steps."""
+    train, digits = spec.train, load_digits(spec.data.image_size)
+    torch.manual_seed(seed_of(train.seed, "weights"))
+    network = build_network(spec.model, 10, 1)
+    optimizer = torch.optim.SGD(
+        network.parameters(), train.optimizer.lr, train.optimizer.momentum, weight_decay=train.optimizer.weight_decay
+    )
+    per_epoch = len(digits.train) // train.global_batch_size
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: (1 + math.cos(math.pi * step / (train.epochs * per_epoch))) / 2
+    )
+    mean, scale = torch.tensor(digits.mean).mul(255), torch.tensor(digits.std).mul(255).reciprocal()
+    losses = []
+    while len(losses) < steps:
+        epoch = len(losses) // per_epoch
+        order = torch.randperm(
+            len(digits.train), generator=torch.Generator().manual_seed(seed_of(train.seed, "epoch", epoch))
+        )
+        for batch in order.split(train.global_batch_size)[:per_epoch]:
+            images = (digits.train.images[batch].float() - mean) * scale
+            loss = nn.functional.cross_entropy(network(images), digits.train.labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+    return losses[:steps]
+
+
+def losses_of(seen):
+    by_step = {progress.step: progress.metrics.get("train/loss") for progress in seen if progress.phase == "training"}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+@pytest.mark.parametrize("attention", ["none", "se", "cbam"])
+def test_twenty_losses_equal_a_plain_loops_bit_for_bit(tiny_spec, assign, train, attention):
+    spec = tiny_spec(model={"attention": {"type": attention}}, train={"epochs": 4})
+    _, seen = train(assign(spec))
+    assert losses_of(seen)[:20] == plain_loop(spec, 20)
+
+
+def test_a_training_leaves_weights_that_give_the_reported_accuracy(tiny_spec, assign, train):
+    assignment = assign(tiny_spec(train={"epochs": 3}))
+    outcome, seen = train(assignment)
+    assert outcome.outcome == "succeeded"
+    assert outcome == read_outcome(assignment.folder.attempt(1))
+    assert outcome.summary["parameters"] > 270_000
+    assert seen[-1].phase == "ended"
+
+    digits = load_digits(8)
+    network = build_network(assignment.spec.model, 10, 1)
+    network.load_state_dict(load_file(assignment.folder.weights))
+    network.eval()
+    images = (digits.test.images / 255 - digits.mean[0]) / digits.std[0]
+    with torch.no_grad():
+        scores = network(images)
+    right = scores.argmax(1) == digits.test.labels
+    assert outcome.metrics["val/top1"] == pytest.approx(right.double().mean().item())
+    loss = nn.functional.cross_entropy(scores.double(), digits.test.labels).item()
+    assert outcome.metrics["val/loss"] == pytest.approx(loss, rel=1e-4)
+    counts = json.loads(assignment.folder.confusion_matrix.read_text())["counts"]
+    assert sum(counts[index][index] for index in range(10)) == right.sum()
+    assert [sum(row) for row in counts] == digits.test.labels.bincount().tolist()
+
+
+def test_a_warm_process_gives_the_bits_of_a_cold_one(tiny_spec, assign, train):
+    spec = tiny_spec(train={"epochs": 1, "deterministic": False})
+    other = tiny_spec(model={"backbone": "cifar_resnet20", "attention": {"type": "se"}}, train={"epochs": 1})
+    _, first = train(assign(spec, experiment_id="cold"))
+    train(assign(other, experiment_id="between"))
+    _, again = train(assign(spec, experiment_id="warm"))
+    assert losses_of(first) == losses_of(again)
+
+
+def test_a_pause_at_any_step_and_a_resume_give_the_unbroken_training(tiny_spec, assign, train):
+    spec = tiny_spec()
+    _, unbroken = train(assign(spec, experiment_id="unbroken"))
+    for step in (1, 4, 5, 6, 9, 10):
+        broken = assign(spec, experiment_id=f"broken-{step}")
+        paused, seen = train(broken, stop_when=lambda progress, step=step: progress.step == step and "pause")
+        assert (paused.outcome, paused.step) == ("paused", step)
+        finished, rest = train(assign(spec, experiment_id=f"broken-{step}", attempt=2, token="t2"))
+        assert finished.summary["resumed_from_step"] == step
+        assert losses_of(seen) + losses_of(rest) == losses_of(unbroken)
+        ours, theirs = (
+            load_file(assign(spec, experiment_id=name).folder.weights) for name in ("unbroken", f"broken-{step}")
+        )
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_cancel_ends_at_once_and_writes_no_checkpoint(tiny_spec, assign, train):
+    assignment = assign(tiny_spec())
+    outcome, _ = train(assignment, stop_when=lambda progress: progress.step == 3 and "cancel")
+    assert (outcome.outcome, outcome.step) == ("cancelled", 3)
+    assert not assignment.folder.checkpoints.exists()
+    assert not assignment.folder.export.exists()
+
+
+def test_a_cancel_outranks_a_pause():
+    stop = StopSignal()
+    stop.request("cancel")
+    stop.request("pause")
+    assert stop.mode == "cancel"
+
+
+def test_checkpoints_come_when_the_spec_says(tiny_spec, assign, train):
+    spec = tiny_spec(checkpoint={"every_steps": 3, "keep_last": 100, "keep_best": 0})
+    assignment = assign(spec)
+    train(assignment)
+    steps = sorted(int(path.name[5:]) for path in assignment.folder.checkpoints.iterdir())
+    assert steps == [3, 6, 9, 10], "every third, and the end"
+
+
+def test_a_loss_that_is_not_finite_fails_with_the_step_and_the_last_log_lines(tiny_spec, assign, train):
+    spec = tiny_spec(train={"epochs": 5, "optimizer": {"type": "sgd", "lr": 1e30}})
+    outcome, _ = train(assign(spec))
+    assert (outcome.outcome, outcome.reason) == ("failed", "LOSS_NOT_FINITE")
+    assert "at step 2" in outcome.message or "at step 3" in outcome.message
+    assert "Last log lines" in outcome.message
+    assert "LossNotFinite" in assign(spec).folder.attempt(1).log(0).read_text()
+
+
+def test_missing_data_fails_with_what_to_do(tiny_spec, assign, train, tmp_path):
+    spec = tiny_spec(data={"dataset": "cifar10", "root": str(tmp_path), "image_size": 32})
+    outcome, _ = train(assign(spec, data_roots=(str(tmp_path),)))
+    assert outcome.reason == "DATA_ERROR"
+    assert "unpack cifar-10-python.tar.gz" in outcome.message
+
+
+def test_the_eta_counts_all_that_is_left(tiny_spec, assign, train):
+    _, seen = train(assign(tiny_spec(train={"epochs": 4})))
+    etas = [(progress.heartbeat, progress.eta_seconds) for progress in seen if progress.eta_seconds is not None]
+    assert len(etas) > 10
+    end = seen[-1].heartbeat
+    errors = [abs(eta - (end - now)) / (end - now) for now, eta in etas[3 : len(etas) // 2]]
+    assert sorted(errors)[len(errors) // 2] < 0.5
