@@ -40,7 +40,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("cbam-lab"),
         description=DESCRIPTION,
         lifespan=lifespan,
-        max_body_size=BODY_LIMIT_BYTES,
     )
     app.state.settings = settings
     app.state.store = store
@@ -48,6 +47,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     http_errors.install(app)
     for router in (experiments.router, streams.router, health.router):
         app.include_router(router)
-    app.add_middleware(Guard, hosts={*LOOPBACK_HOSTS, settings.host})
+    app.add_middleware(Guard, hosts={*LOOPBACK_HOSTS, settings.host}, body_limit_bytes=BODY_LIMIT_BYTES)
     app.add_middleware(RequestMetrics, metrics=metrics)
     return app

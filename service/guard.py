@@ -1,44 +1,57 @@
-"""What is refused before it reaches a route: other hosts (DNS rebinding) and bodies that are not JSON."""
+"""What is refused before it reaches a route: other hosts (DNS rebinding), and bodies too long or not JSON."""
 
+import re
 from collections.abc import Collection
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http_errors import problem
 
 METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_PORT = re.compile(r":\d*$")
 
 
 class Guard:
-    """ASGI middleware: the `Host` must be one of ours, a body must call itself JSON.
+    """ASGI middleware: the `Host` must be one of ours, a body must call itself JSON and keep to its limit.
 
     A page on another site can make a browser send a form to a server on loopback, but not JSON without asking first.
+    (FastAPI has a body limit of its own, but answers it in plain text where a length is announced.)
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, *, hosts: Collection[str], body_limit_bytes: int) -> None:
         self.app = app
         self.hosts = frozenset(hosts)
+        self.body_limit_bytes = body_limit_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or answer with a problem."""
-        if scope["type"] == "http":
-            headers = Headers(scope=scope)
-            host = headers.get("host", "").rsplit(":", 1)[0] if not headers.get("host", "").endswith("]") else ""
-            host = host or headers.get("host", "")
-            if host.lower() not in self.hosts:
-                await problem(400, f"this server is not {host!r}")(scope, receive, send)
-                return
-            if _has_body(scope, headers) and not _is_json(headers):
-                await problem(415, "send the body as application/json")(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+        refusal = self._refusal(scope, Headers(scope=scope)) if scope["type"] == "http" else None
+        await (refusal or self.app)(scope, self._counting(receive), send)
 
+    def _counting(self, receive: Receive) -> Receive:
+        """A body that does not announce its length is cut while it is read."""
+        seen = 0
 
-def _has_body(scope: Scope, headers: Headers) -> bool:
-    length = headers.get("content-length", "0")
-    return scope["method"] in METHODS_WITH_BODY and (length != "0" or "transfer-encoding" in headers)
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self.body_limit_bytes:
+                raise HTTPException(413, f"the body is over {self.body_limit_bytes} bytes")
+            return message
 
+        return counted
 
-def _is_json(headers: Headers) -> bool:
-    return headers.get("content-type", "").split(";")[0].strip().lower() == "application/json"
+    def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
+        host = _PORT.sub("", headers.get("host", "")).lower()
+        if host not in self.hosts:
+            return problem(400, f"this server is not {host!r}")
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length) > self.body_limit_bytes:
+            return problem(413, f"the body is over {self.body_limit_bytes} bytes", instance=scope["path"])
+        has_body = scope["method"] in METHODS_WITH_BODY and (length != "0" or "transfer-encoding" in headers)
+        if has_body and headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+            return problem(415, "send the body as application/json", instance=scope["path"])
+        return None

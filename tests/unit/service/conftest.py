@@ -1,0 +1,27 @@
+"""A client of the real app, over a database of its own."""
+
+from collections.abc import Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.app import create_app
+from service.lease import Leadership
+from service.ledger import Ledger
+from service.settings import Settings
+
+
+@pytest.fixture
+def http(settings: Settings) -> Iterator[TestClient]:
+    """The app in this process, as a client on loopback sees it."""
+    with TestClient(create_app(settings), base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def leader(http: TestClient, settings: Settings) -> Ledger:
+    """What moves the app's experiments in the place of a dispatcher."""
+    database = http.app.state.store.database  # type: ignore[attr-defined]
+    leadership = Leadership(database, holder="test", seconds=60)
+    leadership.renew()
+    return Ledger(database, leadership, backoff_seconds=0)
