@@ -15,7 +15,6 @@ from cbam_core.explain.evidence import grad_cam
 from cbam_core.explain.maps import Maps, attention_maps
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Array = npt.NDArray[np.float32]
@@ -48,11 +47,17 @@ def attention_figure(
     shown = _picture(image if picture is None else picture)
     sites = _evenly(list(gates), max_blocks)
 
-    figure = Figure(figsize=(max(9.0, 1.9 * len(sites) + 1.2), 8.4), layout="constrained")
-    rows: Any = figure.subfigures(3, 1, height_ratios=(1.25, 1.0, 1.0))
-    _draw_verdict(rows[0], shown, grad_cam(network, image[None])[0], scores, names)
-    _draw_places(rows[1], shown, {site: _places(gates[site]) for site in sites})
-    _draw_channels(rows[2], {site: _channels(gates[site]) for site in sites})
+    places = {site: found for site in sites if (found := _places(gates[site])) is not None}
+    channels = {site: found for site in sites if (found := _channels(gates[site])) is not None}
+
+    below = [row for row in (places, channels) if row]
+    figure = Figure(figsize=(max(9.0, 1.9 * len(sites) + 1.2), 3.4 + 2.6 * len(below)), layout="constrained")
+    rows: Any = iter(figure.subfigures(1 + len(below), 1, squeeze=False, height_ratios=(1.3, *[1.0] * len(below))).flat)
+    _draw_verdict(next(rows), shown, grad_cam(network, image[None])[0], scores, names)
+    if places:
+        _draw_places(next(rows), shown, places)
+    if channels:
+        _draw_channels(next(rows), channels)
     return figure
 
 
@@ -74,73 +79,58 @@ def _draw_verdict(row: Any, picture: Array, heat: Array, scores: Array, names: l
     bars.set_xlabel("probability")
 
 
-def _draw_places(row: Any, picture: Array, maps: dict[str, Array | None]) -> None:
+def _draw_places(row: Any, picture: Array, gates: dict[str, Array]) -> None:
     """One spatial gate per block, all on one colour scale, over the ghost of the image."""
     row.suptitle("Which places each block keeps: the spatial gate, from the first block to the last", fontsize=11)
-    panels = row.subplots(1, len(maps), squeeze=False)[0]
-    drawn = [gate for gate in maps.values() if gate is not None]
-    low, high = _range(drawn)
+    panels = row.subplots(1, len(gates), squeeze=False)[0]
+    low, high = _range(list(gates.values()))
     height, width = picture.shape[:2]
-    for axes, (site, gate) in zip(panels, maps.items(), strict=True):
-        axes.set_axis_off()
-        if gate is None:
-            _say(axes, site, "no spatial gate")
-            continue
-        axes.imshow(picture, cmap="gray")
+    for axes, (site, gate) in zip(panels, gates.items(), strict=True):
+        axes.imshow(picture, cmap="gray", extent=(0, width, height, 0))
         mesh = axes.imshow(gate, cmap="viridis", alpha=0.75, vmin=low, vmax=high, extent=(0, width, height, 0))
         axes.set_title(f"{_short(site)}\n{gate.shape[0]} × {gate.shape[1]} places", fontsize=8)
-    if drawn:
-        row.colorbar(mesh, ax=list(panels), label="factor at that place", shrink=0.85, pad=0.01)
+        axes.set_axis_off()
+    row.colorbar(mesh, ax=list(panels), label="the place is multiplied by", shrink=0.85, pad=0.01)
 
 
-def _draw_channels(row: Any, gates: dict[str, Array | None]) -> None:
+def _draw_channels(row: Any, gates: dict[str, Array]) -> None:
     """One curve per block: the channel gate, sorted."""
     row.suptitle("Which channels each block keeps: the channel gate, largest first", fontsize=11)
     panels = row.subplots(1, len(gates), squeeze=False, sharey=True)[0]
     for axes, (site, gate) in zip(panels, gates.items(), strict=True):
-        if gate is None:
-            _say(axes, site, "no channel gate")
-            continue
         ordered = np.sort(gate)[::-1]
         axes.fill_between(np.linspace(0, 100, len(ordered)), ordered, step="mid", color="tab:blue", alpha=0.5)
         axes.set_title(f"{_short(site)}\n{len(ordered)} channels", fontsize=8)
         axes.set_xlim(0, 100)
-        axes.set_ylim(bottom=0)
         axes.set_xlabel("% of channels", fontsize=8)
         axes.tick_params(labelsize=8)
-    panels[0].set_ylabel("factor of that channel", fontsize=8)
+    panels[0].set_ylim(0, max(1.0, *(float(gate.max()) for gate in gates.values())))
+    panels[0].set_ylabel("the channel is multiplied by", fontsize=8)
 
 
 def _places(maps: Maps) -> Array | None:
     """The spatial gate of the one image (H W); a joint gate averaged over its channels; None where there is none."""
     if "spatial" in maps:
-        return maps["spatial"][0]
-    if "gate" not in maps:
-        return None
-    return np.asarray(maps["gate"][0].mean(0), np.float32)
+        return _mean(maps["spatial"], 0)
+    return _mean(maps["gate"], (0, 1)) if "gate" in maps else None
 
 
 def _channels(maps: Maps) -> Array | None:
     """The channel gate of the one image (C); a joint gate averaged over its places; None where there is none."""
     if "channel" in maps:
-        return maps["channel"][0]
-    if "gate" not in maps:
-        return None
-    return np.asarray(maps["gate"][0].mean((1, 2)), np.float32)
+        return _mean(maps["channel"], 0)
+    return _mean(maps["gate"], (0, 2, 3)) if "gate" in maps else None
+
+
+def _mean(gates: Array, axes: int | tuple[int, ...]) -> Array:
+    averaged: Array = gates.mean(axes)
+    return averaged
 
 
 def _range(gates: list[Array]) -> tuple[float, float]:
     """The ends of the common colour scale, never of no width."""
-    if not gates:
-        return 0.0, 1.0
     low, high = min(float(gate.min()) for gate in gates), max(float(gate.max()) for gate in gates)
     return (low, high) if high - low > 0.02 else (low - 0.05, high + 0.05)
-
-
-def _say(axes: Axes, site: str, text: str) -> None:
-    axes.set_title(_short(site), fontsize=8)
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=8, color="gray", transform=axes.transAxes)
 
 
 def _short(site: str) -> str:
