@@ -1,0 +1,43 @@
+"""What a user may set about the local stack, beside the server's own settings."""
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from service.settings import Settings
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+RAY_TEMP_ROOT = Path("/tmp")  # Ray's sockets lie deep below it, and their paths may have 107 characters
+
+
+class StackSettings(Settings):
+    """The settings of `cbam up`. A port that is left out and taken by somebody else is replaced by the next free one."""
+
+    mlflow_port: Port = 5001
+    ray_port: Port = 6380
+    ray_cpus: Annotated[int, Field(ge=1)] | None = Field(None, description="cores for workers; all, and at least two")
+    start_patience_seconds: Annotated[float, Field(gt=0)] = Field(180.0, description="for each part to answer")
+    stop_grace_seconds: Annotated[float, Field(gt=0)] = Field(10.0, description="from SIGTERM to SIGKILL")
+
+    @property
+    def logs(self) -> Path:
+        """One log file for each part."""
+        return self.home / "logs"
+
+    def wanted_ports(self) -> dict[str, tuple[int, bool]]:
+        """For each part its port, and whether the user insists on it."""
+        names = {"api": "port", "mlflow": "mlflow_port", "ray": "ray_port"}
+        return {part: (getattr(self, name), name in self.model_fields_set) for part, name in names.items()}
+
+    def ray_token(self) -> str:
+        """The secret of this stack's Ray, made at its first use and readable by its owner alone."""
+        path = self.home / "ray_token"
+        if not path.exists():
+            draft = path.with_suffix(".new")
+            draft.unlink(missing_ok=True)
+            draft.touch(mode=0o600)
+            draft.write_text(secrets.token_urlsafe(32))
+            draft.rename(path)
+        return path.read_text().strip()
