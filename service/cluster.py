@@ -11,6 +11,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import ray
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.util import (
+    get_placement_group,
+    list_named_actors,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
 from service.errors import ClusterUnavailable
 from service.gang import ClusterView, GangKey, GangView, Launch, Node, StopMode
 from service.settings import Settings
@@ -70,8 +81,6 @@ class RayCluster:
 
     def close(self) -> None:
         """Disconnect. Detached actors go on."""
-        import ray
-
         self.closing.set()
         self.thread.join(timeout=STALE_SECONDS)
         if not self.thread.is_alive():
@@ -90,8 +99,6 @@ class RayCluster:
             self.closing.wait(pause)
 
     def _connect(self) -> None:
-        import ray
-
         if ray.is_initialized():
             return
         if not self.address:
@@ -158,8 +165,6 @@ class _Gang:
 
     def _reserve(self) -> None:
         """Ask for the bundles, all or none."""
-        from ray.util import placement_group
-
         if self.group is not None:
             if self.ranks:  # it was there, and the cluster does not know it any more
                 self._dead(Reason.CLUSTER_LOST, "the placement group is gone")
@@ -177,15 +182,12 @@ class _Gang:
 
     def _staff(self, group: Mapping[str, Any]) -> bool:
         """Have one actor per bundle: found by name, else made. False where one of a started gang is missing."""
-        import ray
-        from ray.util import get_placement_group
-
         if self.ranks or group["state"] != "CREATED":
             return True
         self.group = self.group or get_placement_group(group["name"])
         bundles = group["bundles"]
         if self.launch is None:
-            present = set(ray.util.list_named_actors())
+            present = set(list_named_actors())
             names = [self._name(rank) for rank in range(len(bundles))]
             if not present.issuperset(names):
                 return False
@@ -196,9 +198,6 @@ class _Gang:
         return True
 
     def _actor(self, rank: int, bundle: Mapping[str, float]) -> Any:
-        import ray
-        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
         place = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=rank)
         options = ray.remote(TrainWorker).options(
             name=self._name(rank),
@@ -214,8 +213,6 @@ class _Gang:
 
     def _begin(self) -> None:
         """Once rank 0 has said where to meet, tell every worker to train. A worker that trains already ignores it."""
-        import ray
-
         if self.launch is None or self.begun is not None:
             return
         if self.address is None:  # an adopted gang of which it is not known whether it was told
@@ -224,7 +221,7 @@ class _Gang:
             return
         try:
             host, port = ray.get(self.address)
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             self._dead(Reason.WORKER_DIED, f"a worker did not start: {error}")
             return
         launch, workers = self.launch, len(self.ranks)
@@ -265,11 +262,8 @@ class _Gang:
 
     def _release(self, group: Mapping[str, Any] | None) -> None:
         """Kill, free, and be gone once the cluster shows neither an actor nor a reservation."""
-        import ray
-        from ray.util import get_placement_group, remove_placement_group
-
         prefix = f"{self.key}-r"
-        names = [name for name in ray.util.list_named_actors() if name.startswith(prefix)]
+        names = [name for name in list_named_actors() if name.startswith(prefix)]
         for name in names:
             try:
                 ray.kill(ray.get_actor(name, namespace=self.namespace), no_restart=True)
@@ -294,17 +288,15 @@ class _Rank:
 
     def poll(self) -> None:
         """Take the answer if it has come; ask again when it is time."""
-        import ray
-
         now = time.monotonic()
         if self.question is not None and _is_ready(self.question):
             try:
                 answer = ray.get(self.question)
                 self.progress = Progress.from_dict(answer["progress"])
                 self.ended = answer["outcome"] is not None
-            except ray.exceptions.ActorUnavailableError:
+            except ActorUnavailableError:
                 log.debug("a worker does not answer at present")
-            except ray.exceptions.RayActorError as error:
+            except RayActorError as error:
                 self.died = str(error)
             self.question = None
         if self.question is None and now - self.asked_at >= POLL_SECONDS:
@@ -332,15 +324,12 @@ def _assignment(launch: Launch, rank: int, workers: int, host: str, port: int) -
 
 
 def _is_ready(reference: Any) -> bool:
-    import ray
-
     ready, _ = ray.wait([reference], timeout=0)
     return bool(ready)
 
 
 def _placement_groups(namespace: str) -> dict[GangKey, dict[str, Any]]:
     """The rows of our placement groups. A removed group keeps its row for a while."""
-    from ray.util import placement_group_table
 
     groups: dict[GangKey, dict[str, Any]] = {}
     for row in placement_group_table().values():
@@ -353,7 +342,6 @@ def _placement_groups(namespace: str) -> dict[GangKey, dict[str, Any]]:
 
 def _nodes(groups: Mapping[GangKey, Mapping[str, Any]]) -> tuple[Node, ...]:
     """The living nodes, less what our placement groups hold on each."""
-    import ray
 
     held: dict[str, list[float]] = {}
     for group in groups.values():

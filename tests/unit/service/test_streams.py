@@ -96,7 +96,7 @@ def test_a_stream_resumes_behind_the_last_event_it_was_given(http, settings, lea
     write(settings, running, 1, "a\nb\n")
     finish(leader, http.app.state.store)
     again = http.get(f"/v1/experiments/{running}/logs/stream", headers={"Last-Event-ID": "2"})
-    assert [event.data for event in sent_events(again)][0] == "b"
+    assert next(event.data for event in sent_events(again)) == "b"
 
 
 def test_a_stream_follows_a_log_while_it_grows(http, settings, leader, running):

@@ -1,0 +1,40 @@
+"""Who may import whom, and what an import costs."""
+
+import subprocess
+import sys
+
+import grimp
+import pytest
+
+HEAVY = ("torch", "ray", "mlflow", "timm", "torchvision", "matplotlib", "sklearn")
+
+
+@pytest.mark.parametrize(
+    ("module", "leaves_out"),
+    [
+        ("service.app", HEAVY),
+        ("service.cli.main", HEAVY),
+        ("service.client", HEAVY),
+        ("service.dispatcher", HEAVY),
+        ("cbam_core.spec", HEAVY),
+        ("workers.actor", ("torch", "mlflow", "timm", "torchvision")),
+        ("service.cluster", ("torch", "mlflow", "timm", "torchvision")),
+        ("workers.run", ("ray", "mlflow", "fastapi", "sqlalchemy")),
+        ("cbam_core.attention.cbam", ("ray", "mlflow", "fastapi", "sqlalchemy", "matplotlib")),
+    ],
+)
+def test_an_import_brings_only_what_it_needs(module: str, leaves_out: tuple[str, ...]):
+    code = f"import sys, {module}; print(*(name for name in {leaves_out!r} if name in sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == []
+
+
+def test_there_is_no_import_cycle():
+    graph = grimp.build_graph("cbam_core", "workers", "service")
+    cycles = []
+    for module in graph.modules:
+        for imported in graph.find_modules_directly_imported_by(module):
+            chain = graph.find_shortest_chain(importer=imported, imported=module)
+            if chain:
+                cycles.append((module, *chain))
+    assert not cycles

@@ -1,0 +1,183 @@
+"""What the dispatcher relies on, tried on the fake cluster and on a real Ray head with real training."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from service.gang import Cluster, GangKey, GangView, Launch
+from service.settings import Settings
+from service.states import Liveness, Reason
+from service.testing import InMemoryCluster
+from tests.ray_head import RAY_ENVIRONMENT, RayHead, ray_head
+from tests.specs import spec
+from tests.waiting import wait_until
+from workers.outcome import Outcome, read_outcome
+from workers.storage import ExperimentFolder
+
+LONG = {"epochs": 2000, "global_batch_size": 128}
+
+
+@dataclass
+class Lab:
+    """A cluster to try, how to see it as a second dispatcher does, and how to kill one of its workers."""
+
+    cluster: Cluster
+    again: Callable[[], Cluster]
+    kill: Callable[[GangKey], None]
+    storage: Path
+
+    def launch(self, name: str, attempt: int = 1, **changes: object) -> Launch:
+        key = GangKey(name, attempt)
+        return Launch(key=key, token=f"token-{key}", spec=spec(**changes), storage=self.storage, tracking_uri=None)
+
+    def view(self, key: GangKey, cluster: Cluster | None = None) -> GangView | None:
+        return (cluster or self.cluster).observe().gangs.get(key)
+
+    def wait_for_step(self, key: GangKey, step: int = 1, cluster: Cluster | None = None) -> int:
+        def reached() -> int:
+            view = self.view(key, cluster)
+            return view.progress.step if view and view.liveness is Liveness.ALIVE and view.progress.step >= step else 0
+
+        return wait_until(reached, f"step {step} of {key}", seconds=120)
+
+    def wait_for_record(self, key: GangKey) -> Outcome:
+        folder = ExperimentFolder(self.storage, key.experiment_id).attempt(key.attempt)
+
+        def record() -> Outcome | None:
+            self.cluster.observe()
+            return read_outcome(folder)
+
+        return wait_until(record, f"the result record of {key}", seconds=120)
+
+    def free_cpus(self) -> float:
+        return sum(node.free_cpus for node in self.cluster.observe().nodes)
+
+    def release(self, key: GangKey) -> None:
+        self.cluster.release(key)
+        wait_until(lambda: self.view(key) is None, f"{key} to be gone", seconds=30)
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[RayHead]:
+    with ray_head(cpus=2) as head:
+        yield head
+
+
+@pytest.fixture(params=["memory", pytest.param("ray", marks=pytest.mark.ray)])
+def lab(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    if request.param == "memory":
+        fake = InMemoryCluster()
+        yield Lab(fake, lambda: fake, fake.kill, tmp_path)
+        return
+    from service.cluster import RayCluster
+
+    head: RayHead = request.getfixturevalue("head")
+    for name, value in RAY_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings(home=tmp_path, ray_address=head.address)
+    clusters = [RayCluster(settings)]
+
+    def again() -> Cluster:
+        clusters.append(RayCluster(settings))
+        wait_until(lambda: _can_see(clusters[-1]), "the second connection")
+        return clusters[-1]
+
+    def kill(_key: GangKey) -> None:
+        head.workers()[-1].kill()
+
+    wait_until(lambda: _can_see(clusters[0]), "a connection to Ray")
+    yield Lab(clusters[0], again, kill, tmp_path)
+    for key in clusters[0].observe().gangs:
+        clusters[0].release(key)
+    wait_until(lambda: not clusters[0].observe().gangs, "every gang to be gone")
+    for cluster in reversed(clusters):
+        cluster.close()
+
+
+def _can_see(cluster: Cluster) -> bool:
+    from service.errors import ClusterUnavailable
+
+    try:
+        return bool(cluster.observe().nodes)
+    except ClusterUnavailable:
+        return False
+
+
+def test_a_gang_trains_holds_its_cpus_and_leaves_a_record(lab: Lab):
+    launch = lab.launch("one")
+    lab.cluster.start(launch)
+    lab.wait_for_step(launch.key)
+    assert lab.free_cpus() == 1.0
+    record = lab.wait_for_record(launch.key)
+    assert (record.outcome, record.token) == ("succeeded", launch.token)
+    lab.release(launch.key)
+    assert lab.free_cpus() == 2.0
+
+
+def test_two_workers_train_one_network(lab: Lab):
+    launch = lab.launch("two", resources={"workers": 2})
+    lab.cluster.start(launch)
+    lab.wait_for_step(launch.key)
+    assert lab.free_cpus() == 0.0
+    assert lab.wait_for_record(launch.key).outcome == "succeeded"
+
+
+def test_starting_again_changes_nothing(lab: Lab):
+    launch = lab.launch("again", train=LONG)
+    lab.cluster.start(launch)
+    step = lab.wait_for_step(launch.key, 3)
+    lab.cluster.start(launch)
+    assert lab.wait_for_step(launch.key, step + 1) > step
+    assert len(lab.cluster.observe().gangs) == 1
+    assert lab.free_cpus() == 1.0
+
+
+@pytest.mark.parametrize(("mode", "ending"), [("cancel", "cancelled"), ("pause", "paused")])
+def test_a_gang_that_is_asked_to_stop_stops_and_says_so(lab: Lab, mode, ending):
+    launch = lab.launch(mode, train=LONG)
+    lab.cluster.start(launch)
+    lab.wait_for_step(launch.key)
+    lab.cluster.stop(launch.key, mode)
+    assert lab.wait_for_record(launch.key).outcome == ending
+
+
+def test_a_second_dispatcher_finds_the_gang_where_it_is(lab: Lab):
+    launch = lab.launch("found", train=LONG)
+    lab.cluster.start(launch)
+    step = lab.wait_for_step(launch.key, 3)
+    second = lab.again()
+    second.start(launch)
+    assert lab.wait_for_step(launch.key, step, cluster=second) >= step
+    second.stop(launch.key, "cancel")
+    assert lab.wait_for_record(launch.key).outcome == "cancelled"
+
+
+def test_a_dead_worker_is_seen(lab: Lab):
+    launch = lab.launch("dies", train=LONG)
+    lab.cluster.start(launch)
+    lab.wait_for_step(launch.key)
+    lab.kill(launch.key)
+
+    def dead() -> GangView | None:
+        view = lab.view(launch.key)
+        return view if view and view.liveness is Liveness.DEAD else None
+
+    assert wait_until(dead, "the death to be seen", seconds=30).reason is Reason.WORKER_DIED
+    lab.release(launch.key)
+    assert lab.free_cpus() == 2.0
+
+
+def test_what_is_not_there_can_be_released_and_stopped(lab: Lab):
+    lab.cluster.release(GangKey("never", 1))
+    lab.cluster.stop(GangKey("never", 1), "cancel")
+    assert lab.view(GangKey("never", 1)) is None
+
+
+def test_a_gang_that_waits_for_room_can_be_released(lab: Lab):
+    launch = lab.launch("wide", resources={"workers": 64}, train={"epochs": 1, "global_batch_size": 64})
+    lab.cluster.start(launch)
+    assert lab.view(launch.key) is not None
+    lab.release(launch.key)
+    assert lab.free_cpus() == 2.0
