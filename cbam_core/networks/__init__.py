@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cbam_core.networks.build import build_network
+    from cbam_core.networks.convert import convert_state_dict
+    from cbam_core.networks.sync_norm import synchronise_batch_norm
 
-_HOMES = {"build_network": "build"}
+_HOMES = {"build_network": "build", "convert_state_dict": "convert", "synchronise_batch_norm": "sync_norm"}
 
-__all__ = ["build_network"]
+__all__ = ["build_network", "convert_state_dict", "synchronise_batch_norm"]
 
 
 def __getattr__(name: str) -> Any:
