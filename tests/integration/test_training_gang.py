@@ -1,0 +1,137 @@
+"""Ranks as real processes: what a gang computes, and what it says when one of its ranks goes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from workers.storage import ExperimentFolder
+
+JOIN = """
+import copy, os, torch
+from torch import nn
+from cbam_core.spec import ExperimentSpec
+from workers.assignment import Assignment
+from workers.train.gang import gang_of
+
+torch.set_num_threads(1)
+rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+spec = ExperimentSpec.model_validate({
+    "name": "gang",
+    "model": {"backbone": "cifar_resnet20", "attention": {"type": "cbam"}},
+    "data": {"dataset": "digits", "image_size": 8},
+    "train": {"epochs": 2, "global_batch_size": 126, "optimizer": {"type": "sgd", "lr": float(os.environ["LR"])}},
+    "resources": {"workers": world},
+})
+assignment = Assignment("e1", 1, "t1", spec, os.environ["STORAGE"], rank, world,
+                        "127.0.0.1", int(os.environ["MASTER_PORT"]))
+"""
+
+
+@pytest.fixture
+def run_ranks(tmp_path):
+    """Run one process per rank to its end; gives what each printed."""
+    started = []
+
+    def run(code, world_size, **environment):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        shared = os.environ | {"MASTER_PORT": str(port), "STORAGE": str(tmp_path), "LR": "0.1"} | environment
+        for rank in range(world_size):
+            ranked = shared | {"RANK": str(rank), "WORLD_SIZE": str(world_size), "OMP_NUM_THREADS": "1"}
+            command = [sys.executable, "-c", JOIN + textwrap.dedent(code)]
+            pipe = subprocess.PIPE
+            started.append(subprocess.Popen(command, env=ranked, stdout=pipe, stderr=pipe, text=True))
+        outputs = []
+        for process in started:
+            output, errors = process.communicate(timeout=120)
+            assert process.returncode in (0, -9), errors
+            outputs.append(output)
+        return outputs
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_two_ranks_have_the_gradients_of_one(run_ranks):
+    """Halves of a batch on two ranks give the gradients of the whole batch on one, in fp64."""
+    code = """
+    torch.manual_seed(0)
+    images, labels = torch.randn(16, 3, 8, 8).double(), torch.randint(0, 5, (16,))
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5)).double()
+    alone = copy.deepcopy(network)
+    with gang_of(assignment) as gang:
+        half = slice(8 * rank, 8 * rank + 8)
+        parallel = gang.wrap(network)
+        nn.functional.cross_entropy(parallel(images[half]), labels[half]).backward()
+        together = [weight.grad.clone() for weight in network.parameters()]
+    nn.functional.cross_entropy(alone(images), labels).backward()
+    print(max((ours - whole.grad).abs().max().item() for ours, whole in zip(together, alone.parameters())))
+    """
+    for output in run_ranks(code, 2):
+        assert float(output) < 1e-10
+
+
+def test_the_gang_agrees_on_the_largest_flag_one_call_later(run_ranks):
+    code = """
+    with gang_of(assignment) as gang:
+        flags = [0, 2 if rank == 1 else 0, 1, 0, 0]
+        print([gang.agree(flag) for flag in flags])
+        gang.settle()
+    """
+    assert set(run_ranks(code, 3)) == {"[0, 0, 2, 1, 0]\n"}
+
+
+def test_a_process_can_join_one_gang_after_another(run_ranks):
+    code = """
+    from dataclasses import replace
+    for token in ("first", "second", "third"):
+        with gang_of(replace(assignment, token=token)) as gang:
+            print(gang.sum(torch.tensor(rank + 1.0)).item(), gang.from_leader(10 + rank))
+    """
+    assert set(run_ranks(code, 2)) == {"3.0 10\n" * 3}
+
+
+TRAIN = """
+import signal
+from workers.run import run
+from workers.stop import StopSignal
+
+def die_at(step):
+    def watch(progress):
+        if rank == 1 and progress.step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return watch
+"""
+
+
+def test_a_rank_that_is_killed_is_a_worker_that_died_not_an_error_of_the_user(run_ranks, tmp_path):
+    code = "outcome = run(assignment, stop=StopSignal(), report=die_at(5))\nprint(outcome.reason)"
+    survivor, killed = run_ranks(TRAIN + code, 2)
+    assert (survivor, killed) == ("WORKER_DIED\n", "")
+    record = json.loads(ExperimentFolder(tmp_path, "e1").attempt(1).result.read_text())
+    assert (record["outcome"], record["reason"], record["rank"]) == ("failed", "WORKER_DIED", 0)
+
+
+def test_the_rank_that_fails_first_tells_the_cause(run_ranks, tmp_path):
+    """Rank 1 fails on its own; rank 0 only sees it go, and must not claim that a worker died."""
+    code = """
+    def fail_on_rank_1(progress):
+        if rank == 1 and progress.phase == "training" and progress.step == 5:
+            raise ValueError("rank 1 stumbled")
+    outcome = run(assignment, stop=StopSignal(), report=fail_on_rank_1)
+    print(outcome.reason, outcome.rank, "stumbled" in outcome.message)
+    """
+    assert run_ranks(TRAIN + textwrap.dedent(code), 2) == ["USER_ERROR 1 True\n"] * 2
+
+
+def test_all_ranks_see_a_loss_that_is_not_finite(run_ranks):
+    code = "print(run(assignment, stop=StopSignal(), report=die_at(-1)).reason)"
+    assert run_ranks(TRAIN + code, 2, LR="1e30") == ["LOSS_NOT_FINITE\n"] * 2
