@@ -1,0 +1,1 @@
+"""What users talk to, and the dispatcher: API, queue, Ray cluster, client, command line, local stack."""
