@@ -250,4 +250,3 @@ def _refusal(answer: httpx.Response) -> ApiError:
 
 def _unreachable(url: str, error: httpx.TransportError) -> str:
     return f"{url} does not answer ({error}); start the local stack with `cbam up`, or set CBAM_URL"
-

@@ -22,6 +22,7 @@ from service.stack_settings import StackSettings
 
 LOOK_SECONDS = 0.1
 RECOVERY_SECONDS = 10.0  # a living part that does not answer this long is started anew
+REMAINS_GRACE_SECONDS = 2.0  # what is left of a broken part has nothing to finish
 YOUTH_SECONDS = 60.0  # unless it is this young: an `up` that was interrupted may have just started it
 PORTS_TO_TRY = 100
 
@@ -57,10 +58,10 @@ class Stack:
             record = load(self.settings.home) or StackRecord()
             self._choose_ports(record)
             self._end_broken(record)
-            started = [part for part in parts(self.settings, record) if leader(record.processes.get(part.name)) is None]
-            for part in started:
+            missing = [part for part in parts(self.settings, record) if part.name not in record.processes]
+            for part in missing:
                 self._start(part, record)
-            self._wait(record)
+            self._wait(record, started={part.name for part in missing})
         return record
 
     def down(self) -> list[str]:
@@ -73,7 +74,7 @@ class Stack:
             if record is None:
                 return []
             running = [name for name in record.processes if members(record.processes[name], record.stack_id)]
-            self._stop(record, list(record.processes))
+            self._stop(record, list(record.processes), grace_seconds=self.settings.stop_grace_seconds)
             shutil.rmtree(ray_temp_dir(self.settings.home), ignore_errors=True)
             record.processes.clear()
             save(self.settings.home, record)
@@ -127,7 +128,7 @@ class Stack:
                 time.sleep(LOOK_SECONDS)
             if process is not None and leader(process) is None:
                 broken.append(part.name)
-        self._stop(record, broken)
+        self._stop(record, broken, grace_seconds=REMAINS_GRACE_SECONDS)
         for name in broken:
             del record.processes[name]
 
@@ -148,7 +149,7 @@ class Stack:
         save(home, record)
         self._say(part.name, "starts")
 
-    def _wait(self, record: StackRecord) -> None:
+    def _wait(self, record: StackRecord, started: set[str]) -> None:
         """Wait until every part answers; raises StackError with the end of the log of one that does not."""
         waiting = list(parts(self.settings, record))
         deadline = time.monotonic() + self.settings.start_patience_seconds
@@ -157,6 +158,10 @@ class Stack:
                 if self._answers(part, record):
                     self._say(part.name, "ready")
                     waiting.remove(part)
+                elif leader(record.processes[part.name]) is None and part.name not in started:
+                    self._stop(record, [part.name], grace_seconds=REMAINS_GRACE_SECONDS)
+                    self._start(part, record)
+                    started.add(part.name)
                 elif leader(record.processes[part.name]) is None:
                     raise StackError(f"{part.title} ended while it started.\n{self._log_tail(part)}")
                 elif time.monotonic() > deadline:
@@ -166,13 +171,13 @@ class Stack:
     def _answers(self, part: Part, record: StackRecord) -> bool:
         return part.answers(members(record.processes.get(part.name), record.stack_id))
 
-    def _stop(self, record: StackRecord, names: list[str]) -> None:
+    def _stop(self, record: StackRecord, names: list[str], *, grace_seconds: float) -> None:
         """End all sessions at once, and look again until nothing is left: a dying Ray head may still start a worker."""
-        deadline = time.monotonic() + 3 * self.settings.stop_grace_seconds
+        deadline = time.monotonic() + 3 * grace_seconds
         while groups := {name: group for name in names if (group := members(record.processes[name], record.stack_id))}:
             for name in groups:
                 self._say(name, "stops")
-            terminate(groups.values(), grace_seconds=self.settings.stop_grace_seconds)
+            terminate(groups.values(), grace_seconds=grace_seconds)
             if time.monotonic() > deadline:
                 left = [process.pid for group in groups.values() for process in group if process.is_running()]
                 raise StackError(f"these processes cannot be ended: {left}")

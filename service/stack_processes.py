@@ -58,7 +58,11 @@ def members(record: ProcessRecord | None, stack_id: str) -> list[psutil.Process]
     found = []
     for process in psutil.process_iter():
         try:
-            if os.getsid(process.pid) == record.pid and not _is_over(process) and (led or _is_marked(process, stack_id)):
+            if (
+                os.getsid(process.pid) == record.pid
+                and not _is_over(process)
+                and (led or _is_marked(process, stack_id))
+            ):
                 found.append(process)
         except (psutil.Error, OSError):
             continue

@@ -1,0 +1,111 @@
+"""`cbam demo`: the main job on real input. One small network plain, with SE and with CBAM; one of them on two workers."""
+
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.cli.output import AsJson, note, print_json, print_table, table
+from service.cli.stack import addresses, make_stack, reporting, start_stack
+from service.cli.submit import follow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.schemas import ExperimentView
+    from service.stack_record import StackRecord
+
+PROJECT = "demo"
+ATTENTIONS: dict[str, dict[str, Any]] = {
+    "none": {"type": "none"},
+    "se": {"type": "se", "reduction": 8},
+    "cbam": {"type": "cbam", "reduction": 8},
+}
+TWO_WORKERS = "cbam"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(demo)
+
+
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running for a look around.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train ResNet-20 plain, with SE and with CBAM on handwritten digits, and compare them. Minutes on two cores."""
+    was_running = make_stack().is_running()
+    try:
+        record = start_stack()
+        views = _train_all(record)
+        _show(record, views, as_json=as_json)
+    finally:
+        if not keep and not was_running:
+            with reporting() as report:
+                make_stack(report).down()
+    if keep or was_running:
+        note("everything goes on running; `cbam down` stops it")
+    if any(view.state != "SUCCEEDED" for view in views):
+        raise typer.Exit(1)
+
+
+def spec_for(attention: str) -> dict[str, Any]:
+    """The experiment with this attention; all else is equal."""
+    return {
+        "name": f"digits-{attention}",
+        "project": PROJECT,
+        "model": {"backbone": "cifar_resnet20", "attention": ATTENTIONS[attention]},
+        "data": {"dataset": "digits", "image_size": 16},
+        "train": {
+            "epochs": 8,
+            "global_batch_size": 64,
+            "optimizer": {"type": "sgd", "lr": 0.1, "weight_decay": 5e-4},
+            "schedule": {"type": "cosine", "warmup_epochs": 1},
+        },
+        "resources": {"workers": 2 if attention == TWO_WORKERS else 1},
+    }
+
+
+def _train_all(record: "StackRecord") -> "Sequence[ExperimentView]":
+    """Submit the three and watch them; whatever interrupts the watching cancels them."""
+    from service.client import Client
+
+    with Client(record.url) as client:
+        views = [client.submit(spec_for(attention)).view for attention in ATTENTIONS]
+        try:
+            return follow(client, views)
+        except BaseException:
+            for view in views:
+                with suppress(Exception):
+                    client.cancel(view.id)
+            raise
+
+
+def _show(record: "StackRecord", views: "Sequence[ExperimentView]", *, as_json: bool) -> None:
+    if as_json:
+        print_json(views)
+        return
+    columns = ("experiment", "state", ">top-1", ">parameters", ">MACs", ">workers", ">images/s", ">wall time")
+    print_table(table(columns, [_row(view) for view in views]))
+    for name, address in addresses(record).items():
+        typer.echo(f"{name:<10} {address}")
+    for view in views:
+        typer.echo(f"{'MLflow run':<10} {view.links.mlflow}  {view.name}")
+        if view.message:
+            print(f"{view.name}: {view.message}", file=sys.stderr)
+
+
+def _row(view: "ExperimentView") -> tuple[str, ...]:
+    summary = view.summary
+    top1, speed = view.metrics.get("val/top1"), summary.get("images_per_second")
+    return (
+        view.name,
+        view.state,
+        "" if top1 is None else f"{top1:.1%}",
+        f"{summary['parameters']:,}" if "parameters" in summary else "",
+        f"{summary['macs']:,}" if "macs" in summary else "",
+        str(view.spec["resources"]["workers"]),
+        "" if speed is None else f"{speed:.0f}",
+        f"{summary['wall_seconds']:.1f} s" if "wall_seconds" in summary else "",
+    )
