@@ -59,7 +59,7 @@ def attach(network: nn.Module, name: str, module: Attention) -> None:
     is wrapped instead: `module` would become one of its layers.
     """
     block = network.get_submodule(name)
-    if isinstance(block, nn.ModuleDict | nn.ModuleList):
+    if isinstance(block, nn.ModuleDict):
         parent, _, own = name.rpartition(".")
         wrapped = nn.Sequential(OrderedDict(block=block, attention=module))
         setattr(network.get_submodule(parent), own, wrapped)
@@ -127,7 +127,7 @@ def _composites(module: nn.Module, prefix: str) -> list[str]:
         path = f"{prefix}.{name}" if prefix else name
         if not prefix and name.startswith(NOT_BLOCKS):
             continue
-        if isinstance(child, nn.Sequential) or type(child).__name__.endswith("Stage"):
+        if isinstance(child, nn.Sequential | nn.ModuleList) or type(child).__name__.endswith("Stage"):
             found += _composites(child, path)
         elif sum(isinstance(layer, nn.Conv2d | nn.Linear) for layer in child.modules()) > 1:
             found.append(path)

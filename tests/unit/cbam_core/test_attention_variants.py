@@ -97,7 +97,7 @@ def test_every_field_says_what_it_means(name):
     batch=st.integers(2, 3), channels=st.integers(1, 40), height=st.integers(1, 9), width=st.integers(1, 9),
     training=st.booleans(), channels_last=st.booleans(), rectified=st.booleans(),
 )  # fmt: skip
-def test_any_shape(name, batch, channels, height, width, training, channels_last, rectified):  # noqa: PLR0917
+def test_any_shape(name, batch, channels, height, width, training, channels_last, rectified):
     """Same shape and layout out as in, nothing but numbers, and a gradient for every weight and for the input."""
     module = create_attention(name, channels).train(training)
     x = torch.randn(batch, channels, height, width)
@@ -124,7 +124,7 @@ def test_any_shape(name, batch, channels, height, width, training, channels_last
     reduction=st.integers(1, 40),
     kernel=st.sampled_from([3, 5, 7]),
 )
-def test_any_cbam(order, pools, spatial_pools, norm, bias, reduction, kernel):  # noqa: PLR0917
+def test_any_cbam(order, pools, spatial_pools, norm, bias, reduction, kernel):
     """Every combination of its options runs, and both gates stay between 0 and 1."""
     module = create_attention(
         "cbam", 12, order=order, pools=pools, spatial_pools=spatial_pools, spatial_norm=norm, mlp_bias=bias,

@@ -1,0 +1,72 @@
+"""Specs from files, and what the parts refuse: every refusal names the number that is wrong."""
+
+import pytest
+from pydantic import ValidationError
+
+from cbam_core.errors import CbamError, SpecError
+from cbam_core.spec import ExperimentSpec, parse_yaml, read_spec
+
+PLAIN = {"name": "plain", "model": {"backbone": "cifar_resnet20"}, "data": {"dataset": "digits"}}
+
+
+def test_a_file_and_its_words(tmp_path):
+    """YAML 1.2: `1e-4` is a number, as people mean it, and `no` in a tag's value stays what it is in quotes."""
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        "name: cbam\nmodel: {backbone: resnet18, attention: {type: cbam, pools: [max]}, stages: [3, 4]}\n"
+        "data: {dataset: cifar10, root: /data/cifar10}\ntrain: {optimizer: {type: adamw, lr: 1e-4}}\ntags: {a: 'no'}\n"
+    )
+    spec = read_spec(path)
+    assert spec.train.optimizer.lr == 1e-4
+    assert spec.model.attention.pools == ("max",)
+    assert spec.model.stages == (3, 4)
+    path.write_text(spec.to_yaml())
+    assert read_spec(path) == spec
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"a: [1", "not valid YAML"), (b"- 1\n", "holds list, not a mapping"), (b"\xff\xfe\xff", "cannot read")],
+)
+def test_files_that_are_no_specs(tmp_path, content, message):
+    path = tmp_path / "spec.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SpecError, match=message):
+        read_spec(path)
+    with pytest.raises(SpecError, match="cannot read"):
+        read_spec(tmp_path / "nothing.yaml")
+
+
+def test_yaml_runs_no_code():
+    with pytest.raises(SpecError, match="could not determine a constructor"):
+        parse_yaml("!!python/object/apply:os.system ['true']")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"nmae": "x"}, "Extra inputs"),
+        ({"data": {"dataset": "digits", "root": "/data"}}, "leave `root` out"),
+        ({"data": {"dataset": "cifar10"}}, "say which in `root`"),
+        ({"data": {"dataset": "cifar10", "root": "data"}}, "absolute"),
+        ({"train": {"epochs": 3, "schedule": {"type": "cosine", "warmup_epochs": 3}}}, r"warmup_epochs \(3.0\)"),
+        ({"train": {"global_batch_size": 10}, "resources": {"workers": 3}}, r"\(10\) must divide by workers \(3\)"),
+        ({"checkpoint": {"metric": "val/loss"}}, "val/loss is best at its minimum"),
+        ({"resources": {"workers": 0}}, "greater than or equal to 1"),
+        ({"train": {"optimizer": {"lr": float("nan")}}}, "sgd|type"),
+    ],
+)
+def test_impossible_specs(change, message):
+    with pytest.raises(ValidationError, match=message):
+        ExperimentSpec.model_validate({**PLAIN, **change})
+
+
+def test_specs_never_change():
+    spec = ExperimentSpec.model_validate(PLAIN)
+    with pytest.raises(ValidationError, match="frozen"):
+        spec.name = "other"
+
+
+def test_an_error_says_its_docstring():
+    assert str(CbamError()) == "Something went wrong in cbam-lab."
+    assert str(SpecError("not this")) == "not this"
