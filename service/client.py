@@ -44,9 +44,8 @@ STREAM_SILENCE_SECONDS = 60.0  # the server's heartbeat comes every 15 s
 class Client:
     """Talks to one server; may be used from several threads.
 
-    Calls that can be repeated without harm are repeated with back-off while the server is away or says 503; a submission
-    is one of them, as it carries an Idempotency-Key. Raises ApiError where the server refuses, ServerUnreachable where
-    it stays away.
+    Calls are repeated with back-off while the server is away or says 503. All of them may be: a submission carries an
+    Idempotency-Key. Raises ApiError where the server refuses, ServerUnreachable where it stays away.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Client:
         timeout_seconds: float = 30.0,
         tries: int = TRIES,
     ) -> None:
-        """Without a URL: `CBAM_URL`, else the local stack's, else http://127.0.0.1:8000. Without a token: `CBAM_TOKEN`."""
+        """Without a URL: `CBAM_URL`, else the local stack's, else http://127.0.0.1:8000; the token: `CBAM_TOKEN`."""
         self.base_url = (base_url or os.environ.get("CBAM_URL") or recorded_url(Settings().home)).rstrip("/")
         token = token or os.environ.get("CBAM_TOKEN")
         self._tries = tries
@@ -144,7 +143,7 @@ class Client:
             text, offset = text + answer.content, int(answer.headers["X-Next-Offset"])
 
     def follow_logs(self, experiment_id: str, *, rank: int = 0) -> Iterator[str]:
-        """The lines of one worker's log as they are written, until the experiment ends. A cut stream is taken up again."""
+        """The lines of one worker's log as they are written, to the experiment's end; a cut stream is taken up again."""
         for message in self._follow(_path(experiment_id, "logs/stream"), params={"rank": rank}):
             yield from message.data.split("\n")
 

@@ -1,7 +1,7 @@
-"""Keeps one process running: `python -m service.keeper COMMAND…` starts it again, with back-off, when it ends abnormally.
+"""Keeps one process running: `python -m service.keeper COMMAND…` starts it again, with back-off, after a bad end.
 
-Ray ends a driver from within, by C++ code, 60 s after the head is lost; the dispatcher is such a driver. SIGTERM and Ctrl-C
-are passed on and end both. A command that ends well (exit code 0) is not started again.
+Ray ends a driver from within, by C++ code, 60 s after the head is lost; the dispatcher is such a driver. SIGTERM and
+Ctrl-C are passed on and end both. A command that ends well (exit code 0) is not started again.
 """
 
 import signal

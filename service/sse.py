@@ -15,7 +15,8 @@ class Message:
 
 def messages(lines: Iterable[str]) -> Iterator[Message]:
     """The messages in the lines of a stream. Comments (heartbeats) are skipped, and so is a message that was cut."""
-    event, data, last_id = "message", [], ""
+    event, last_id = "message", ""
+    data: list[str] = []
     for line in lines:
         if not line:
             if data:

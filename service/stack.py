@@ -1,7 +1,7 @@
 """The local stack: a Ray head, an MLflow server, the API and the dispatcher, each a process that survives the others.
 
-`up` starts what is missing and waits until all of it works; `down` stops what `up` started and nothing else. Which processes
-those are is in `stack.json` of the home folder.
+`up` starts what is missing and waits until all of it works; `down` stops what `up` started and nothing else. Which
+processes those are is in `stack.json` of the home folder.
 """
 
 import errno

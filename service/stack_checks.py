@@ -133,5 +133,6 @@ def _ray(stack: Stack, record: StackRecord) -> Check:
         resources = json.loads(done.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError) as error:
         return Check("Ray cluster", False, f"cannot join {record.ray_address}: {error}"[:200], "cbam down; cbam up")
-    found = f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs, {resources.get('memory', 0) / GIB:.0f} GiB"
-    return Check("Ray cluster", resources.get("CPU", 0) > 0, found, "cbam down; cbam up")
+    cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+    found = f"{cpus:g} CPUs, {gpus:g} GPUs, {resources.get('memory', 0) / GIB:.0f} GiB"
+    return Check("Ray cluster", cpus > 0, found, "cbam down; cbam up")

@@ -1,8 +1,8 @@
 """Processes that outlive their starter: started in a session of their own, found again by it, ended with it.
 
-A session id is the strongest mark a process carries: children inherit it, being reparented to init does not change it, and
-setting a process title (which Ray does, wiping the environment) leaves it alone. The kernel does not give its number to
-another process while one member lives.
+A session id is the strongest mark a process carries: children inherit it, being reparented to init does not change it,
+and setting a process title (which Ray does, wiping the environment) leaves it alone. The kernel does not give its number
+to another process while one member lives.
 """
 
 import os
@@ -70,7 +70,7 @@ def members(record: ProcessRecord | None, stack_id: str) -> list[psutil.Process]
 
 
 def terminate(groups: Iterable[Sequence[psutil.Process]], *, grace_seconds: float) -> None:
-    """End sessions: SIGTERM to what leads each, or to all of it where its leader is gone; then SIGKILL to what is left."""
+    """End sessions: SIGTERM to what leads each, or to all of it where the leader is gone; SIGKILL to what is left."""
     everyone: list[psutil.Process] = []
     for group in groups:
         leaders = [process for process in group if os_session(process) == process.pid]
@@ -103,7 +103,7 @@ def _is_over(process: psutil.Process) -> bool:
 
 
 def _is_marked(process: psutil.Process, stack_id: str) -> bool:
-    """Whether a process of a leaderless session is ours. An empty environment was wiped by setting a title, as Ray does."""
+    """Whether a process of a leaderless session is ours. An empty environment was wiped by a title, as Ray sets it."""
     try:
         environment = process.environ()
     except (psutil.Error, OSError):

@@ -13,7 +13,7 @@ RAY_TEMP_ROOT = Path("/tmp")  # Ray's sockets lie deep below it, and their paths
 
 
 class StackSettings(Settings):
-    """The settings of `cbam up`. A port that is left out and taken by somebody else is replaced by the next free one."""
+    """The settings of `cbam up`. A port that is left out and taken gives way to the next free one."""
 
     mlflow_port: Port = 5001
     ray_port: Port = 6380

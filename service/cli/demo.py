@@ -1,4 +1,4 @@
-"""`cbam demo`: the main job on real input. One small network plain, with SE and with CBAM; one of them on two workers."""
+"""`cbam demo`: the main job on real input. A small network plain, with SE and with CBAM; one of them on two workers."""
 
 import sys
 from contextlib import suppress

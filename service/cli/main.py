@@ -1,10 +1,10 @@
-"""The `cbam` command. Each file beside this one is a group of verbs; nothing heavy is imported before a verb needs it."""
+"""The `cbam` command. Each file beside this one is a group of verbs, which import what is heavy when they need it."""
 
 import sys
 
 import typer
 
-from cbam_core.errors import CbamError
+from cbam_core.errors import CbamError, SpecError
 from service.cli import demo, experiments, logs, stack, submit, train
 from service.cli.output import complain
 
@@ -20,9 +20,9 @@ for group in (stack, demo, submit, experiments, logs, train):
 
 
 def main() -> None:
-    """Run the command; what goes wrong is one clear message and exit code 1, never a traceback."""
+    """Run the command. What goes wrong is one clear message, never a traceback; exit code 2 for a bad spec, else 1."""
     try:
         app()
     except CbamError as error:
         complain(str(error))
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, SpecError) else 1)

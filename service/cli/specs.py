@@ -1,15 +1,16 @@
-"""Specs as the command reads them: YAML files, `--set train.epochs=3`, and messages that name the file and the field."""
+"""Specs as the command reads them: YAML files, `--set train.epochs=3`, messages that name the file and the field."""
 
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from cbam_core.errors import SpecError
-from cbam_core.spec import ExperimentSpec, parse_yaml
+
+if TYPE_CHECKING:
+    from cbam_core.spec import ExperimentSpec
 
 Files = Annotated[
     list[Path], typer.Argument(help="Experiment specs, YAML or JSON.", metavar="SPEC...", show_default=False)
@@ -19,8 +20,10 @@ Overrides = Annotated[
 ]
 
 
-def read_specs(files: Sequence[Path], overrides: Sequence[str] | None) -> list[ExperimentSpec]:
-    """The specs of all files, each with the overrides. Raises typer.BadParameter that says all that is wrong with them."""
+def read_specs(files: Sequence[Path], overrides: Sequence[str] | None) -> "list[ExperimentSpec]":
+    """The specs of all files, each with the overrides. Raises SpecError that says all that is wrong with all of them."""
+    from pydantic import ValidationError
+
     specs, complaints = [], []
     for file in files:
         try:
@@ -32,11 +35,13 @@ def read_specs(files: Sequence[Path], overrides: Sequence[str] | None) -> list[E
                 f"{file}: {_pointer(item['loc'])}: {item['msg']}" for item in error.errors(include_url=False)
             ]
     if complaints:
-        raise typer.BadParameter("\n".join(complaints))
+        raise SpecError("\n".join(complaints))
     return specs
 
 
-def _read(file: Path, overrides: Sequence[str]) -> ExperimentSpec:
+def _read(file: Path, overrides: Sequence[str]) -> "ExperimentSpec":
+    from cbam_core.spec import ExperimentSpec, parse_yaml
+
     try:
         value = parse_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -50,6 +55,8 @@ def _read(file: Path, overrides: Sequence[str]) -> ExperimentSpec:
 
 def overridden(fields: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """The fields with `a.b=value` put in; the value is YAML. Raises SpecError where it cannot be understood."""
+    from cbam_core.spec import parse_yaml
+
     result = copy.deepcopy(dict(fields))
     for override in overrides:
         path, equals, text = override.partition("=")
