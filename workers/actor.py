@@ -3,6 +3,7 @@
 Imports no torch, because the dispatcher imports it: torch comes with the first import of workers.run, in the actor.
 """
 
+import contextlib
 import faulthandler
 import logging
 import os
@@ -94,7 +95,8 @@ class TrainWorker:
                 attempt=assignment.attempt,
                 token=assignment.token,
             )
-            outcome = outcome.record(assignment.folder.attempt(assignment.attempt))
+            with contextlib.suppress(OSError):  # then the answer to a poll is the only record
+                outcome = outcome.record(assignment.folder.attempt(assignment.attempt))
         self._outcome = outcome
 
     def _remember(self, progress: Progress) -> None:

@@ -78,13 +78,13 @@ class Bar:
 
 
 def summary_of(progress: Progress) -> str:
-    """One line: epoch, step, speed, the latest metrics, and how long it will still take."""
+    """One line: epoch, step, how long it will still take, speed, and the latest metrics."""
     parts = [f"epoch {progress.epoch}/{progress.epochs}", f"step {progress.step}/{progress.total_steps}"]
-    parts += [f"{name} {value:.4g}" for name, value in progress.metrics.items()]
-    if progress.images_per_second is not None:
-        parts.append(f"{progress.images_per_second:.0f} images/s")
     if progress.eta_seconds is not None:
         parts.append(f"ETA {timedelta(seconds=round(progress.eta_seconds))}")
+    if progress.images_per_second is not None:
+        parts.append(f"{progress.images_per_second:.0f} images/s")
+    parts += [f"{name} {value:.4g}" for name, value in progress.metrics.items()]
     return "  ".join(parts)
 
 

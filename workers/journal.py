@@ -9,7 +9,7 @@ import json
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from workers.storage import write_atomically
 
@@ -26,13 +26,13 @@ class Journal:
         self.is_new = not path.exists() or not path.stat().st_size
         if not self.is_new:
             self._repair()
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._file: TextIO | None = None
         self.sent = int(self._mark.read_text()) if self._mark.exists() else 0
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record; it survives this process from here on."""
         with self._lock:
-            self._file.write(json.dumps(record) + "\n")
+            self._write(record)
 
     def append_metrics(self, step: int, metrics: Mapping[str, float], milliseconds: int) -> None:
         """Write the values that are new: a (name, step) that stands in the journal is not written again."""
@@ -40,10 +40,12 @@ class Journal:
             new = {name: value for name, value in metrics.items() if step > self._last_step.get(name, -1)}
             self._last_step |= dict.fromkeys(new, step)
             if new:
-                self._file.write(json.dumps({"metrics": new, "step": step, "time": milliseconds}) + "\n")
+                self._write({"metrics": new, "step": step, "time": milliseconds})
 
     def pending(self) -> list[tuple[dict[str, Any], int]]:
         """The records not sent yet, each with the byte offset behind it."""
+        if not self._path.exists():
+            return []
         with self._path.open("rb") as file:
             file.seek(self.sent)
             records, offset = [], self.sent
@@ -61,7 +63,13 @@ class Journal:
 
     def close(self) -> None:
         """No further record comes from this process."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        if self._file is None:
+            self._file = self._path.open("a", encoding="utf-8", buffering=1)
+        self._file.write(json.dumps(record) + "\n")
 
     def _repair(self) -> None:
         """Cut off a line that a dying process left half written, and learn which values stand in the file."""

@@ -282,8 +282,8 @@ def _log_model(weights: Path, run_id: str) -> None:
         run_id=run_id,
         pytorch_model=classifier,
         signature=ModelSignature(
-            Schema([TensorSpec(floats, (-1, *input_shape), "images in 0..1")]),
-            Schema([TensorSpec(floats, (-1, classes), "class scores")]),
+            Schema([TensorSpec(floats, (-1, *input_shape))]),
+            Schema([TensorSpec(floats, (-1, classes))]),
         ),
         pip_requirements=[f"{name}=={_version(name)}" for name in ("cbam-lab", "torch")],
         serialization_format="pickle",

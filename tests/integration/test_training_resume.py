@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -134,9 +133,8 @@ def test_sigterm_writes_a_checkpoint_and_says_run_me_again(gang, tmp_path):
 def test_a_broken_spec_is_told_with_its_pointer(tmp_path):
     spec = tmp_path / "spec.yaml"
     spec.write_text(SPEC.format(workers=1).replace("image_size: 8", "image_size: 4, colour: red"))
-    answer = subprocess.run(
-        [sys.executable, "-m", "workers", str(spec)], capture_output=True, text=True, cwd=Path.cwd()
-    )
+    command = [sys.executable, "-m", "workers", str(spec)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 2
     assert "/data/image_size: " in answer.stderr
     assert "/data/colour: " in answer.stderr

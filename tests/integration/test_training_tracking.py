@@ -1,0 +1,235 @@
+"""A real MLflow server that comes and goes, and what the training leaves in it."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cbam_core.spec import ExperimentSpec
+from workers import tracking
+from workers.assignment import Assignment
+from workers.run import run
+from workers.stop import StopSignal
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+
+class Server:
+    """`mlflow server` over one folder, which can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        self.process = None
+
+    def start(self):
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db", "--workers", "1"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while not self.healthy():
+            assert time.monotonic() < deadline
+            assert self.process.poll() is None, (self.folder / "server.log").read_text()
+            time.sleep(0.1)
+
+    def healthy(self):
+        try:
+            return urllib.request.urlopen(self.uri + "/health", timeout=5).status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def stop(self):
+        if self.process is not None:
+            os.killpg(self.process.pid, 9)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("mlflow"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def client(server):
+    import mlflow
+
+    mlflow.set_tracking_uri(server.uri)
+    return mlflow.MlflowClient(server.uri)
+
+
+def assignment_for(tmp_path, name, server, **train):
+    torch.set_num_threads(1)
+    spec = ExperimentSpec.model_validate(
+        {
+            "name": name,
+            "project": "tests",
+            "tags": {"paper": "cbam"},
+            "model": {"backbone": "cifar_resnet20", "attention": {"type": "cbam"}},
+            "data": {"dataset": "digits", "image_size": 8},
+            "train": {"epochs": 2, "global_batch_size": 256, **train},
+        }
+    )
+    return Assignment(name, 1, "t1", spec, str(tmp_path), tracking_uri=server.uri)
+
+
+def nothing(progress):
+    """A report that nobody reads."""
+
+
+def only_run(client, experiment_id):
+    project = client.get_experiment_by_name("tests")
+    runs = client.search_runs([project.experiment_id], f"tags.`cbam.experiment_id` = '{experiment_id}'")
+    assert len(runs) == 1
+    return runs[0]
+
+
+def history(client, run, key):
+    return [(value.step, value.value) for value in client.get_metric_history(run.info.run_id, key)]
+
+
+def journaled(assignment, key):
+    lines = map(json.loads, assignment.folder.journal.read_text().splitlines())
+    return [(line["step"], line["metrics"][key]) for line in lines if key in line.get("metrics", {})]
+
+
+def test_a_run_explains_itself(tmp_path, server, client):
+    assignment = assignment_for(tmp_path, "explains", server)
+    seen = []
+    outcome = run(assignment, stop=StopSignal(), report=seen.append)
+    found = only_run(client, "explains")
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "explains"
+    assert seen[-1].mlflow_run_id == found.info.run_id
+
+    assert found.data.params["model.backbone"] == "cifar_resnet20"
+    assert found.data.params["train.optimizer.lr"] == "0.1"
+    tags = found.data.tags
+    assert (tags["paper"], tags["cbam.attempt"]) == ("cbam", "1")
+    assert tags["version.torch"] == torch.__version__.split("+")[0]
+    assert tags["cbam.parameters"] == str(outcome.summary["parameters"])
+    for key in ("train/loss", "val/loss", "val/top1", "lr", "images_per_second", "epoch"):
+        values = history(client, found, key)
+        assert values == journaled(assignment, key)
+        assert values, key
+    assert "system/cpu_utilization_percentage" in found.data.metrics
+    paths = {artifact.path for artifact in client.list_artifacts(found.info.run_id)}
+    assert {"spec.yaml", "confusion_matrix.png", "weights"} <= paths
+
+
+def test_the_logged_model_loads_back_and_predicts_the_same(tmp_path, server, client, train_images):
+    import mlflow
+
+    from cbam_core.networks import build_network
+
+    assignment = assignment_for(tmp_path, "model", server)
+    run(assignment, stop=StopSignal(), report=nothing)
+    found = only_run(client, "model")
+    (output,) = found.outputs.model_outputs
+    model = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
+    network = build_network(assignment.spec.model, 10, 1)
+    network.load_state_dict(load_file(assignment.folder.weights))
+    images, normalised = train_images
+    with torch.no_grad():
+        expected = network.eval()(normalised)
+    torch.testing.assert_close(torch.from_numpy(model.predict(images.numpy())), expected, rtol=1e-4, atol=1e-4)
+    assert model.metadata.signature.inputs.inputs[0].shape == (-1, 1, 8, 8)
+
+
+@pytest.fixture
+def train_images():
+    from workers.data.digits import load_digits
+
+    digits = load_digits(8)
+    images = digits.train.images[:16] / 255
+    return images, (images - digits.mean[0]) / digits.std[0]
+
+
+def test_a_later_attempt_continues_the_run(tmp_path, server, client):
+    from dataclasses import replace
+
+    assignment = assignment_for(tmp_path, "continued", server)
+    stop = StopSignal()
+    run(assignment, stop=stop, report=lambda progress: progress.step == 7 and stop.request("pause"))
+    assert only_run(client, "continued").info.status == "RUNNING"
+    run(replace(assignment, attempt=2, token="t2"), stop=StopSignal(), report=nothing)
+    found = only_run(client, "continued")
+    assert found.info.status == "FINISHED"
+    assert found.data.tags["cbam.attempt"] == "2"
+    assert [step for step, _ in history(client, found, "train/loss")] == list(range(1, 11))
+
+
+@pytest.mark.parametrize(("harm", "status"), [("cancel", "KILLED"), ("diverge", "FAILED")])
+def test_an_early_end_sets_the_status(tmp_path, server, client, harm, status):
+    optimizer = {"type": "sgd", "lr": 1e30 if harm == "diverge" else 0.1}
+    assignment = assignment_for(tmp_path, harm, server, optimizer=optimizer)
+    stop = StopSignal()
+    run(assignment, stop=stop, report=lambda progress: harm == "cancel" and progress.step == 4 and stop.request(harm))
+    assert only_run(client, harm).info.status == status
+
+
+def test_mlflow_away_costs_nothing_and_loses_nothing(tmp_path, server, client, monkeypatch):
+    """The server dies, the training goes on and ends; when the server is back, every value arrives, once."""
+    monkeypatch.setattr(tracking, "CLOSE_SECONDS", 1.0)
+    assignment = assignment_for(tmp_path, "away", server)
+    server.stop()
+    try:
+        outcome = run(assignment, stop=StopSignal(), report=nothing)
+    finally:
+        server.start()
+    assert outcome.outcome == "succeeded"
+    assert "MLflow" in assignment.folder.attempt(1).log(0).read_text()
+
+    tracking.replay(assignment.folder, server.uri)
+    tracking.replay(assignment.folder, server.uri)
+    found = only_run(client, "away")
+    assert found.info.status == "FINISHED"
+    for key in ("train/loss", "val/top1", "lr"):
+        assert history(client, found, key) == journaled(assignment, key)
+    assert len(history(client, found, "train/loss")) == 10
+
+
+def test_values_wait_in_order_while_mlflow_goes_and_comes_during_a_training(tmp_path, server, client):
+    assignment = assignment_for(tmp_path, "flaps", server, epochs=4)
+
+    def flap(progress):
+        if progress.phase == "training" and progress.step in (6, 13):
+            server.stop() if progress.step == 6 else server.start()
+
+    run(assignment, stop=StopSignal(), report=flap)
+    found = only_run(client, "flaps")
+    assert history(client, found, "train/loss") == journaled(assignment, "train/loss")
+    assert [step for step, _ in history(client, found, "train/loss")] == list(range(1, 21))
+    assert found.info.status == "FINISHED"
+
+
+def test_a_value_that_mlflow_refuses_does_not_hold_up_the_others(tmp_path, server, client):
+    assignment = assignment_for(tmp_path, "refused", server)
+    tracker = tracking.MlflowTracker(assignment, server.uri)
+    tracker.tag({"a name with ?": "is refused"})
+    tracker.log(1, {"train/loss": 1.0})
+    from workers.outcome import Outcome
+
+    assignment.folder.spec.write_text(assignment.spec.to_yaml())
+    tracker.close(Outcome("cancelled"))
+    found = only_run(client, "refused")
+    assert history(client, found, "train/loss") == [(1, 1.0)]
+    assert found.info.status == "KILLED"

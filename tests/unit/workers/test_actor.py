@@ -1,0 +1,76 @@
+"""TrainWorker without Ray: it is a plain class, and trains in a thread of its own."""
+
+import time
+
+import pytest
+
+from workers.actor import TrainWorker
+from workers.outcome import read_outcome
+
+
+def wait_until(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def worker():
+    worker = TrainWorker()
+    yield worker
+    worker.stop("cancel")
+    wait_until(lambda: worker.poll()["token"] is None or worker.poll()["outcome"])
+
+
+def step_of(worker):
+    return worker.poll()["progress"]["step"]
+
+
+def test_it_trains_one_assignment_after_another_and_answers_meanwhile(worker, tiny_spec, assign):
+    assert worker.poll()["progress"]["phase"] == "idle"
+    for token in ("t1", "t2"):
+        assignment = assign(tiny_spec(), experiment_id=token, token=token)
+        worker.start(assignment.to_dict())
+        wait_until(lambda: step_of(worker) > 0 or worker.poll()["outcome"])
+        slowest = 0.0
+        while not worker.poll()["outcome"]:
+            started = time.perf_counter()
+            answer = worker.poll()
+            slowest = max(slowest, time.perf_counter() - started)
+            assert answer["token"] == token
+            time.sleep(0.01)
+        assert slowest < 0.5
+        assert worker.poll()["outcome"] == read_outcome(assignment.folder.attempt(1)).to_dict()
+        assert worker.poll()["progress"]["phase"] == "ended"
+
+
+def test_the_same_token_starts_nothing_and_another_one_has_to_wait(worker, tiny_spec, assign):
+    long = assign(tiny_spec(train={"epochs": 200}))
+    worker.start(long.to_dict())
+    worker.start(long.to_dict())
+    with pytest.raises(RuntimeError, match="still trains under token t1"):
+        worker.start(assign(tiny_spec(), token="t2").to_dict())
+    wait_until(lambda: step_of(worker) > 0)
+    worker.stop("pause")
+    wait_until(lambda: worker.poll()["outcome"])
+    assert worker.poll()["outcome"]["outcome"] == "paused"
+    worker.start(long.to_dict())
+    assert worker.poll()["outcome"]["outcome"] == "paused", "what has ended is not begun again under its token"
+
+
+def test_a_worker_that_hangs_shows_where(worker, tiny_spec, assign):
+    assignment = assign(tiny_spec(train={"epochs": 200}))
+    worker.dump_stacks()
+    worker.start(assignment.to_dict())
+    wait_until(lambda: step_of(worker) > 0)
+    worker.dump_stacks()
+    assert "in train_step" in assignment.folder.attempt(1).log(0).read_text()
+
+
+def test_what_breaks_outside_the_training_is_an_outcome_too(worker, tiny_spec, assign, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    worker.start(assign(tiny_spec(), storage=str(tmp_path / "file")).to_dict())
+    wait_until(lambda: worker.poll()["outcome"])
+    assert worker.poll()["outcome"]["outcome"] == "failed"
+    assert "Not a directory" in worker.poll()["outcome"]["message"]
