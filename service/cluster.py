@@ -33,6 +33,7 @@ from workers.progress import Progress
 log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 0.05
+IDLE_ROUND_SECONDS = 0.5  # without gangs there is nothing to hurry for; a new one ends the pause
 POLL_SECONDS = 0.25
 SILENT_SECONDS = 30.0  # a worker that has not answered for so long is neither alive nor dead
 STALE_SECONDS = 5.0
@@ -51,6 +52,7 @@ class RayCluster:
         self.rounded_at = 0.0
         self.trouble = "not connected yet"
         self.closing = threading.Event()
+        self.wake = threading.Event()
         self.thread = threading.Thread(target=self._loop, name="ray", daemon=True)
         self.thread.start()
 
@@ -66,6 +68,7 @@ class RayCluster:
         with self.lock:
             gang = self.gangs.setdefault(launch.key, _Gang(launch.key, self.namespace))
             gang.launch = gang.launch or launch
+        self.wake.set()
 
     def stop(self, key: GangKey, mode: StopMode) -> None:
         """Have the thread ask the workers to end."""
@@ -82,6 +85,7 @@ class RayCluster:
     def close(self) -> None:
         """Disconnect. Detached actors go on."""
         self.closing.set()
+        self.wake.set()
         self.thread.join(timeout=STALE_SECONDS)
         if not self.thread.is_alive():
             ray.shutdown()
@@ -91,12 +95,13 @@ class RayCluster:
             try:
                 self._connect()
                 self._round()
-                pause = ROUND_SECONDS
+                pause = ROUND_SECONDS if self.gangs else IDLE_ROUND_SECONDS
             except Exception as error:  # the thread must outlive whatever Ray raises
                 log.warning("Ray at %s: %s", self.address, error)
                 self.trouble = f"Ray at {self.address}: {error}"
                 pause = RECONNECT_SECONDS
-            self.closing.wait(pause)
+            self.wake.wait(pause)
+            self.wake.clear()
 
     def _connect(self) -> None:
         if ray.is_initialized():

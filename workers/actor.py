@@ -32,7 +32,8 @@ class TrainWorker:
         self._stop = StopSignal()
         self._progress = Progress()
         self._outcome: Outcome | None = None
-        threading.Thread(target=_import_training, name="import-training", daemon=True).start()
+        self._importing = threading.Thread(target=_import_training, name="import-training", daemon=True)
+        self._importing.start()
 
     def address(self) -> tuple[str, int]:
         """This node's address, and a port that is free on it now: where rank 0 lets its gang meet."""
@@ -83,6 +84,7 @@ class TrainWorker:
 
     def _run(self, assignment: Assignment, stop: StopSignal) -> None:
         try:
+            self._importing.join()  # an import that fails in another thread leaves this one half a module
             from workers.run import run
 
             outcome = run(assignment, stop=stop, report=self._remember)
