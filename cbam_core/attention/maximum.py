@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_ONE_BYTE = 1 << 8
 _TWO_BYTES = 1 << 16
 
 
@@ -21,9 +22,9 @@ def max_over(x: Tensor, dim: int) -> Tensor:
 
 
 class _Maximum(torch.autograd.Function):
-    """torch.max over one axis that keeps each index in two bytes, not eight, where the axis allows it.
+    """torch.max over one axis that keeps each index in one, two or four bytes, not eight.
 
-    So CBAM keeps no more for its backward than it would with `amax`, which keeps the maxima.
+    So CBAM keeps as little for its backward as it would with `amax`, which keeps the maxima.
     """
 
     generate_vmap_rule = True
@@ -31,6 +32,8 @@ class _Maximum(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
         values, index = x.max(dim)
+        if x.shape[dim] <= _ONE_BYTE:
+            return values, index.to(torch.uint8)
         return values, index.to(torch.int16 if x.shape[dim] <= _TWO_BYTES else torch.int32)
 
     @staticmethod
