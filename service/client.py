@@ -143,7 +143,7 @@ class Client:
             text, offset = text + answer.content, int(answer.headers["X-Next-Offset"])
 
     def follow_logs(self, experiment_id: str, *, rank: int = 0) -> Iterator[str]:
-        """The lines of one worker's log as they are written, to the experiment's end; a cut stream is taken up again."""
+        """The lines of one worker's log as they are written, to the experiment's end; a cut stream is resumed."""
         for message in self._follow(_path(experiment_id, "logs/stream"), params={"rank": rank}):
             yield from message.data.split("\n")
 

@@ -1,8 +1,8 @@
 """Processes that outlive their starter: started in a session of their own, found again by it, ended with it.
 
 A session id is the strongest mark a process carries: children inherit it, being reparented to init does not change it,
-and setting a process title (which Ray does, wiping the environment) leaves it alone. The kernel does not give its number
-to another process while one member lives.
+and setting a process title (which Ray does, wiping the environment) leaves it alone. The kernel does not give its
+number to another process while one member lives.
 """
 
 import os

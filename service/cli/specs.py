@@ -21,7 +21,7 @@ Overrides = Annotated[
 
 
 def read_specs(files: Sequence[Path], overrides: Sequence[str] | None) -> "list[ExperimentSpec]":
-    """The specs of all files, each with the overrides. Raises SpecError that says all that is wrong with all of them."""
+    """The specs of all files, each with the overrides. Raises SpecError that says all that is wrong with them."""
     from pydantic import ValidationError
 
     specs, complaints = [], []
