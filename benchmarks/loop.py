@@ -1,0 +1,140 @@
+"""Images/s of our training loop against a bare PyTorch loop, and with tracking on against off; each a ratio.
+
+    python -m benchmarks.loop [--backbone cifar_resnet20] [--image-size 16] [--blocks 30]
+
+The contestants take turns, a few steps each, so that whatever else the machine does meets all of them alike; the ratio
+is of the medians. Budgets: ours / bare ≥ 0.98, tracking on / off ≥ 0.99.
+"""
+
+import argparse
+import contextlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from cbam_core.networks import build_network
+from cbam_core.spec import ExperimentSpec
+from workers.assignment import Assignment
+from workers.data import load_dataset
+from workers.outcome import Outcome
+from workers.stop import StopSignal
+from workers.tracking import MlflowTracker, Tracker
+from workers.train.gang import gang_of
+from workers.train.loop import Trainer
+
+Block = Callable[[int], None]
+"""Trains so many steps."""
+
+
+def main() -> None:
+    """Print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="cifar_resnet20")
+    parser.add_argument("--attention", default="cbam")
+    parser.add_argument("--image-size", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--blocks", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=8, help="steps in a block")
+    parser.add_argument("--gpu", action="store_true")
+    options = parser.parse_args()
+    spec = ExperimentSpec.model_validate(
+        {
+            "name": "benchmark",
+            "model": {"backbone": options.backbone, "attention": {"type": options.attention}},
+            "data": {"dataset": "digits", "image_size": options.image_size},
+            "train": {"epochs": 10_000, "global_batch_size": options.batch},
+            "resources": {"gpus_per_worker": int(options.gpu)},
+        }
+    )
+    torch.set_num_threads(spec.resources.cpus_per_worker)
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        blocks = {
+            "bare loop": bare(spec),
+            "ours": stack.enter_context(ours(spec, Path(folder, "off"), tracking=False)),
+            "ours, tracking": stack.enter_context(ours(spec, Path(folder, "on"), tracking=True)),
+        }
+        rates = take_turns(blocks, options.blocks, options.steps, options.batch)
+    for name, rate in rates.items():
+        print(f"{name:<16} {rate:8.1f} images/s")
+    print(f"ours / bare loop          {rates['ours'] / rates['bare loop']:.3f}  (budget ≥ 0.98)")
+    print(f"tracking on / off         {rates['ours, tracking'] / rates['ours']:.3f}  (budget ≥ 0.99)")
+
+
+def take_turns(blocks: dict[str, Block], rounds: int, steps: int, batch: int) -> dict[str, float]:
+    """Median images/s of every contestant. The order rotates from round to round; two more rounds warm up first."""
+    seconds: dict[str, list[float]] = {name: [] for name in blocks}
+    names = list(blocks)
+    for number in range(rounds + 2):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            _wait_for_gpu()
+            started = time.perf_counter()
+            blocks[name](steps)
+            _wait_for_gpu()
+            if number >= 2:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: steps * batch / statistics.median(values) for name, values in seconds.items()}
+
+
+def bare(spec: ExperimentSpec) -> Block:
+    """What anyone would write: float images in memory, forward, backward, step; no log, no checkpoint, no question."""
+    device = torch.device("cuda" if spec.resources.gpus_per_worker else "cpu")
+    dataset = load_dataset(spec.data)
+    images = ((dataset.train.images / 255 - dataset.mean[0]) / dataset.std[0]).to(device)
+    labels = dataset.train.labels.to(device)
+    torch.manual_seed(0)
+    network = build_network(spec.model, dataset.num_classes, dataset.input_shape[0]).to(device)
+    sgd = spec.train.optimizer
+    optimizer = torch.optim.SGD(network.parameters(), sgd.lr, momentum=0.9, weight_decay=sgd.weight_decay)
+
+    def batches() -> Iterator[torch.Tensor]:
+        while True:
+            order = torch.randperm(len(images)).to(device)
+            yield from order.split(spec.train.global_batch_size)[: len(images) // spec.train.global_batch_size]
+
+    indices = batches()
+
+    def train(steps: int) -> None:
+        for _ in range(steps):
+            batch = next(indices)
+            loss = F.cross_entropy(network(images[batch]), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return train
+
+
+@contextlib.contextmanager
+def ours(spec: ExperimentSpec, folder: Path, *, tracking: bool) -> Iterator[Block]:
+    """Our loop with all it does at every step; tracking goes to a real MLflow store."""
+    uri = f"sqlite:///{folder}/mlflow.db"
+    assignment = Assignment("benchmark", 1, "t", spec, str(folder), tracking_uri=uri if tracking else None)
+    assignment.folder.path.mkdir(parents=True)
+    assignment.folder.spec.write_text(spec.to_yaml())
+    tracker = MlflowTracker(assignment, uri) if tracking else Tracker()
+    with gang_of(assignment) as gang:
+        dataset = load_dataset(spec.data).to(gang.device)
+        trainer = Trainer(assignment, gang, dataset, tracker=tracker, report=lambda _: None, stop=StopSignal())
+        batches = trainer.batches.train_from(0)
+
+        def train(steps: int) -> None:
+            for _ in range(steps):
+                trainer.stop_agreed()
+                trainer.train_step(*next(batches))
+
+        yield train
+        tracker.close(Outcome("cancelled"))
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()
