@@ -1,5 +1,8 @@
 """CBAM against independent references: timm's module, torch's own pools, finite differences, the paper's equations."""
 
+import copy
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -257,3 +260,29 @@ def test_the_converter_agrees_with_the_mapping_by_hand():
     converted = convert_state_dict(ours.state_dict(), source="ours", target="timm")
     assert converted.keys() == by_hand.keys()
     assert all(torch.equal(converted[name], by_hand[name]) for name in by_hand)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+def test_the_compiler_for_real():
+    """Generated code, training mode: output, input gradient and running statistics as in eager."""
+    eager = CBAM(32, init="timm")
+    compiled_module = copy.deepcopy(eager)
+    compiled = torch.compile(compiled_module, fullgraph=True)
+    x = torch.randn(2, 32, 9, 9)
+    grads = []
+    for module in (eager, compiled):
+        image = x.clone().requires_grad_()
+        module(image).square().sum().backward()
+        grads.append(image.grad)
+    assert torch.allclose(grads[0], grads[1], atol=1e-4)
+    assert torch.allclose(eager.spatial.norm.running_mean, compiled_module.spatial.norm.running_mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [256, 257, 65_537])
+def test_indices_of_every_width_come_back(size):
+    """One, two and four bytes per index: the gradient lands on the maximum wherever it is."""
+    for place in (0, 127, 128, 255, size - 1, size // 2):
+        x = torch.zeros(2, size)
+        x[:, place] = 1
+        max_over(x.requires_grad_(), 1).sum().backward()
+        assert x.grad.nonzero().tolist() == [[0, place], [1, place]]

@@ -353,3 +353,37 @@ def test_synchronised_norms_stop_at_attention():
     assert {kind for name, kind in norms.items() if ".spatial." not in name} == {nn.SyncBatchNorm}
     assert isinstance(synchronise_batch_norm(nn.BatchNorm2d(3)), nn.SyncBatchNorm)
     assert isinstance(synchronise_batch_norm(SE(16)), SE)
+
+
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "mobilenet_v1"])
+@pytest.mark.parametrize("reduction", [4, 16])
+def test_cbam_adds_what_its_formula_says(backbone, reduction):
+    """Per block 2 C C/r + C/r + C for the MLP, 98 + 2 for the spatial gate, nothing else."""
+    spec = {"backbone": backbone, "attention": {"type": "cbam", "reduction": reduction}}
+    network = bare(ModelSpec.model_validate(spec))
+    widths = [
+        list(block.children())[-3].num_features  # the last norm of the branch
+        for stage in network.stages
+        for block in getattr(network, f"layer{stage}")
+    ]
+    added = sum(2 * c * (c // reduction) + c // reduction + c + 100 for c in widths)
+    assert parameters(network) - parameters(bare(model(backbone))) == added
+
+
+class Opaque(nn.Module):
+    """A network whose layers cannot be told apart: one convolution, called by nobody's name."""
+
+    def __init__(self, num_classes: int, in_chans: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(num_classes, in_chans, 1, 1))
+        self.feature_info = []
+        self.pretrained_cfg = {"input_size": (3, 8, 8)}
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.weight).mean((2, 3))
+
+
+def test_a_network_without_blocks_says_so(monkeypatch):
+    monkeypatch.setattr(timm, "create_model", lambda _name, num_classes, in_chans, **_: Opaque(num_classes, in_chans))
+    with pytest.raises(AttentionNotSupported, match="no blocks that can be told apart"):
+        bare(model("timm:opaque", "cbam"))
