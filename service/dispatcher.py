@@ -135,7 +135,7 @@ class Dispatcher:
         cause = watch.cause if record is None else None
         over = cause is not None or (record is not None and self._has_let_go(watch, seen, record))
         if over:
-            self.cluster.release(key)
+            self.cluster.release(key, linger=record is not None and record.outcome == "succeeded")
         gone = over and view is not None and key not in view.gangs
         self._note_progress(row, watch, seen, record)
         while True:

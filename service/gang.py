@@ -88,8 +88,12 @@ class Cluster(Protocol):
         """Ask the workers to end at the next step; `pause` writes a checkpoint first."""
         ...
 
-    def release(self, key: GangKey) -> None:
-        """Kill what is left of the gang and free what it holds; done when `observe` shows it no more."""
+    def release(self, key: GangKey, *, linger: bool = False) -> None:
+        """Kill what is left of the gang and free what it holds; done when `observe` shows it no more.
+
+        With `linger`, its workers may wait for another attempt of the same shape instead, for as long as nobody needs
+        the room: what they hold counts as free.
+        """
         ...
 
     def close(self) -> None:

@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(gt=0)] = Field(
         10.0, description="a dispatcher that is silent this long loses"
     )
+    linger_seconds: Annotated[float, Field(ge=0)] = Field(60.0, description="workers wait so long for another attempt")
     cancel_grace_seconds: Annotated[float, Field(ge=0)] = Field(15.0, description="from asking a worker to killing it")
     start_timeout_seconds: Annotated[float, Field(gt=0)] = Field(300.0, description="from the claim to the first step")
     dead_after_seconds: Annotated[float, Field(ge=0)] = Field(2.0, description="a gang seen dead for this long is dead")

@@ -78,7 +78,7 @@ class InMemoryCluster:
             if key in self.gangs and self.obeys_stop:
                 self.gangs[key].stop_mode = mode
 
-    def release(self, key: GangKey) -> None:
+    def release(self, key: GangKey, *, linger: bool = False) -> None:  # noqa: ARG002 - nothing here is worth keeping
         """Kill the gang."""
         with self.lock:
             if key in self.gangs:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from workers.assignment import Assignment
+from workers.footprint import Footprint
 from workers.outcome import Outcome, classify
 from workers.progress import Progress
 from workers.stop import StopMode, StopSignal
@@ -32,6 +33,8 @@ class TrainWorker:
         self._stop = StopSignal()
         self._progress = Progress()
         self._outcome: Outcome | None = None
+        self._footprint = Footprint()
+        self._fit = True
         self._importing = threading.Thread(target=_import_training, name="import-training", daemon=True)
         self._importing.start()
 
@@ -59,12 +62,18 @@ class TrainWorker:
             self._thread.start()
 
     def poll(self) -> dict[str, Any]:
-        """How far the assignment is. `outcome` is there once this rank has ended; result.json is the record."""
-        outcome = self._outcome
+        """How far the assignment is. `outcome` is there once this rank has ended; result.json is the record.
+
+        `fit` says whether the worker may be given another assignment after this one.
+        """
+        outcome, assignment = self._outcome, self._assignment
         return {
+            "experiment_id": assignment.experiment_id if assignment else None,
+            "attempt": assignment.attempt if assignment else None,
             "progress": self._progress.to_dict(),
             "outcome": outcome.to_dict() if outcome else None,
-            "token": self._assignment.token if self._assignment else None,
+            "token": assignment.token if assignment else None,
+            "fit": self._fit,
             "pid": os.getpid(),
         }
 
@@ -99,6 +108,7 @@ class TrainWorker:
             )
             with contextlib.suppress(OSError):  # then the answer to a poll is the only record
                 outcome = outcome.record(assignment.folder.attempt(assignment.attempt))
+        self._fit = outcome.outcome == "succeeded" and self._footprint.is_back()
         self._outcome = outcome
 
     def _remember(self, progress: Progress) -> None:

@@ -27,6 +27,7 @@ class Lab:
     again: Callable[[], Cluster]
     kill: Callable[[GangKey], None]
     storage: Path
+    pids: Callable[[], set[int]] = set
 
     def launch(self, name: str, attempt: int = 1, **changes: object) -> Launch:
         key = GangKey(name, attempt)
@@ -88,7 +89,8 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         head.workers()[-1].kill()
 
     wait_until(lambda: _can_see(clusters[0]), "a connection to Ray")
-    yield Lab(clusters[0], again, kill, tmp_path)
+    pids = lambda: {worker.pid for worker in head.workers()}  # noqa: E731
+    yield Lab(clusters[0], again, kill, tmp_path, pids)
     for key in clusters[0].observe().gangs:
         clusters[0].release(key)
     wait_until(lambda: not clusters[0].observe().gangs, "every gang to be gone")
@@ -181,3 +183,27 @@ def test_a_gang_that_waits_for_room_can_be_released(lab: Lab):
     assert lab.view(launch.key) is not None
     lab.release(launch.key)
     assert lab.free_cpus() == 2.0
+
+
+def test_a_gang_that_ended_well_takes_the_next_attempt_of_its_shape(lab: Lab):
+    first, second = lab.launch("warm1"), lab.launch("warm2")
+    lab.cluster.start(first)
+    lab.wait_for_record(first.key)
+    lab.cluster.release(first.key, linger=True)
+    wait_until(lambda: lab.view(first.key) is None, "the gang to be free", seconds=30)
+    assert lab.free_cpus() == 2.0, "who lingers holds nothing that somebody else needs"
+    workers = lab.pids()
+    lab.cluster.start(second)
+    assert lab.wait_for_record(second.key).outcome == "succeeded"
+    assert lab.pids() == workers, "the very same process"
+
+
+def test_a_gang_of_another_shape_gets_the_room_of_one_that_lingers(lab: Lab):
+    first, second = lab.launch("narrow"), lab.launch("broad", resources={"workers": 2})
+    lab.cluster.start(first)
+    lab.wait_for_record(first.key)
+    lab.cluster.release(first.key, linger=True)
+    wait_until(lambda: lab.view(first.key) is None, "the gang to be free", seconds=30)
+    lab.cluster.start(second)
+    assert lab.wait_for_record(second.key).outcome == "succeeded"
+    assert lab.free_cpus() == 0.0

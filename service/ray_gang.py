@@ -1,0 +1,305 @@
+"""One gang on Ray: a placement group and a detached, named TrainWorker actor per bundle, brought forward step by step.
+
+A gang whose attempt ended well lingers, and takes the next attempt of the same shape in a fraction of a cold start. So
+a gang bears the name of the first attempt it ran; which attempt it runs now, its workers say.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.util import get_placement_group, list_named_actors, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from service.admission import Need
+from service.gang import GangKey, GangView, Launch, StopMode
+from service.states import Liveness, Reason
+from workers.actor import TrainWorker
+from workers.assignment import Assignment
+from workers.progress import Progress
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.25
+IDLE_POLL_SECONDS = 2.0
+SILENT_SECONDS = 30.0  # a worker that has not answered for so long is neither alive nor dead
+LET_GO_SECONDS = 10.0  # from the record of a success to the end of every rank
+
+
+class RayGang:
+    """One gang. `advance` makes the next step and never waits."""
+
+    def __init__(self, name: str, namespace: str, *, launch: Launch | None = None) -> None:
+        self.name = name
+        self.namespace = namespace
+        self.launch = launch
+        self.key = launch.key if launch else None
+        self.need = need_of(launch) if launch else None
+        self.known = launch is not None  # False: a dispatcher before this one left it, and it has not said what it does
+        self.found_at = time.monotonic()
+        self.view = GangView(liveness=Liveness.UNKNOWN)
+        self.ranks: list[Rank] = []
+        self.releasing = False
+        self.gone = False
+        self.letting_go_since: float | None = None
+        self.idle_since: float | None = None
+        self.stop_mode: StopMode | None = None
+        self._group: Any = None
+        self._address: Any = None  # reference to rank 0's answer: where the gang meets
+        self._begun = False
+        self._stop_sent = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for another attempt, and holds its place only until somebody needs the room."""
+        return self.idle_since is not None and not self.releasing
+
+    def take(self, launch: Launch) -> None:
+        """Give an idle gang its next attempt, or one that a dispatcher before left the launch it is missing."""
+        if self.key != launch.key:
+            self.view = GangView(liveness=Liveness.UNKNOWN)
+            self.idle_since = self._address = None
+            self._begun = self._stop_sent = False
+            self.stop_mode = None
+            for rank in self.ranks:
+                rank.forget()
+        self.key, self.launch = launch.key, launch
+
+    def advance(self, group: Mapping[str, Any] | None) -> None:
+        """One step. `group` is the row of the cluster's table of placement groups, or None."""
+        if self.releasing:
+            self._release(group)
+        elif group is None:
+            self._reserve()
+        elif group["state"] == "RESCHEDULING":
+            self._die(Reason.NODE_LOST, "a node of the gang is gone")
+        elif not self._staff(group):
+            self._die(Reason.WORKER_DIED, "a worker of the gang is gone")
+        elif self.ranks:
+            self._poll(group)
+            self._identify()
+            self._begin()
+            self._pass_on_stop()
+            self._let_go()
+
+    def _reserve(self) -> None:
+        """Ask for the bundles, all or none."""
+        if self._group is not None or self.launch is None:
+            if self.ranks:  # it was there, and the cluster does not know it any more
+                self._die(Reason.CLUSTER_LOST, "the placement group is gone")
+            self.gone = self.key is None
+            return
+        assert self.need is not None
+        bundle = {"CPU": float(self.need.cpus)}
+        if self.need.gpus:
+            bundle["GPU"] = float(self.need.gpus)
+        self._group = placement_group(
+            [bundle] * self.need.workers, strategy="PACK", name=f"{self.namespace}/{self.name}", lifetime="detached"
+        )
+
+    def _staff(self, group: Mapping[str, Any]) -> bool:
+        """Have one actor per bundle: found by name, else made. False where one of a started gang is missing."""
+        if self.ranks or group["state"] != "CREATED":
+            return True
+        self._group = self._group or get_placement_group(group["name"])
+        bundles = list(group["bundles"].values())
+        if self.launch is None:
+            names = [self._actor_name(rank) for rank in range(len(bundles))]
+            if not set(list_named_actors()).issuperset(names):
+                self.known = True  # nothing is left to ask
+                self.key = self.key or GangKey.parse(self.name)
+                return False
+            self.ranks = [Rank(ray.get_actor(name, namespace=self.namespace)) for name in names]
+            self.need = Need(len(bundles), bundles[0].get("CPU", 0.0), bundles[0].get("GPU", 0.0))
+        else:
+            self.ranks = [Rank(self._actor(rank, bundle)) for rank, bundle in enumerate(bundles)]
+        return True
+
+    def _actor_name(self, rank: int) -> str:
+        return f"{self.name}-r{rank}"
+
+    def _actor(self, rank: int, bundle: Mapping[str, float]) -> Any:
+        place = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
+        options = ray.remote(TrainWorker).options(
+            name=self._actor_name(rank),
+            namespace=self.namespace,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=0,
+            num_cpus=bundle.get("CPU", 0),
+            num_gpus=bundle.get("GPU", 0),
+            scheduling_strategy=place,
+        )
+        return options.remote()
+
+    def _poll(self, group: Mapping[str, Any]) -> None:
+        """Ask every worker how far it is, and take the answers that have come."""
+        for rank in self.ranks:
+            rank.poll(IDLE_POLL_SECONDS if self.idle else POLL_SECONDS)
+        nodes = tuple(sorted(set(group["bundles_to_node_id"].values())))
+        if died := next((rank.died for rank in self.ranks if rank.died), None):
+            self._die(Reason.WORKER_DIED, died, nodes)
+            return
+        silent = any(rank.is_silent() for rank in self.ranks)
+        progress = self.ranks[0].progress
+        if all(rank.outcome for rank in self.ranks):
+            progress = replace(progress, phase="ended")
+        self.view = GangView(liveness=Liveness.UNKNOWN if silent else Liveness.ALIVE, progress=progress, node_ids=nodes)
+
+    def _identify(self) -> None:
+        """Learn from the workers which attempt a gang runs that a dispatcher before this one left."""
+        if self.known:
+            return
+        if any(not rank.answered for rank in self.ranks):
+            if time.monotonic() - self.found_at > SILENT_SECONDS:
+                self.known, self.key = True, GangKey.parse(self.name)
+            return
+        self.known = True
+        keys = {rank.key for rank in self.ranks}
+        if keys == {None} or all(rank.outcome == "succeeded" for rank in self.ranks):
+            self.idle_since = time.monotonic()
+        elif len(keys) == 1:
+            self.key = keys.pop()
+            self._begun = True
+        else:
+            self.key = next(key for key in keys if key is not None)
+            self._die(Reason.WORKER_DIED, "the gang was left half started")
+
+    def _begin(self) -> None:
+        """Once rank 0 has said where to meet, tell every worker to train."""
+        if self.launch is None or self._begun or self.view.liveness is Liveness.DEAD:
+            return
+        if self._address is None:
+            self._address = self.ranks[0].actor.address.remote()
+        if not is_ready(self._address):
+            return
+        try:
+            host, port = ray.get(self._address)
+        except RayError as error:
+            self._die(Reason.WORKER_DIED, f"a worker did not start: {error}")
+            return
+        for number, rank in enumerate(self.ranks):
+            rank.begin(_assignment(self.launch, number, len(self.ranks), host, port))
+        self._begun = True
+
+    def _pass_on_stop(self) -> None:
+        if self.stop_mode is not None and self._begun and not self._stop_sent:
+            for rank in self.ranks:
+                rank.actor.stop.remote(self.stop_mode)
+            self._stop_sent = True
+
+    def _let_go(self) -> None:
+        """From the record of a success to idleness: once every rank has ended, and is fit for more."""
+        if self.idle and self.view.liveness is Liveness.DEAD:
+            self.releasing = True
+        if self.letting_go_since is None:
+            return
+        if all(rank.outcome == "succeeded" and rank.is_fit for rank in self.ranks):
+            self.key = self.launch = self.letting_go_since = None
+            self.idle_since = time.monotonic()
+        elif time.monotonic() - self.letting_go_since > LET_GO_SECONDS or any(
+            rank.outcome and not rank.is_fit for rank in self.ranks
+        ):
+            self.releasing = True
+
+    def _die(self, reason: Reason, message: str, nodes: tuple[str, ...] = ()) -> None:
+        line = message.strip().splitlines()[0]
+        nodes = nodes or self.view.node_ids
+        self.view = replace(self.view, liveness=Liveness.DEAD, reason=reason, message=line, node_ids=nodes)
+
+    def _release(self, group: Mapping[str, Any] | None) -> None:
+        """Kill, free, and be gone once the cluster shows neither an actor nor a reservation."""
+        names = [name for name in list_named_actors() if name.startswith(f"{self.name}-r")]
+        for name in names:
+            try:
+                ray.kill(ray.get_actor(name, namespace=self.namespace), no_restart=True)
+            except ValueError:
+                continue  # it ended between the list and the kill
+        if group is not None and group["state"] != "REMOVED":
+            remove_placement_group(get_placement_group(group["name"]))
+        elif not names:
+            self.gone = True
+
+
+@dataclass
+class Rank:
+    """One worker, asked without waiting for it."""
+
+    actor: Any
+    question: Any = None
+    asked_at: float = 0.0
+    answered: bool = False
+    key: GangKey | None = None
+    token: str | None = None
+    progress: Progress = Progress()  # noqa: RUF009 - frozen
+    outcome: str | None = None
+    is_fit: bool = True
+    died: str | None = None
+
+    def begin(self, assignment: Assignment) -> None:
+        """Have the worker train. Answers about what it did before are not taken any more."""
+        self.token = assignment.token
+        self.actor.start.remote(assignment.to_dict())
+
+    def forget(self) -> None:
+        """Forget what the worker did before."""
+        self.progress, self.outcome, self.token = Progress(), None, "not begun"
+
+    def poll(self, interval_seconds: float) -> None:
+        """Take the answer if it has come; ask again when it is time."""
+        now = time.monotonic()
+        if self.question is not None and is_ready(self.question):
+            try:
+                self._hear(ray.get(self.question))
+            except ActorUnavailableError:
+                log.debug("a worker does not answer at present")
+            except RayActorError as error:
+                self.died = str(error)
+            self.question = None
+        if self.question is None and now - self.asked_at >= interval_seconds:
+            self.question, self.asked_at = self.actor.poll.remote(), now
+
+    def is_silent(self) -> bool:
+        """Whether it has not answered for so long that nothing can be said of it."""
+        return self.question is not None and time.monotonic() - self.asked_at > SILENT_SECONDS
+
+    def _hear(self, answer: Mapping[str, Any]) -> None:
+        self.answered = True
+        if self.token is not None and answer["token"] != self.token:
+            return  # still about the attempt before
+        self.key = GangKey(answer["experiment_id"], answer["attempt"]) if answer["experiment_id"] else None
+        self.progress = Progress.from_dict(answer["progress"])
+        self.outcome = answer["outcome"]["outcome"] if answer["outcome"] else None
+        self.is_fit = answer["fit"]
+
+
+def need_of(launch: Launch) -> Need:
+    """What a launch occupies: its shape. Only a gang of the very same shape can take it."""
+    resources = launch.spec.resources
+    return Need(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker)
+
+
+def is_ready(reference: Any) -> bool:
+    """Whether an answer has come."""
+    ready, _ = ray.wait([reference], timeout=0)
+    return bool(ready)
+
+
+def _assignment(launch: Launch, rank: int, workers: int, host: str, port: int) -> Assignment:
+    return Assignment(
+        experiment_id=launch.key.experiment_id,
+        attempt=launch.key.attempt,
+        token=launch.token,
+        spec=launch.spec,
+        storage=str(launch.storage),
+        rank=rank,
+        world_size=workers,
+        master_address=host,
+        master_port=port,
+        tracking_uri=launch.tracking_uri,
+        data_roots=launch.data_roots,
+    )
