@@ -115,11 +115,11 @@ class Stack:
     def _end_broken(self, record: StackRecord) -> None:
         """End what is left of a part whose leader died, and a part that lives but has not answered for a while."""
         deadline = time.monotonic() + RECOVERY_SECONDS
-        broken = []
+        broken: list[str] = []
         for part in parts(self.settings, record):
             process = record.processes.get(part.name)
             while (led := leader(process)) is not None and not self._answers(part, record):
-                if time.time() - led.create_time() < YOUTH_SECONDS:
+                if part.through in broken or time.time() - led.create_time() < YOUTH_SECONDS:
                     break
                 if time.monotonic() > deadline:
                     self._say(part.name, "does not answer and is started anew")

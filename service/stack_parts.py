@@ -21,12 +21,13 @@ OBJECT_STORE_BYTES = 128 * 1024 * 1024  # workers read files; nothing is passed 
 
 @dataclass(frozen=True)
 class Part:
-    """One process of the stack. `answers` is asked with the living members of its session."""
+    """One process of the stack. `answers` is asked with the living members of its session, `through` another part."""
 
     name: str
     title: str
     command: tuple[str, ...]
     answers: Callable[[list[psutil.Process]], bool]
+    through: str | None = None
 
 
 def parts(settings: StackSettings, record: StackRecord) -> tuple[Part, ...]:
@@ -35,7 +36,9 @@ def parts(settings: StackSettings, record: StackRecord) -> tuple[Part, ...]:
         Part("ray", "Ray head", _ray_command(settings, record), lambda group: _ray_answers(record, group)),
         Part("mlflow", "MLflow", _mlflow_command(settings, record), lambda _: _is_ok(f"{record.mlflow_url}/health")),
         Part("api", "API", _api_command(record), lambda _: _is_ok(f"{record.url}/healthz")),
-        Part("dispatcher", "dispatcher", _dispatcher_command(), lambda group: _dispatcher_answers(record, group)),
+        Part(
+            "dispatcher", "dispatcher", _dispatcher_command(), lambda group: _dispatcher_answers(record, group), "api"
+        ),
     )
 
 

@@ -81,6 +81,7 @@ def terminate(groups: Iterable[Sequence[psutil.Process]], *, grace_seconds: floa
     for process in left:
         _signal(process, signal.SIGKILL)
     psutil.wait_procs(left, timeout=grace_seconds)
+    _children[:] = [child for child in _children if child.poll() is None]
 
 
 def os_session(process: psutil.Process) -> int:
