@@ -5,17 +5,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """`classes` and the image counts are None where the folder on disk decides."""
+    """What is known without reading it."""
 
     title: str
-    classes: int | None
+    classes: int
     channels: int
-    train_images: int | None
-    test_images: int | None
+    train_images: int
+    test_images: int
     needs_root: bool
 
 
 DATASETS: dict[str, DatasetFacts] = {
-    "digits": DatasetFacts("1,797 handwritten digits, 8×8, shipped with scikit-learn", 10, 1, 1442, 355, False),
-    "cifar10": DatasetFacts("CIFAR-10, 32×32, the folder cifar-10-batches-py", 10, 3, 50_000, 10_000, True),
+    "digits": DatasetFacts("1,797 handwritten digits, 8×8, that scikit-learn ships", 10, 1, 1442, 355, False),
+    "cluttered_digits": DatasetFacts(
+        "one such digit somewhere among fragments of others, drawn from a fixed seed", 10, 1, 8000, 2000, False
+    ),
+    "cifar10": DatasetFacts("CIFAR-10, the folder cifar-10-batches-py below root", 10, 3, 50_000, 10_000, True),
+    "cifar100": DatasetFacts("CIFAR-100, the folder cifar-100-python below root", 100, 3, 50_000, 10_000, True),
+    "fashion_mnist": DatasetFacts("Fashion-MNIST, its four idx files below root", 10, 1, 60_000, 10_000, True),
+    "synthetic": DatasetFacts("random pixels and labels, to measure speed with", 1000, 3, 2048, 256, False),
 }

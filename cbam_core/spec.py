@@ -5,13 +5,11 @@ Every field says its meaning and unit; unknown keys are errors; a spec never cha
 
 import re
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -31,15 +29,46 @@ from cbam_core.networks.names import (
     is_timm,
     stage_count,
 )
+from cbam_core.part import Part
+from cbam_core.recipe import (
+    AdamWSpec,
+    AugmentSpec,
+    ConstantSchedule,
+    CosineSchedule,
+    DataSpec,
+    EMASpec,
+    MultistepSchedule,
+    OptimizerSpec,
+    ScheduleSpec,
+    SGDSpec,
+    StepSchedule,
+    TrainSpec,
+)
+
+__all__ = [
+    "AdamWSpec",
+    "AugmentSpec",
+    "CheckpointSpec",
+    "ConstantSchedule",
+    "CosineSchedule",
+    "DataSpec",
+    "EMASpec",
+    "ExperimentSpec",
+    "ModelSpec",
+    "MultistepSchedule",
+    "OptimizerSpec",
+    "Part",
+    "ResourcesSpec",
+    "RetrySpec",
+    "SGDSpec",
+    "ScheduleSpec",
+    "StepSchedule",
+    "TrainSpec",
+    "parse_yaml",
+    "read_spec",
+]
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._ +-]*$")]
-Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Part(BaseModel):
-    """What all parts of a spec share: unknown words are errors, no silent conversion, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ModelSpec(Part):
@@ -108,95 +137,6 @@ class ModelSpec(Part):
         return self
 
 
-class DataSpec(Part):
-    """The images: which, and at which size they enter the network."""
-
-    dataset: Literal["digits", "cifar10"] = Field(
-        description="digits: 1,797 handwritten digits that scikit-learn ships; cifar10: torchvision's, read below root"
-    )
-    root: str | None = Field(
-        None,
-        max_length=4096,
-        description="absolute folder that holds the dataset, below one of the server's data roots",
-    )
-    image_size: Annotated[int, Field(ge=8, le=1024)] = Field(32, description="side of the square input, in pixels")
-
-    @field_validator("root")
-    @classmethod
-    def _absolute(cls, value: str | None) -> str | None:
-        if value is not None and (not PurePosixPath(value).is_absolute() or "\0" in value):
-            raise ValueError("root must be an absolute path")
-        return value
-
-    @model_validator(mode="after")
-    def _root_where_needed(self) -> Self:
-        if self.dataset == "digits" and self.root is not None:
-            raise ValueError("digits come with scikit-learn; leave `root` out")
-        if self.dataset != "digits" and self.root is None:
-            raise ValueError(f"{self.dataset} is read from a folder; say which in `root`")
-        return self
-
-
-class SGDSpec(Part):
-    """Stochastic gradient descent with momentum."""
-
-    type: Literal["sgd"] = "sgd"
-    lr: PositiveFloat = Field(0.1, description="peak learning rate, reached after the warm-up")
-    momentum: Share = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="L2 penalty on every weight")
-
-
-class AdamWSpec(Part):
-    """Adam with decoupled weight decay."""
-
-    type: Literal["adamw"] = "adamw"
-    lr: PositiveFloat = Field(1e-3, description="peak learning rate, reached after the warm-up")
-    betas: Annotated[tuple[Share, Share], Field(strict=False)] = (0.9, 0.999)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.05
-
-
-class StepSchedule(Part):
-    """Multiply the learning rate by gamma every so many epochs (the paper: 0.1 every 30)."""
-
-    type: Literal["step"] = "step"
-    step_epochs: PositiveInt = 30
-    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
-    warmup_epochs: Annotated[float, Field(ge=0)] = Field(0.0, description="epochs of linear rise from 0 to lr")
-
-
-class CosineSchedule(Part):
-    """Half a cosine from lr to min_lr over the whole training."""
-
-    type: Literal["cosine"] = "cosine"
-    min_lr: Annotated[float, Field(ge=0)] = 0.0
-    warmup_epochs: Annotated[float, Field(ge=0)] = Field(0.0, description="epochs of linear rise from 0 to lr")
-
-
-OptimizerSpec = Annotated[SGDSpec | AdamWSpec, Field(discriminator="type")]
-ScheduleSpec = Annotated[StepSchedule | CosineSchedule, Field(discriminator="type")]
-
-
-class TrainSpec(Part):
-    """The recipe."""
-
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(90, description="passes over the training set")
-    global_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        256, description="images per optimizer step over all workers together, whatever their number"
-    )
-    optimizer: OptimizerSpec = SGDSpec()
-    schedule: ScheduleSpec = CosineSchedule()
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
-        0, description="initial weights, order of the images, augmentation"
-    )
-    deterministic: bool = Field(False, description="only kernels that give the same bits every time; slower on GPUs")
-
-    @model_validator(mode="after")
-    def _warm_up_ends(self) -> Self:
-        if self.schedule.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs ({self.schedule.warmup_epochs}) must be less than epochs ({self.epochs})")
-        return self
-
-
 class ResourcesSpec(Part):
     """What one attempt of the experiment occupies while it runs."""
 
@@ -253,10 +193,12 @@ class ExperimentSpec(Part):
 
     @model_validator(mode="after")
     def _batch_splits(self) -> Self:
-        if self.train.global_batch_size % self.resources.workers:
-            raise ValueError(
-                f"global_batch_size ({self.train.global_batch_size}) must divide by workers ({self.resources.workers})"
-            )
+        parts = self.resources.workers * self.train.accumulate
+        if self.train.global_batch_size % parts:
+            factors = f"workers ({self.resources.workers})"
+            if self.train.accumulate > 1:
+                factors += f" × accumulate ({self.train.accumulate})"
+            raise ValueError(f"global_batch_size ({self.train.global_batch_size}) must divide by {factors}")
         return self
 
     def to_yaml(self) -> str:

@@ -18,8 +18,12 @@ def export(trainer: Trainer, folder: ExperimentFolder) -> None:
         "std": json.dumps(dataset.std),
         "input_shape": json.dumps(dataset.input_shape),
     }
-    weights = {name: value.detach().cpu().contiguous() for name, value in trainer.network.state_dict().items()}
+    weights = {name: value.detach().cpu().contiguous() for name, value in trainer.learner.result.state_dict().items()}
     write_atomically(folder.weights, save(weights, metadata))
     if trainer.evaluation is not None:
-        matrix = {"classes": dataset.classes, "counts": trainer.evaluation.confusion.tolist()}
+        matrix = {
+            "classes": dataset.classes,
+            "counts": trainer.evaluation.confusion.tolist(),
+            "accuracy": trainer.evaluation.per_class,
+        }
         write_atomically(folder.confusion_matrix, json.dumps(matrix))

@@ -92,7 +92,7 @@ def _train(
         len(dataset.test),
         trainer.total_steps,
     )
-    cost = describe(trainer.network, dataset.input_shape)
+    cost = describe(trainer.learner.result, dataset.input_shape)
     tracker.tag({"cbam.parameters": str(cost.parameters), "cbam.macs": str(cost.macs)})
     mode = trainer.fit()
     if mode is None and gang.leads:

@@ -7,8 +7,12 @@ import torch
 from torch import Tensor
 
 from cbam_core.errors import DataError
+from cbam_core.spec import AugmentSpec
+from workers.data.augment import NUMBERS, augment, mix
 from workers.data.dataset import Dataset, Split
 from workers.seeding import generator_of
+
+NO_AUGMENTATION = AugmentSpec()
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Batches:
     left out. So the images of step k are the same for any number of ranks, and after any resume.
     """
 
-    def __init__(self, dataset: Dataset, share: Share, *, seed: int) -> None:
+    def __init__(self, dataset: Dataset, share: Share, *, seed: int, augment: AugmentSpec = NO_AUGMENTATION) -> None:
         if len(dataset.train) < share.global_batch_size:
             raise DataError(
                 f"the training set has {len(dataset.train)} images, fewer than "
@@ -45,6 +49,7 @@ class Batches:
         self._dataset = dataset
         self._share = share
         self._seed = seed
+        self._augment = augment
         self._device = dataset.train.images.device
         self._mean = torch.tensor(dataset.mean, device=self._device).mul(255).view(1, -1, 1, 1)
         self._inverse_std = torch.tensor(dataset.std, device=self._device).mul(255).reciprocal().view(1, -1, 1, 1)
@@ -55,12 +60,16 @@ class Batches:
         return len(self._dataset.train) // self._share.global_batch_size
 
     def train_from(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images (float N C H W) and labels (N) of this rank for `step`, and every step after it, for ever."""
+        """Images (float N C H W) and targets of this rank for `step`, and every step after it, for ever.
+
+        Targets are classes (N), or probabilities (N K) where images are mixed.
+        """
         epoch, first = divmod(step, self.steps_per_epoch)
         while True:
             order = torch.randperm(len(self._dataset.train), generator=generator_of(self._seed, "epoch", epoch))
             for batch in order.split(self._share.global_batch_size)[first : self.steps_per_epoch]:
-                yield self._take(self._dataset.train, self._share.of(batch).to(self._device))
+                yield self._changed(self._share.of(batch).to(self._device), step)
+                step += 1
             epoch, first = epoch + 1, 0
 
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -73,8 +82,22 @@ class Batches:
             yield self._take(self._dataset.test, self._share.of(batch))
 
     def _take(self, split: Split, indices: Tensor) -> tuple[Tensor, Tensor]:
-        return self.normalise(split.images[indices]), split.labels[indices]
+        return self.normalise(split.images[indices].float()), split.labels[indices]
+
+    def _changed(self, indices: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """The training images at `indices` as the spec changes them at `step`."""
+        if self._augment == NO_AUGMENTATION:
+            return self._take(self._dataset.train, indices)
+        images, labels = self._dataset.train.images[indices].float(), self._dataset.train.labels[indices]
+        numbers = torch.rand(
+            self._share.global_batch_size, NUMBERS, generator=generator_of(self._seed, "augment", step)
+        )
+        images = augment(images, self._augment, self._share.of(numbers).to(self._device))
+        if self._augment.mixup or self._augment.cutmix:
+            classes = self._dataset.num_classes
+            images, labels = mix(images, labels, self._augment, num_classes=classes, seed=(self._seed, step))
+        return self.normalise(images), labels
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 N C H W to float N C H W of mean 0 and variance 1 per channel."""
-        return (images.float() - self._mean) * self._inverse_std
+        """Float N C H W in 0..255 to mean 0 and variance 1 per channel."""
+        return (images - self._mean) * self._inverse_std

@@ -1,19 +1,37 @@
-"""From the name in the spec to the dataset on the device."""
+"""From the name in the spec to the dataset in memory."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from cbam_core.errors import DataError
 from cbam_core.spec import DataSpec
-from workers.data.cifar import load_cifar10
+from workers.data.cifar import load_cifar10, load_cifar100
+from workers.data.cluttered import load_cluttered_digits
 from workers.data.dataset import Dataset
 from workers.data.digits import load_digits
+from workers.data.fashion import load_fashion_mnist
+from workers.data.synthetic import load_synthetic
+
+MADE: dict[str, Callable[[int], Dataset]] = {
+    "digits": load_digits,
+    "cluttered_digits": load_cluttered_digits,
+    "synthetic": load_synthetic,
+}
+"""Datasets that need no folder, from the image size."""
+
+READ: dict[str, Callable[[Path, int], Dataset]] = {
+    "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+    "fashion_mnist": load_fashion_mnist,
+}
+"""Datasets that are read below a root, from the root and the image size."""
 
 
 def load_dataset(data: DataSpec, data_roots: tuple[str, ...] = ()) -> Dataset:
     """The dataset that `data` names. Raises DataError, with what to do, where it is missing, damaged or not allowed."""
     if data.root is None:
-        return load_digits(data.image_size)
-    return load_cifar10(allowed_root(data.root, data_roots), data.image_size)
+        return MADE[data.dataset](data.image_size)
+    return READ[data.dataset](allowed_root(data.root, data_roots), data.image_size)
 
 
 def allowed_root(root: str, data_roots: tuple[str, ...]) -> Path:

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from workers.train.gang import Gang
+
+CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,8 @@ class Evaluation:
 
     loss: float
     confusion: Tensor
+    top5: float
+    calibration_error: float
 
     @property
     def images(self) -> int:
@@ -27,37 +31,60 @@ class Evaluation:
         """Share of the images whose most probable class is the right one."""
         return int(self.confusion.diagonal().sum()) / self.images
 
+    @property
+    def per_class(self) -> list[float | None]:
+        """Share of every class's images that are found; None for a class without any."""
+        totals = self.confusion.sum(1).tolist()
+        return [
+            right / total if total else None
+            for right, total in zip(self.confusion.diagonal().tolist(), totals, strict=True)
+        ]
+
     def metrics(self) -> dict[str, float]:
         """By the names MLflow shows."""
-        return {"val/loss": self.loss, "val/top1": self.top1}
+        values = {"val/loss": self.loss, "val/top1": self.top1, "val/calibration_error": self.calibration_error}
+        return values | ({"val/top5": self.top5} if len(self.confusion) > 5 else {})
 
 
 @torch.inference_mode()
 def evaluate(
-    network: nn.Module,
+    predict: Callable[[Tensor], Tensor],
     batches: Iterable[tuple[Tensor, Tensor]],
     gang: Gang,
     *,
     num_classes: int,
     stop: Callable[[], object],
 ) -> Evaluation | None:
-    """Evaluate `network` on this rank's `batches` and add up over the gang; None where `stop` says to leave off.
+    """Evaluate `predict` on this rank's `batches` and add up over the gang; None where `stop` says to leave off.
 
     All ranks have equally many batches, some possibly empty.
     """
-    was_training = network.training
-    network.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=gang.device)
+    sums = torch.zeros(2, dtype=torch.float64, device=gang.device)  # loss, images right within five
     confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=gang.device)
+    calibration = torch.zeros(CALIBRATION_BINS, 2, dtype=torch.float64, device=gang.device)
     for images, labels in batches:
         if stop():
-            network.train(was_training)
             return None
         if len(labels):
-            logits = network(images).float()
-            loss += F.cross_entropy(logits, labels, reduction="sum")
-            confusion += torch.bincount(labels * num_classes + logits.argmax(1), minlength=num_classes * num_classes)
-    network.train(was_training)
+            scores = predict(images).float()
+            within_five = (scores.topk(min(5, num_classes)).indices == labels[:, None]).any(1)
+            sums += torch.stack([F.cross_entropy(scores, labels, reduction="sum").double(), within_five.sum().double()])
+            confusion += torch.bincount(labels * num_classes + scores.argmax(1), minlength=num_classes * num_classes)
+            calibration += _confidence_and_hits(scores, labels)
     confusion = gang.sum(confusion).view(num_classes, num_classes)
-    total = gang.sum(loss) / confusion.sum()
-    return Evaluation(total.item(), confusion.cpu())
+    count = int(confusion.sum())
+    loss, within = (gang.sum(sums) / count).tolist()
+    return Evaluation(loss, confusion.cpu(), within, _calibration_error(gang.sum(calibration), count))
+
+
+def _confidence_and_hits(scores: Tensor, labels: Tensor) -> Tensor:
+    """Summed confidence and number of right answers per bin of confidence."""
+    confidence, predicted = scores.double().softmax(1).max(1)
+    bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    pairs = torch.stack([confidence, (predicted == labels).double()], dim=1)
+    return F.one_hot(bins, CALIBRATION_BINS).double().T @ pairs
+
+
+def _calibration_error(sums: Tensor, count: int) -> float:
+    """Expected calibration error (Guo et al. 2017): how far confidence and accuracy are apart, weighted by images."""
+    return float((sums[:, 0] - sums[:, 1]).abs().sum() / count)

@@ -49,6 +49,13 @@ class Gang:
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False)
 
+    def averaging(self, parallel: nn.Module, *, now: bool) -> contextlib.AbstractContextManager[None]:
+        """Around a forward and backward pass of a wrapped network: average its gradients now, or go on adding up."""
+        if now or not isinstance(parallel, DistributedDataParallel):
+            return contextlib.nullcontext()
+        no_sync: contextlib.AbstractContextManager[None] = parallel.no_sync()
+        return no_sync
+
     def sync_buffers(self, network: nn.Module) -> None:
         """Give every rank the buffers (running statistics) of rank 0."""
         if self.world_size > 1:

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from cbam_core.errors import LossNotFinite
 from cbam_core.networks import build_network
@@ -22,7 +21,8 @@ from workers.tracking import Tracker
 from workers.train.checkpoint import Checkpoints
 from workers.train.evaluate import Evaluation, evaluate
 from workers.train.gang import Gang
-from workers.train.optimizer import build_optimizer, learning_rate, set_learning_rate
+from workers.train.learner import Learner
+from workers.train.optimizer import learning_rate
 from workers.train.pace import Pace
 
 logger = logging.getLogger(__name__)
@@ -53,13 +53,11 @@ class Trainer:
         self.checkpoints = Checkpoints(assignment.folder.checkpoints, self.spec.checkpoint)
 
         torch.manual_seed(seed_of(self.recipe.seed, "weights"))
-        self.network: nn.Module = build_network(self.spec.model, dataset.num_classes, dataset.input_shape[0])
-        self.network.to(gang.device)
-        self.optimizer = build_optimizer(self.recipe.optimizer, self.network)
-        self.parallel = gang.wrap(self.network)
+        network = build_network(self.spec.model, dataset.num_classes, dataset.input_shape[0])
+        self.learner = Learner(self.recipe, network, gang)
 
         share = Share(gang.rank, gang.world_size, self.recipe.global_batch_size)
-        self.batches = Batches(dataset, share, seed=self.recipe.seed)
+        self.batches = Batches(dataset, share, seed=self.recipe.seed, augment=self.spec.data.augment)
         self.total_steps = self.recipe.epochs * self.batches.steps_per_epoch
         self.log_every = math.ceil(self.total_steps / CURVE_POINTS)
         self.pace = Pace(self.recipe.global_batch_size)
@@ -76,7 +74,7 @@ class Trainer:
     def fit(self) -> StopMode | None:
         """Train to the end and return None, or to the step at which the gang agrees to stop, and return how."""
         self.resume()
-        self.network.train()
+        self.learner.network.train()
         batches = self.batches.train_from(self.step)
         while not self.done:
             if self.stop_agreed():
@@ -110,8 +108,7 @@ class Trainer:
         if step < 0:
             return
         state = self.checkpoints.load(step)
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.learner.load(state["learner"])
         self.step = self.resumed_from = self._saved_step = state["step"]
         self.epochs_evaluated = state["epochs_evaluated"]
         self.metrics = state["metrics"]
@@ -120,17 +117,12 @@ class Trainer:
             self.evaluation = Evaluation(**state["evaluation"])
         logger.info("resumed from the checkpoint of step %d of %d", self.step, self.total_steps)
 
-    def train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        """One optimiser step on this rank's share of a global batch: images N C H W, labels N."""
+    def train_step(self, images: Tensor, targets: Tensor) -> None:
+        """One optimiser step on this rank's share of a global batch: images N C H W, targets N or N K."""
         started = time.perf_counter()
         torch.manual_seed(seed_of(self.recipe.seed, "step", self.step, self.gang.rank))
         rate = self._learning_rate()
-        set_learning_rate(self.optimizer, rate)
-        loss = F.cross_entropy(self.parallel(images), labels)
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self._loss_sum += loss.detach()
+        self._loss_sum += self.learner.learn(images, targets, rate=rate, step=self.step)
         self.step += 1
         if self.step % self.log_every == 0 or self.step == self.total_steps:
             self._log_training(rate)
@@ -141,14 +133,14 @@ class Trainer:
         """Evaluate on all test images, unless the gang agrees to stop meanwhile."""
         self.say("evaluating")
         started = time.perf_counter()
-        self.gang.sync_buffers(self.network)
-        evaluation = evaluate(
-            self.network,
-            self.batches.test(),
-            self.gang,
-            num_classes=self.dataset.num_classes,
-            stop=self.stop_agreed,
-        )
+        with self.learner.predicting() as predict:
+            evaluation = evaluate(
+                predict,
+                self.batches.test(),
+                self.gang,
+                num_classes=self.dataset.num_classes,
+                stop=self.stop_agreed,
+            )
         if evaluation is None:
             return
         self.pace.evaluation_took(time.perf_counter() - started)
@@ -176,8 +168,7 @@ class Trainer:
         state: dict[str, Any] = {
             "step": self.step,
             "epochs_evaluated": self.epochs_evaluated,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "learner": self.learner.state(),
             "loss_sum": self._loss_sum,
             "metrics": self.metrics,
             "evaluation": vars(self.evaluation) if self.evaluation else None,

@@ -1,0 +1,179 @@
+"""The recipe of an experiment: its images and how they are changed, its optimiser, its schedule. Torch-free."""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from cbam_core.datasets import DATASETS
+from cbam_core.part import Part, Share
+
+Chance = Annotated[float, Field(ge=0, le=1)]
+
+
+class AugmentSpec(Part):
+    """How the training images are changed at every step, on the training device; nothing is, by default."""
+
+    crop_padding: Annotated[int, Field(ge=0, le=256)] = Field(
+        0, description="pixels of black border added all around before a random crop back to image_size"
+    )
+    random_resized_crop: bool = Field(
+        False, description="cut out a random 8–100 % of the area, 3:4 to 4:3, and scale it to image_size"
+    )
+    flip: Chance = Field(0.0, description="chance of a left-right mirror image; not for digits")
+    brightness: Share = Field(0.0, description="pixels are multiplied by a factor of up to 1 ± this")
+    contrast: Share = Field(0.0, description="distances from the image's mean are multiplied by up to 1 ± this")
+    erasing: Chance = Field(0.0, description="chance that a random 2–33 % of the area turns black (Zhong et al. 2017)")
+    mixup: Annotated[float, Field(ge=0, le=10)] = Field(
+        0.0, description="alpha of the Beta distribution that mixes pairs of images and labels (Zhang et al. 2018)"
+    )
+    cutmix: Annotated[float, Field(ge=0, le=10)] = Field(
+        0.0, description="alpha of the Beta distribution for pasting a box of another image (Yun et al. 2019)"
+    )
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> Self:
+        if self.crop_padding and self.random_resized_crop:
+            raise ValueError("crop_padding and random_resized_crop are two ways to crop; choose one")
+        return self
+
+
+class DataSpec(Part):
+    """The images: which, and at which size they enter the network."""
+
+    dataset: Literal["digits", "cluttered_digits", "cifar10", "cifar100", "fashion_mnist", "synthetic"] = Field(
+        description="; ".join(f"{name}: {facts.title}" for name, facts in DATASETS.items())
+    )
+    root: str | None = Field(
+        None,
+        max_length=4096,
+        description="absolute folder that holds the dataset, below one of the server's data roots",
+    )
+    image_size: Annotated[int, Field(ge=8, le=1024)] = Field(32, description="side of the square input, in pixels")
+    augment: AugmentSpec = AugmentSpec()
+
+    @field_validator("root")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        if value is not None and (not PurePosixPath(value).is_absolute() or "\0" in value):
+            raise ValueError("root must be an absolute path")
+        return value
+
+    @model_validator(mode="after")
+    def _root_where_needed(self) -> Self:
+        needs_root = DATASETS[self.dataset].needs_root
+        if not needs_root and self.root is not None:
+            raise ValueError(f"{self.dataset} is read from no folder; leave `root` out")
+        if needs_root and self.root is None:
+            raise ValueError(f"{self.dataset} is read from a folder; say which in `root`")
+        return self
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.augment.crop_padding >= self.image_size:
+            raise ValueError(f"crop_padding ({self.augment.crop_padding}) must be less than image_size")
+        return self
+
+
+class SGDSpec(Part):
+    """Stochastic gradient descent with momentum."""
+
+    type: Literal["sgd"] = "sgd"
+    lr: PositiveFloat = Field(0.1, description="peak learning rate, reached after the warm-up")
+    momentum: Share = 0.9
+    nesterov: bool = Field(False, description="look ahead along the momentum (Sutskever et al. 2013)")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="L2 penalty on every weight")
+    decay_norms_and_biases: bool = Field(True, description="weight decay also on biases and normalisation weights")
+
+    @model_validator(mode="after")
+    def _momentum_to_look_along(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+class AdamWSpec(Part):
+    """Adam with decoupled weight decay."""
+
+    type: Literal["adamw"] = "adamw"
+    lr: PositiveFloat = Field(1e-3, description="peak learning rate, reached after the warm-up")
+    betas: Annotated[tuple[Share, Share], Field(strict=False)] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    decay_norms_and_biases: bool = Field(True, description="weight decay also on biases and normalisation weights")
+
+
+class _Schedule(Part):
+    warmup_epochs: Annotated[float, Field(ge=0)] = Field(0.0, description="epochs of linear rise from 0 to lr")
+
+
+class StepSchedule(_Schedule):
+    """Multiply the learning rate by gamma every so many epochs (the paper: 0.1 every 30)."""
+
+    type: Literal["step"] = "step"
+    step_epochs: PositiveInt = 30
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
+class MultistepSchedule(_Schedule):
+    """Multiply the learning rate by gamma after each of the named epochs."""
+
+    type: Literal["multistep"] = "multistep"
+    milestones: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)]
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
+class CosineSchedule(_Schedule):
+    """Half a cosine from lr to min_lr over the whole training."""
+
+    type: Literal["cosine"] = "cosine"
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+
+
+class ConstantSchedule(_Schedule):
+    """The learning rate stays at lr."""
+
+    type: Literal["constant"] = "constant"
+
+
+OptimizerSpec = Annotated[SGDSpec | AdamWSpec, Field(discriminator="type")]
+ScheduleSpec = Annotated[
+    StepSchedule | MultistepSchedule | CosineSchedule | ConstantSchedule, Field(discriminator="type")
+]
+
+
+class EMASpec(Part):
+    """An exponential moving average of the weights, which is then what is evaluated and exported."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = Field(0.999, description="share of the average kept at every step")
+
+
+class TrainSpec(Part):
+    """The recipe."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(90, description="passes over the training set")
+    global_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        256, description="images per optimizer step over all workers together, whatever their number"
+    )
+    accumulate: Annotated[int, Field(ge=1, le=1024)] = Field(
+        1, description="parts into which a worker cuts its share of a batch, one after the other, to save memory"
+    )
+    optimizer: OptimizerSpec = SGDSpec()
+    schedule: ScheduleSpec = CosineSchedule()
+    label_smoothing: Share = Field(0.0, description="share of every label spread over all classes")
+    clip_norm: PositiveFloat | None = Field(None, description="largest 2-norm of the gradient; null: no limit")
+    ema: EMASpec | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="bf16, fp16: autocast, weights stay fp32; fp16 scales the loss"
+    )
+    channels_last: bool = Field(False, description="images as N H W C in memory; faster on GPUs in half precision")
+    compile: bool = Field(False, description="torch.compile: faster steps after minutes of compiling")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        0, description="initial weights, order of the images, augmentation"
+    )
+    deterministic: bool = Field(False, description="only kernels that give the same bits every time; slower on GPUs")
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        if self.schedule.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs ({self.schedule.warmup_epochs}) must be less than epochs ({self.epochs})")
+        return self

@@ -1,0 +1,45 @@
+"""Fashion-MNIST as Zalando ships it (Xiao et al. 2017): four gzipped idx files, 28×28, 10 classes."""
+
+import gzip
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cbam_core.errors import DataError
+from workers.data.dataset import Dataset, Split, resize
+
+CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+_HELP = "put the four files of github.com/zalandoresearch/fashion-mnist there"
+
+
+def load_fashion_mnist(root: Path, image_size: int) -> Dataset:
+    """Fashion-MNIST below `root` (or where torchvision puts it), at `image_size`. Raises DataError with what to do."""
+    folder = next((place for place in (root, root / "FashionMNIST" / "raw") if any(place.glob("*-ubyte*"))), None)
+    if folder is None:
+        raise DataError(f"no Fashion-MNIST in {root}: {_HELP}")
+    return Dataset.of(_split(folder, "train", image_size), _split(folder, "t10k", image_size), CLASSES)
+
+
+def _split(folder: Path, name: str, image_size: int) -> Split:
+    images = read_idx(folder / f"{name}-images-idx3-ubyte")
+    labels = read_idx(folder / f"{name}-labels-idx1-ubyte").long()
+    if images.ndim != 3 or labels.ndim != 1 or not len(labels) or int(labels.max()) >= len(CLASSES):
+        raise DataError(f"the {name} files in {folder} are no images and labels of 10 classes; {_HELP}")
+    return Split(resize(images.unsqueeze(1), image_size), labels)
+
+
+def read_idx(path: Path) -> Tensor:
+    """The uint8 array in an idx file, gzipped (.gz beside the name) or not. Raises DataError where it is damaged."""
+    packed = path.with_name(path.name + ".gz")
+    try:
+        data = gzip.decompress(packed.read_bytes()) if packed.exists() else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise DataError(f"cannot read {path.name} in {path.parent}: {error}; {_HELP}") from error
+    dimensions = data[3] if len(data) > 3 and data[:3] == b"\x00\x00\x08" else 0
+    shape = tuple(np.frombuffer(data, ">u4", dimensions, 4).tolist()) if len(data) >= 4 + 4 * dimensions else ()
+    if not shape or len(data) != 4 + 4 * dimensions + math.prod(shape):
+        raise DataError(f"{path.name} in {path.parent} is damaged; {_HELP}")
+    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape).copy())

@@ -1,0 +1,123 @@
+"""A network and what trains it: one global batch in, one better network out."""
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cbam_core.spec import TrainSpec
+from workers.train.gang import Gang
+from workers.train.optimizer import build_optimizer, set_learning_rate
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Learner:
+    """The network, its optimiser, its loss scaler, and the average of its weights where the recipe has one."""
+
+    def __init__(self, recipe: TrainSpec, network: nn.Module, gang: Gang) -> None:
+        self.recipe = recipe
+        self.network = network.to(gang.device).to(memory_format=self._memory_format)
+        self.average: nn.Module | None = copy.deepcopy(self.network).eval() if recipe.ema else None
+        self.optimizer = build_optimizer(recipe.optimizer, self.network)
+        self._gang = gang
+        self._scaler = torch.amp.GradScaler(gang.device.type, enabled=recipe.precision == "fp16")
+        if recipe.compile:
+            self.network.compile()
+        self._parallel = gang.wrap(self.network)
+
+    @property
+    def result(self) -> nn.Module:
+        """The network that is evaluated and exported: the average where there is one."""
+        return self.average if self.average is not None else self.network
+
+    def learn(self, images: Tensor, targets: Tensor, *, rate: float, step: int) -> Tensor:
+        """One optimiser step on this rank's share of a batch, images N C H W; gives its mean loss, on the device.
+
+        `targets` are classes (N) or probabilities (N K).
+        """
+        set_learning_rate(self.optimizer, rate)
+        loss = self._gradients(images.contiguous(memory_format=self._memory_format), targets)
+        if self.recipe.clip_norm is not None:
+            self._scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.optimizer.zero_grad()
+        self._follow(step)
+        return loss
+
+    @contextlib.contextmanager
+    def predicting(self) -> Iterator[Callable[[Tensor], Tensor]]:
+        """The result as a function, images N C H W to class scores N K: same running statistics on every rank."""
+        self._gang.sync_buffers(self.network)
+        if self.average is not None:
+            self._copy_buffers(self.average)
+        was_training = self.result.training
+        self.result.eval()
+
+        def predict(images: Tensor) -> Tensor:
+            with self._autocast():
+                scores: Tensor = self.result(images.contiguous(memory_format=self._memory_format))
+            return scores
+
+        try:
+            yield predict
+        finally:
+            self.result.train(was_training)
+
+    def state(self) -> dict[str, Any]:
+        """All that learning has changed."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Back to a `state`."""
+        self.network.load_state_dict(state["network"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+
+    @property
+    def _memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+
+    def _autocast(self) -> torch.autocast:
+        dtype = _DTYPES[self.recipe.precision]
+        return torch.autocast(self._gang.device.type, dtype, enabled=self.recipe.precision != "fp32")
+
+    def _gradients(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Gradients of the mean loss over all parts; the gang averages them once, with the last part."""
+        parts = self.recipe.accumulate
+        total = torch.zeros((), device=images.device)
+        pairs = list(zip(images.chunk(parts), targets.chunk(parts), strict=True))
+        for number, (part_images, part_targets) in enumerate(pairs, start=1):
+            with self._gang.averaging(self._parallel, now=number == parts):
+                with self._autocast():
+                    scores = self._parallel(part_images)
+                    loss = F.cross_entropy(scores, part_targets, label_smoothing=self.recipe.label_smoothing) / parts
+                self._scaler.scale(loss).backward()
+            total += loss.detach()
+        return total
+
+    @torch.no_grad()
+    def _follow(self, step: int) -> None:
+        """Move the average. Early on it keeps less than `decay`, or it would long remember the initial weights."""
+        if self.average is None or self.recipe.ema is None:
+            return
+        decay = min(self.recipe.ema.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+
+    @torch.no_grad()
+    def _copy_buffers(self, network: nn.Module) -> None:
+        for ours, theirs in zip(network.buffers(), self.network.buffers(), strict=True):
+            ours.copy_(theirs)
