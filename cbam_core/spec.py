@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import (
     Field,
-    PositiveFloat,
     PositiveInt,
     StringConstraints,
+    ValidationError,
     field_validator,
     model_validator,
 )
@@ -30,6 +30,7 @@ from cbam_core.networks.names import (
     stage_count,
 )
 from cbam_core.part import Part
+from cbam_core.pointers import complaints
 from cbam_core.recipe import (
     AdamWSpec,
     AugmentSpec,
@@ -64,11 +65,15 @@ __all__ = [
     "ScheduleSpec",
     "StepSchedule",
     "TrainSpec",
+    "make_spec",
     "parse_yaml",
+    "read_fields",
     "read_spec",
 ]
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._ +-]*$")]
+
+LONGEST_DEADLINE_MINUTES = 10 * 365 * 24 * 60
 
 
 class ModelSpec(Part):
@@ -178,7 +183,7 @@ class ExperimentSpec(Part):
     project: Name = Field("default", description="MLflow experiment under which the run appears")
     tags: dict[
         Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._/-]+$")],
-        Annotated[str, StringConstraints(max_length=512)],
+        Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")],
     ] = Field(default={}, max_length=64)
     priority: Annotated[int, Field(ge=-1000, le=1000)] = Field(0, description="the larger number starts first")
     model: ModelSpec
@@ -187,8 +192,8 @@ class ExperimentSpec(Part):
     resources: ResourcesSpec = ResourcesSpec()
     checkpoint: CheckpointSpec = CheckpointSpec()
     retry: RetrySpec = RetrySpec()
-    deadline_minutes: PositiveFloat | None = Field(
-        None, description="the experiment fails this long after its submission"
+    deadline_minutes: Annotated[float, Field(gt=0, le=LONGEST_DEADLINE_MINUTES)] | None = Field(
+        None, description="the experiment fails this long after its submission; at most ten years"
     )
 
     @model_validator(mode="after")
@@ -224,11 +229,27 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_spec(path: str | Path) -> ExperimentSpec:
-    """The spec in a YAML or JSON file. Raises SpecError (not a mapping, broken YAML) or pydantic's ValidationError."""
+    """The spec in a YAML or JSON file. Raises SpecError that says all that is wrong with it."""
+    return make_spec(read_fields(path), source=str(path))
+
+
+def read_fields(path: str | Path) -> dict[str, Any]:
+    """What a YAML or JSON file says, not validated yet. Raises SpecError where it is no mapping."""
     try:
         value = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"cannot read {path}: {error}") from error
-    if not isinstance(value, Mapping):
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from error
+    if not isinstance(value, dict):
         raise SpecError(f"{path} holds {type(value).__name__}, not a mapping of spec fields")
-    return ExperimentSpec.model_validate(value)
+    return value
+
+
+def make_spec(fields: Mapping[str, Any], *, source: str) -> ExperimentSpec:
+    """The spec of these fields. Raises SpecError with one line for each that is wrong: source, JSON pointer, words."""
+    try:
+        return ExperimentSpec.model_validate(fields)
+    except ValidationError as error:
+        found = complaints(error.errors(include_url=False), fields)
+        raise SpecError("\n".join(f"{source}: {pointer or '/'}: {words}" for pointer, words in found)) from error

@@ -1,6 +1,8 @@
 """The database connection: reading and writing transactions that mean the same on SQLite and PostgreSQL."""
 
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -21,9 +23,13 @@ class Database:
 
     def __init__(self, url: str) -> None:
         parsed = make_url(url)
+        if parsed.drivername in ("postgresql", "postgres"):  # as everybody writes it; SQLAlchemy would take psycopg2
+            parsed = parsed.set(drivername="postgresql+psycopg")
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        self.engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
+        self.engine = create_engine(
+            parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite", json_serializer=_strict_json
+        )
         if parsed.get_backend_name() == "sqlite":
             _prepare_sqlite(self.engine)
 
@@ -52,6 +58,22 @@ class Database:
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
+
+
+def _strict_json(value: object) -> str:
+    """JSON as its standard has it: PostgreSQL refuses Python's NaN, so a number that is not finite becomes null."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _take_migration_lock(connection: Connection) -> None:

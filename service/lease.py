@@ -1,18 +1,43 @@
 """Who leads: one row that a dispatcher must renew. A second dispatcher takes over once it has expired."""
 
 import secrets
-from datetime import timedelta
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import Float, insert, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from service.db import Database
 from service.errors import NotLeading
-from service.models import Lease
-from service.store import utc_now
+from service.models import Lease, UtcDateTime
 
 NAME = "dispatcher"
+
+
+class _In(FunctionElement[datetime]):
+    """So many seconds from now by the database's own clock: the machines of two dispatchers may disagree."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(literal(seconds, Float))
+
+
+@compiles(_In, "postgresql")
+def _postgresql(element: _In, compiler: SQLCompiler, **options: Any) -> str:
+    seconds = compiler.process(element.clauses, **options)
+    return f"(clock_timestamp() AT TIME ZONE 'UTC' + make_interval(secs => {seconds}))"
+
+
+@compiles(_In, "sqlite")
+def _sqlite(element: _In, compiler: SQLCompiler, **options: Any) -> str:
+    seconds = compiler.process(element.clauses, **options)
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', {seconds} || ' seconds')"
 
 
 class Leadership:
@@ -26,30 +51,31 @@ class Leadership:
 
     def renew(self) -> bool:
         """Take or keep the lease. Returns whether this dispatcher leads."""
-        now = utc_now()
         take = (
             update(Lease)
-            .where(Lease.name == NAME, or_(Lease.token == self.token, Lease.expires_at < now))
-            .values(token=self.token, holder=self.holder, expires_at=now + timedelta(seconds=self.seconds))
+            .where(Lease.name == NAME, or_(Lease.token == self.token, Lease.expires_at < _In(0)))
+            .values(token=self.token, holder=self.holder, expires_at=_In(self.seconds))
+            .execution_options(synchronize_session=False)
         )
         with self.database.writing() as session:
             if session.execute(take).rowcount == 1:  # type: ignore[attr-defined]
                 return True
             if session.get(Lease, NAME) is not None:
                 return False
-        return self._first(now + timedelta(seconds=self.seconds))
+        return self._first()
 
-    def _first(self, expires_at: object) -> bool:
+    def _first(self) -> bool:
+        first = insert(Lease).values(name=NAME, token=self.token, holder=self.holder, expires_at=_In(self.seconds))
         try:
             with self.database.writing() as session:
-                session.add(Lease(name=NAME, token=self.token, holder=self.holder, expires_at=expires_at))
+                session.execute(first)
         except IntegrityError:  # another dispatcher was the first
             return False
         return True
 
     def guard(self, session: Session) -> None:
         """Raise NotLeading unless this dispatcher still leads; to be the first thing in a writing transaction."""
-        held = select(Lease.token).where(Lease.name == NAME, Lease.expires_at >= utc_now()).with_for_update()
+        held = select(Lease.token).where(Lease.name == NAME, Lease.expires_at >= _In(0)).with_for_update()
         if session.scalar(held) != self.token:
             raise NotLeading
 
@@ -57,11 +83,14 @@ class Leadership:
         """Let another dispatcher lead at once."""
         with self.database.writing() as session:
             session.execute(
-                update(Lease).where(Lease.name == NAME, Lease.token == self.token).values(expires_at=utc_now())
+                update(Lease)
+                .where(Lease.name == NAME, Lease.token == self.token)
+                .values(expires_at=_In(0))
+                .execution_options(synchronize_session=False)
             )
 
 
 def current_leader(database: Database) -> str | None:
     """The dispatcher that leads, or None."""
     with database.reading() as session:
-        return session.scalar(select(Lease.holder).where(Lease.name == NAME, Lease.expires_at >= utc_now()))
+        return session.scalar(select(Lease.holder).where(Lease.name == NAME, Lease.expires_at >= _In(0)))

@@ -1,5 +1,6 @@
 """The rows. The database is the queue and the truth; Ray, MLflow and files are observations compared with it."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from service.states import State
 
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 STATES = ", ".join(f"'{state}'" for state in State)
 
 
@@ -37,6 +39,24 @@ class UtcDateTime(TypeDecorator[datetime]):
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Plain to aware."""
         return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Words(TypeDecorator[str]):
+    """Text from outside. What PostgreSQL or UTF-8 cannot hold (NUL, half a surrogate pair) becomes U+FFFD."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Whatever Python can hold to what a database can."""
+        return None if value is None else _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
+
+
+class ShortWords(Words):
+    """The same with a greatest length."""
+
+    impl = String  # type: ignore[assignment]
+    cache_ok = True
 
 
 class Base(DeclarativeBase):
@@ -63,16 +83,16 @@ class Experiment(Base):
         Index("ix_experiments_tracking", "tracking_closed", "state"),
     )
 
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    name: Mapped[str] = mapped_column(String(128))
-    project: Mapped[str] = mapped_column(String(128))
+    id: Mapped[str] = mapped_column(ShortWords(32), primary_key=True)
+    name: Mapped[str] = mapped_column(ShortWords(128))
+    project: Mapped[str] = mapped_column(ShortWords(128))
     tags: Mapped[dict[str, Any]]
     priority: Mapped[int]
     spec: Mapped[dict[str, Any]]
     state: Mapped[str] = mapped_column(String(16))
     desired: Mapped[str] = mapped_column(String(16), default="run")
     reason: Mapped[str | None] = mapped_column(String(32))
-    message: Mapped[str] = mapped_column(Text, default="")
+    message: Mapped[str] = mapped_column(Words, default="")
     attempt: Mapped[int] = mapped_column(default=0)
     version: Mapped[int] = mapped_column(default=1)
     free_retries: Mapped[int] = mapped_column(default=0)
@@ -98,7 +118,7 @@ class Attempt(Base):
     number: Mapped[int] = mapped_column(primary_key=True)
     token: Mapped[str] = mapped_column(String(64))
     reason: Mapped[str | None] = mapped_column(String(32))
-    message: Mapped[str] = mapped_column(Text, default="")
+    message: Mapped[str] = mapped_column(Words, default="")
     resumed_from_step: Mapped[int | None]
     last_step: Mapped[int] = mapped_column(default=0)
     node_ids: Mapped[list[str]] = mapped_column(default=list)
@@ -130,8 +150,8 @@ class Event(Base):
     from_state: Mapped[str | None] = mapped_column(String(16))
     to_state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str | None] = mapped_column(String(32))
-    message: Mapped[str] = mapped_column(Text, default="")
-    by: Mapped[str] = mapped_column(String(64))
+    message: Mapped[str] = mapped_column(Words, default="")
+    by: Mapped[str] = mapped_column(String(255))
     at: Mapped[datetime]
 
 

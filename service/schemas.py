@@ -52,7 +52,7 @@ class ExperimentView(View):
     actions: tuple[str, ...] = Field(description="what may be asked for in this state")
     attempt: int = Field(description="number of the current or last attempt; 0 before the first")
     progress: ProgressView
-    metrics: dict[str, float] = Field(description="last values, as in MLflow: val/top1, train/loss, …")
+    metrics: dict[str, float] = Field(description="last finite values, as in MLflow: val/top1, train/loss, …")
     summary: dict[str, Any] = Field(description="parameters, MACs, wall seconds and more, once it has ended well")
     created_at: datetime
     started_at: datetime | None
@@ -74,7 +74,7 @@ class ExperimentView(View):
                 "state": state,
                 "actions": ACTIONS[state],
                 "progress": ProgressView.model_validate(row.progress),
-                "metrics": row.progress.get("metrics", {}),
+                "metrics": {key: value for key, value in row.progress.get("metrics", {}).items() if value is not None},
                 "links": Links(
                     self=path,
                     logs=f"{path}/logs",

@@ -196,5 +196,5 @@ def _filtered(where: Filter) -> Select[Experiment]:
     if where.project is not None:
         query = query.where(Experiment.project == where.project)
     if where.name_contains:
-        query = query.where(Experiment.name.contains(where.name_contains, autoescape=True))
+        query = query.where(Experiment.name.icontains(where.name_contains, autoescape=True))
     return query

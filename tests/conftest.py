@@ -8,13 +8,43 @@ import pytest
 from service.db import Database
 from service.settings import Settings
 from service.store import Store
+from tests.postgresql import REQUIRED, PostgresServer, postgres_server, programs
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresServer]:
+    """One PostgreSQL server for the whole run."""
+    bin_folder = programs()
+    if bin_folder is None:
+        if REQUIRED:
+            pytest.fail("CBAM_REQUIRE_POSTGRES is set, and PostgreSQL is not installed")
+        pytest.skip("PostgreSQL is not installed; on Debian and Ubuntu: apt install postgresql")
+    with postgres_server(bin_folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated(postgresql: PostgresServer) -> str:
+    """The name of a database that has the newest schema: to copy it is faster than to migrate anew."""
+    postgresql.execute("CREATE DATABASE migrated")
+    database = Database(postgresql.url("migrated"))
+    database.migrate()
+    database.close()
+    return "migrated"
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def database_url(tmp_path: Path) -> str:
+    """SQLite; where both databases must behave alike, a conftest.py further down says so."""
+    return f"sqlite:///{tmp_path / 'home' / 'cbam.db'}"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
     """Settings whose every file is below the test's own folder, and that wait for nothing."""
     return Settings(
         home=tmp_path / "home",
+        database_url=database_url,
         data_roots=(tmp_path / "data",),
         retry_backoff_seconds=0.0,
         dead_after_seconds=0.0,
@@ -25,7 +55,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
-    """A migrated SQLite database."""
+    """A migrated database."""
     database = Database(settings.database_url)
     database.migrate()
     yield database

@@ -1,6 +1,7 @@
-"""A client of the real app, over a database of its own."""
+"""A client of the real app, over a database of its own: every test that touches one runs on SQLite and PostgreSQL."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -9,6 +10,18 @@ from service.app import create_app
 from service.lease import Leadership
 from service.ledger import Ledger
 from service.settings import Settings
+from tests.postgresql import PostgresServer
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of either kind, without any rows."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'home' / 'cbam.db'}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgresql")
+    with server.database(template=request.getfixturevalue("migrated")) as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,0 +1,75 @@
+"""Who leads: one at a time, and another when it falls silent."""
+
+import threading
+
+import pytest
+
+from service.errors import NotLeading
+from service.lease import Leadership, current_leader
+from tests.waiting import wait_until
+
+
+def dispatcher(database, name, seconds=60.0):
+    return Leadership(database, holder=name, seconds=seconds)
+
+
+def may_write(database, leadership):
+    try:
+        with database.writing() as session:
+            leadership.guard(session)
+    except NotLeading:
+        return False
+    return True
+
+
+def test_the_first_leads_and_the_second_waits(database):
+    first, second = dispatcher(database, "first"), dispatcher(database, "second")
+    assert first.renew()
+    assert not second.renew()
+    assert first.renew(), "to renew is not to compete"
+    assert current_leader(database) == "first"
+    assert (may_write(database, first), may_write(database, second)) == (True, False)
+
+
+def test_a_leader_that_falls_silent_is_followed_and_cannot_write_any_more(database):
+    first, second = dispatcher(database, "first", seconds=0.3), dispatcher(database, "second")
+    assert first.renew()
+    wait_until(second.renew, "the lease to expire", seconds=10)
+    assert current_leader(database) == "second"
+    assert not may_write(database, first)
+    assert not first.renew()
+
+
+def test_an_expired_lease_that_nobody_took_allows_no_write(database):
+    first = dispatcher(database, "first", seconds=0.1)
+    assert first.renew()
+    wait_until(lambda: current_leader(database) is None, "the lease to expire", seconds=10)
+    assert not may_write(database, first)
+
+
+def test_who_lets_go_is_followed_at_once(database):
+    first, second = dispatcher(database, "first"), dispatcher(database, "second")
+    assert first.renew()
+    first.release()
+    assert second.renew()
+    first.release()
+    assert current_leader(database) == "second", "only one's own lease can be let go"
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_of_many_that_start_at_once_one_leads(database, round_):
+    dispatchers = [dispatcher(database, f"number {index}") for index in range(8)]
+    led = [False] * len(dispatchers)
+    together = threading.Barrier(len(dispatchers))
+
+    def compete(index):
+        together.wait()
+        led[index] = dispatchers[index].renew()
+
+    threads = [threading.Thread(target=compete, args=(index,)) for index in range(len(dispatchers))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(led) == 1
+    assert [may_write(database, one) for one in dispatchers] == led
