@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from cbam_core.errors import CbamError, SpecError
+from cbam_core.pointers import complaints
 from service.errors import ExperimentNotFound, IdempotencyConflict, IllegalAction, InvalidField
 from service.schemas import ErrorItem, Problem
 
@@ -55,39 +56,15 @@ def problem(
     return JSONResponse(content, status_code=status, media_type=PROBLEM_JSON, headers=headers)
 
 
-def json_pointer(location: Sequence[str | int], body: object) -> str:
-    """The JSON pointer of pydantic's error location in `body`.
-
-    Pydantic names the member of a tagged union in the location ("attention", "cbam", "kernel_size"); such a part is not
-    in the body, and is left out. The last part may be missing from the body: that is what the error is about.
-    """
-    parts: list[str] = []
-    value = body
-    for position, part in enumerate(location):
-        inside = (isinstance(value, Mapping) and part in value) or (
-            isinstance(value, Sequence) and isinstance(part, int) and not isinstance(value, str) and part < len(value)
-        )
-        if not inside and position < len(location) - 1:
-            continue
-        parts.append(str(part).replace("~", "~0").replace("/", "~1"))
-        value = value[part] if inside else None  # type: ignore[index]
-    return "".join(f"/{part}" for part in parts)
-
-
 def validation_items(errors: Sequence[Mapping[str, Any]], body: object) -> list[ErrorItem]:
-    """Pydantic's errors as pointers and words; without the input, which may be huge or secret."""
-    return [
-        ErrorItem(pointer=_pointer(error["loc"], body), detail=str(error["msg"]).removeprefix("Value error, "))
-        for error in errors
-    ]
-
-
-def _pointer(location: Sequence[str | int], body: object) -> str:
-    if location and location[0] == "body":
-        return json_pointer(location[1:], body)
-    if location and location[0] in ("query", "path", "header"):
-        return str(location[-1])
-    return json_pointer(location, body)
+    """Pydantic's errors as problems show them: pointers into the body, or the names of parameters."""
+    items = []
+    for error in errors:
+        place, *rest = error["loc"] or ("body",)
+        inside = {**error, "loc": rest} if place == "body" else error
+        ((pointer, detail),) = complaints([inside], body)
+        items.append(ErrorItem(pointer=pointer if place == "body" else str(error["loc"][-1]), detail=detail))
+    return items
 
 
 def install(app: FastAPI) -> None:

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from pydantic import ValidationError
-
 from cbam_core.errors import CbamError
 from cbam_core.spec import ExperimentSpec, read_spec
 from workers.assignment import Assignment
@@ -33,13 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         spec = read_spec(options.spec)
         rank, world_size = _place(spec)
-    except ValidationError as error:
-        for problem in error.errors(include_url=False):
-            pointer = "/" + "/".join(str(part) for part in problem["loc"])
-            print(f"{options.spec}: {pointer}: {problem['msg']}", file=sys.stderr)
-        return BAD_SPEC
     except CbamError as error:
-        print(f"{options.spec}: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return BAD_SPEC
     folder = ExperimentFolder(Path(options.storage).resolve(), options.id or spec.name.replace(" ", "-"))
     if not _same_spec(folder, spec):
@@ -66,7 +59,7 @@ def _place(spec: ExperimentSpec) -> tuple[int, int]:
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world_size != spec.resources.workers:
         raise CbamError(
-            f"resources.workers is {spec.resources.workers}, but {world_size} process(es) run; "
+            f"{spec.name}: resources.workers is {spec.resources.workers}, but {world_size} process(es) run; "
             f"use: torchrun --nproc-per-node={spec.resources.workers} -m workers …"
         )
     return rank, world_size

@@ -22,35 +22,17 @@ Overrides = Annotated[
 
 def read_specs(files: Sequence[Path], overrides: Sequence[str] | None) -> "list[ExperimentSpec]":
     """The specs of all files, each with the overrides. Raises SpecError that says all that is wrong with them."""
-    from pydantic import ValidationError
+    from cbam_core.spec import make_spec, read_fields
 
     specs, complaints = [], []
     for file in files:
         try:
-            specs.append(_read(file, overrides or ()))
+            specs.append(make_spec(overridden(read_fields(file), overrides or ()), source=str(file)))
         except SpecError as error:
             complaints.append(str(error))
-        except ValidationError as error:
-            complaints += [
-                f"{file}: {_pointer(item['loc'])}: {item['msg']}" for item in error.errors(include_url=False)
-            ]
     if complaints:
         raise SpecError("\n".join(complaints))
     return specs
-
-
-def _read(file: Path, overrides: Sequence[str]) -> "ExperimentSpec":
-    from cbam_core.spec import ExperimentSpec, parse_yaml
-
-    try:
-        value = parse_yaml(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"cannot read {file}: {error}") from error
-    except SpecError as error:
-        raise SpecError(f"{file}: {error}") from error
-    if not isinstance(value, Mapping):
-        raise SpecError(f"{file} holds {type(value).__name__}, not a mapping of spec fields")
-    return ExperimentSpec.model_validate(overridden(value, overrides))
 
 
 def overridden(fields: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -70,8 +52,3 @@ def overridden(fields: Mapping[str, Any], overrides: Sequence[str]) -> dict[str,
                 raise SpecError(f"--set {override}: {name} holds a value, not fields")
         inner[last] = parse_yaml(text)
     return result
-
-
-def _pointer(location: Sequence[int | str]) -> str:
-    """RFC 6901."""
-    return "/" + "/".join(str(part).replace("~", "~0").replace("/", "~1") for part in location)
