@@ -100,7 +100,9 @@ class SpatialAttention(Gate):
         if self.squeeze is not None:
             squeezed: Tensor = self.squeeze(x)
             return squeezed
-        return torch.stack([max_over(x, 1) if name == "max" else x.mean(1) for name in self.pools], 1)
+        maps = [max_over(x, 1) if name == "max" else x.mean(1) for name in self.pools]
+        # cat, not stack: with symbolic H and W inductor cannot order the strides of a stack
+        return torch.cat([pooled.unsqueeze(1) for pooled in maps], 1)
 
 
 class CBAM(Attention):

@@ -263,11 +263,13 @@ def test_the_converter_agrees_with_the_mapping_by_hand():
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
-def test_the_compiler_for_real():
-    """Generated code, training mode: output, input gradient and running statistics as in eager."""
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_the_compiler_for_real(dynamic):
+    """Generated code, training mode, sizes fixed or symbolic: input gradient and running statistics as in eager."""
     eager = CBAM(32, init="timm")
     compiled_module = copy.deepcopy(eager)
-    compiled = torch.compile(compiled_module, fullgraph=True)
+    torch.compiler.reset()
+    compiled = torch.compile(compiled_module, fullgraph=True, dynamic=dynamic)
     x = torch.randn(2, 32, 9, 9)
     grads = []
     for module in (eager, compiled):
