@@ -1,0 +1,42 @@
+"""What a person sees: the run in MLflow, and the pages of the API."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+pytestmark = pytest.mark.browser
+PATIENCE_MS = 30_000
+
+
+def test_the_link_of_an_experiment_leads_to_its_run_with_its_parameters(page, finished):
+    page.goto(finished.links.mlflow)
+    expect(page.get_by_role("heading", name="looked-at")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_text("Finished").first).to_be_visible()
+    expect(page.get_by_text("model.backbone").first).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_text("cifar_resnet20").first).to_be_visible()
+
+
+def test_the_run_shows_its_curves(page, finished):
+    page.goto(finished.links.mlflow)
+    page.get_by_role("tab", name="Model metrics").click(timeout=PATIENCE_MS)
+    for curve in ("train/loss", "val/loss", "val/top1"):
+        legend = page.get_by_text(f"looked-at ({curve})").first
+        legend.scroll_into_view_if_needed(timeout=PATIENCE_MS)
+        expect(legend).to_be_visible()
+    drawn = page.locator("svg .scatterlayer path.js-line")
+    assert drawn.count() >= 3
+    points = re.findall(r"[ML,]", drawn.first.get_attribute("d") or "")
+    assert len(points) > 10  # a curve over many steps, and not a dot
+
+
+def test_the_run_shows_its_confusion_matrix(page, finished):
+    page.goto(finished.links.mlflow)
+    page.get_by_role("tab", name="Artifacts").click(timeout=PATIENCE_MS)
+    expect(page.get_by_text("confusion_matrix.png").first).to_be_visible(timeout=PATIENCE_MS)
+
+
+def test_the_api_docs_need_no_other_machine(page, record):
+    page.goto(f"{record.url}/docs")
+    expect(page.get_by_text("/v1/experiments", exact=True).first).to_be_visible(timeout=PATIENCE_MS)
+    assert page.foreign == []
