@@ -1,0 +1,155 @@
+"""Datasets from small folders that the tests make themselves, and what is said about broken ones."""
+
+import gzip
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from cbam_core.datasets import DATASETS
+from cbam_core.errors import DataError
+from cbam_core.spec import DataSpec
+from workers.data import load_dataset
+from workers.data.cluttered import load_cluttered_digits
+from workers.data.digits import read_digits
+from workers.data.fashion import read_idx
+
+
+def make_cifar(root, name="cifar10", count=20):
+    random = np.random.default_rng(0)
+    folder = root / {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}[name]
+    folder.mkdir(parents=True)
+    files = [f"data_batch_{n}" for n in range(1, 6)] + ["test_batch"] if name == "cifar10" else ["train", "test"]
+    key, classes = ("labels", 10) if name == "cifar10" else ("fine_labels", 100)
+    for file in files:
+        batch = {
+            "data": random.integers(256, size=(count, 3072), dtype=np.uint8),
+            key: random.integers(classes, size=count).tolist(),
+        }
+        (folder / file).write_bytes(pickle.dumps(batch, protocol=2))
+    meta, names = ("batches.meta", "label_names") if name == "cifar10" else ("meta", "fine_label_names")
+    (folder / meta).write_bytes(pickle.dumps({names: [f"class {n}" for n in range(classes)]}, protocol=2))
+    return folder
+
+
+def make_fashion(root, count=30):
+    random = np.random.default_rng(0)
+    folder = root / "FashionMNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name in ("train", "t10k"):
+        for kind, shape in (("images-idx3", (count, 28, 28)), ("labels-idx1", (count,))):
+            header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
+            pixels = random.integers(10, size=shape, dtype=np.uint8).tobytes()
+            (folder / f"{name}-{kind}-ubyte").write_bytes(header + pixels)  # where torchvision looks
+            (folder / f"{name}-{kind}-ubyte.gz").write_bytes(gzip.compress(header + pixels))
+    return folder
+
+
+def load(root, name, **fields):
+    data = DataSpec(dataset=name, root=str(root), **fields)
+    return load_dataset(data, (str(root),))
+
+
+@pytest.mark.parametrize(("name", "count"), [("cifar10", 100), ("cifar100", 20)])
+def test_cifar_is_read_as_torchvision_reads_it(tmp_path, name, count, monkeypatch):
+    make_cifar(tmp_path, name)
+    theirs_class = torchvision.datasets.CIFAR10 if name == "cifar10" else torchvision.datasets.CIFAR100
+    monkeypatch.setattr(theirs_class, "_check_integrity", lambda _self: True)
+    monkeypatch.setattr(torchvision.datasets.cifar, "check_integrity", lambda *_path: True)
+    theirs = theirs_class(str(tmp_path))
+    ours = load(tmp_path, name)
+    assert len(ours.train) == count
+    assert ours.train.labels.tolist() == theirs.targets
+    assert np.array_equal(ours.train.images.permute(0, 2, 3, 1).numpy(), theirs.data)
+    assert list(ours.classes) == theirs.classes
+
+
+def test_fashion_mnist_is_read_as_torchvision_reads_it(tmp_path):
+    make_fashion(tmp_path)
+    theirs = torchvision.datasets.FashionMNIST(str(tmp_path))
+    ours = load(tmp_path, "fashion_mnist", image_size=28)
+    assert torch.equal(ours.train.images[:, 0], theirs.data)
+    assert torch.equal(ours.train.labels, theirs.targets)
+
+
+def test_images_come_at_the_size_the_spec_says(tmp_path):
+    make_cifar(tmp_path)
+    assert load(tmp_path, "cifar10", image_size=24).test.images.shape == (20, 3, 24, 24)
+
+
+class Trap:
+    def __reduce__(self):
+        return (print, ("this must never run",))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda folder: (folder / "data_batch_3").unlink(),
+        lambda folder: (folder / "data_batch_3").write_bytes(b""),
+        lambda folder: (folder / "data_batch_3").write_bytes((folder / "data_batch_3").read_bytes()[:-100]),
+        lambda folder: (folder / "test_batch").write_bytes(pickle.dumps([1, 2])),
+        lambda folder: (folder / "test_batch").write_bytes(
+            pickle.dumps({"data": np.zeros(7, np.uint8), "labels": [0]})
+        ),
+        lambda folder: (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["only one"]})),
+        lambda folder: (folder / "test_batch").write_bytes(pickle.dumps(Trap())),
+    ],
+)
+def test_damaged_cifar_says_what_to_do(tmp_path, harm, capsys):
+    harm(make_cifar(tmp_path))
+    with pytest.raises(DataError, match="unpack cifar-10-python"):
+        load(tmp_path, "cifar10")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00\x00\x08\x01", b"\x00\x00\x08\x01\x00\x00\x00\x05abc", b"no idx at all"])
+def test_damaged_idx_says_what_to_do(tmp_path, data):
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(data)
+    with pytest.raises(DataError, match="fashion-mnist"):
+        read_idx(tmp_path / "train-labels-idx1-ubyte")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion_mnist"])
+def test_an_empty_folder_says_what_to_do(tmp_path, name):
+    with pytest.raises(DataError, match="there"):
+        load(tmp_path, name)
+
+
+def test_a_root_outside_the_data_roots_is_refused_even_behind_a_link(tmp_path):
+    allowed, elsewhere = tmp_path / "allowed", tmp_path / "elsewhere"
+    allowed.mkdir()
+    make_cifar(elsewhere)
+    (allowed / "link").symlink_to(elsewhere)
+    for root in (elsewhere, allowed / "link", allowed / ".." / "elsewhere"):
+        with pytest.raises(DataError, match="CBAM_DATA_ROOTS"):
+            load_dataset(DataSpec(dataset="cifar10", root=str(root)), (str(allowed),))
+    with pytest.raises(DataError, match="CBAM_DATA_ROOTS"):
+        load_dataset(DataSpec(dataset="cifar10", root=str(elsewhere)), ())
+    with pytest.raises(DataError, match="not a folder"):
+        load_dataset(DataSpec(dataset="cifar10", root=str(allowed / "missing")), (str(allowed),))
+
+
+@pytest.mark.parametrize("name", ["digits", "cluttered_digits", "synthetic"])
+def test_the_catalogue_tells_the_truth(name):
+    dataset, facts = load_dataset(DataSpec(dataset=name, image_size=16)), DATASETS[name]
+    assert (len(dataset.train), len(dataset.test)) == (facts.train_images, facts.test_images)
+    assert (dataset.num_classes, dataset.input_shape[0]) == (facts.classes, facts.channels)
+    again = load_dataset(DataSpec(dataset=name, image_size=16))
+    assert torch.equal(dataset.train.images, again.train.images)
+    assert torch.equal(dataset.test.labels, again.test.labels)
+
+
+def test_the_digit_stands_somewhere_on_its_canvas():
+    """At a scale of 8 pixels the pasted digit is an original; the canvas holds it or something lighter."""
+    dataset = load_cluttered_digits(20)
+    images, labels = read_digits()
+    found = 0
+    for canvas, label in zip(dataset.train.images[:20], dataset.train.labels[:20], strict=True):
+        originals = images[labels == label].float()
+        windows = canvas.float().unfold(1, 8, 1).unfold(2, 8, 1)[0].reshape(-1, 64)
+        holds = (windows[:, None] >= originals.flatten(1)[None] - 0.5).all(2)
+        found += bool(holds.any())
+    assert found >= 3, "of 6 … 10 pixels a side, a fifth are 8"

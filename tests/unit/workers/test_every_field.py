@@ -1,0 +1,128 @@
+"""No knob is accepted and dropped: every field of the recipe changes the training."""
+
+import pytest
+from safetensors.torch import load_file
+
+from cbam_core.recipe import AugmentSpec, DataSpec, TrainSpec
+
+BASE = {
+    "model": {"attention": {"type": "none"}},
+    "train": {"epochs": 2, "global_batch_size": 700, "optimizer": {"type": "sgd", "lr": 0.05}},
+}
+
+CHANGES = {
+    "train.epochs": {"epochs": 1},
+    "train.global_batch_size": {"global_batch_size": 350},
+    "train.optimizer.lr": {"optimizer": {"type": "sgd", "lr": 0.04}},
+    "train.optimizer.momentum": {"optimizer": {"type": "sgd", "lr": 0.05, "momentum": 0.5}},
+    "train.optimizer.nesterov": {"optimizer": {"type": "sgd", "lr": 0.05, "nesterov": True}},
+    "train.optimizer.weight_decay": {"optimizer": {"type": "sgd", "lr": 0.05, "weight_decay": 0.1}},
+    "train.optimizer.decay_norms_and_biases": {
+        "optimizer": {"type": "sgd", "lr": 0.05, "decay_norms_and_biases": False}
+    },
+    "train.optimizer.type": {"optimizer": {"type": "adamw"}},
+    "train.schedule.type": {"schedule": {"type": "constant"}},
+    "train.schedule.warmup_epochs": {"schedule": {"type": "cosine", "warmup_epochs": 1}},
+    "train.schedule.min_lr": {"schedule": {"type": "cosine", "min_lr": 0.01}},
+    "train.schedule.step": {"schedule": {"type": "step", "step_epochs": 1}},
+    "train.schedule.multistep": {"schedule": {"type": "multistep", "milestones": [1], "gamma": 0.5}},
+    "train.accumulate": {"accumulate": 2},
+    "train.label_smoothing": {"label_smoothing": 0.1},
+    "train.clip_norm": {"clip_norm": 0.1},
+    "train.ema": {"ema": {"decay": 0.9}},
+    "train.precision": {"precision": "bf16"},
+    "train.seed": {"seed": 1},
+    "data.image_size": {"image_size": 10},
+    "data.augment.crop_padding": {"augment": {"crop_padding": 1}},
+    "data.augment.random_resized_crop": {"augment": {"random_resized_crop": True}},
+    "data.augment.flip": {"augment": {"flip": 0.5}},
+    "data.augment.brightness": {"augment": {"brightness": 0.3}},
+    "data.augment.contrast": {"augment": {"contrast": 0.3}},
+    "data.augment.erasing": {"augment": {"erasing": 0.5}},
+    "data.augment.mixup": {"augment": {"mixup": 0.4}},
+    "data.augment.cutmix": {"augment": {"cutmix": 1.0}},
+}
+ELSEWHERE = {
+    "data.dataset": "test_datasets",
+    "data.root": "test_datasets",
+    "data.augment": "field by field",
+    "train.optimizer": "field by field",
+    "train.schedule": "field by field",
+    "train.channels_last": "test_learner: the same numbers in another order in memory",
+    "train.compile": "test_learner: a compiled training follows the eager one",
+    "train.deterministic": "below",
+}
+
+
+@pytest.fixture(scope="module")
+def plain_losses():
+    return {}
+
+
+def losses(seen):
+    return tuple(progress.metrics.get("train/loss") for progress in seen if progress.phase == "training")
+
+
+def test_every_field_is_here():
+    fields = {f"train.{name}" for name in TrainSpec.model_fields} | {f"data.{name}" for name in DataSpec.model_fields}
+    fields |= {f"data.augment.{name}" for name in AugmentSpec.model_fields}
+    assert fields <= set(CHANGES) | set(ELSEWHERE)
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_a_field_changes_the_training(tiny_spec, assign, train, plain_losses, field):
+    part = field.split(".")[0]
+    spec = tiny_spec(**{**BASE, part: BASE.get(part, {}) | CHANGES[field]})
+    assignment = assign(spec)
+    outcome, seen = train(assignment)
+    assert outcome.outcome == "succeeded", outcome.message
+    if not plain_losses:
+        other = assign(tiny_spec(**BASE), experiment_id="plain")
+        _, plain_losses["seen"] = train(other)
+        plain_losses["weights"] = load_file(other.folder.weights)
+    weights = load_file(assignment.folder.weights)
+    same = all(weights[name].equal(value) for name, value in plain_losses["weights"].items())
+    assert not same or losses(seen) != losses(plain_losses["seen"])
+
+
+def test_deterministic_is_switched_on_for_the_training_and_off_behind_it(tiny_spec, assign, train):
+    import torch
+
+    during = []
+
+    def look(progress):
+        during.append(torch.are_deterministic_algorithms_enabled())
+
+    for deterministic in (False, True):
+        train(
+            assign(tiny_spec(train={"deterministic": deterministic}), experiment_id=str(deterministic)), stop_when=look
+        )
+    assert set(during[: len(during) // 2 - 1]) == {False}
+    assert True in during
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_resume_with_everything_switched_on_gives_the_bits_of_the_unbroken_training(tiny_spec, assign, train):
+    spec = tiny_spec(
+        train={
+            "epochs": 2,
+            "accumulate": 2,
+            "ema": {"decay": 0.9},
+            "clip_norm": 1.0,
+            "label_smoothing": 0.1,
+            "precision": "bf16",
+            "optimizer": {"type": "adamw"},
+            "schedule": {"type": "cosine", "warmup_epochs": 0.5},
+        },
+        data={
+            "augment": {"crop_padding": 1, "flip": 0.5, "brightness": 0.2, "erasing": 0.3, "mixup": 0.2, "cutmix": 1.0}
+        },
+    )
+    unbroken = assign(spec, experiment_id="unbroken")
+    _, whole = train(unbroken)
+    broken = assign(spec, experiment_id="broken")
+    _, first = train(broken, stop_when=lambda progress: progress.step == 7 and "pause")
+    _, rest = train(assign(spec, experiment_id="broken", attempt=2, token="t2"))
+    assert losses(first) + losses(rest) == losses(whole)
+    ours, theirs = load_file(broken.folder.weights), load_file(unbroken.folder.weights)
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
