@@ -1,7 +1,9 @@
 """`cbam demo`: the main job on real input. A small network plain, with SE and with CBAM; one of them on two workers."""
 
+import signal
 import sys
 from contextlib import suppress
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,6 +37,8 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Train ResNet-20 plain, with SE and with CBAM on handwritten digits, and compare them. Minutes on two cores."""
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _leave)  # so that what was started is stopped then, too
     was_running = make_stack().is_running()
     try:
         record = start_stack()
@@ -48,6 +52,10 @@ def demo(
         note("everything goes on running; `cbam down` stops it")
     if any(view.state != "SUCCEEDED" for view in views):
         raise typer.Exit(1)
+
+
+def _leave(signum: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + signum)
 
 
 def spec_for(attention: str) -> dict[str, Any]:
