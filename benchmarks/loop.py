@@ -125,7 +125,7 @@ def ours(spec: ExperimentSpec, folder: Path, *, tracking: bool) -> Iterator[Bloc
         def train(steps: int) -> None:
             for _ in range(steps):
                 trainer.stop_agreed()
-                trainer.train_step(*next(batches))
+                trainer.train_step(batches)
 
         yield train
         tracker.close(Outcome("cancelled"))

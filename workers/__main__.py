@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 def _place(spec: ExperimentSpec) -> tuple[int, int]:
     """This process's rank and the number of ranks, as torchrun says them. Raises CbamError where the spec disagrees."""
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size != spec.resources.workers:
+    if world_size not in spec.world_sizes:
         raise CbamError(
             f"{spec.name}: resources.workers is {spec.resources.workers}, but {world_size} process(es) run; "
             f"use: torchrun --nproc-per-node={spec.resources.workers} -m workers …"

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from cbam_core.explain import Description, describe
+from cbam_core.networks import build_network
+from cbam_core.spec import ModelSpec
 from workers.assignment import Assignment
-from workers.data import load_dataset
+from workers.data import Dataset, load_dataset
 from workers.export import export
 from workers.logs import RankLog, log_to
 from workers.outcome import Ending, Outcome, classify
@@ -22,10 +24,12 @@ from workers.storage import write_once
 from workers.tracking import MlflowTracker, Tracker
 from workers.train.gang import gang_of
 from workers.train.loop import Trainer
+from workers.train.utilisation import model_flops_utilisation, peak_flops, peak_memory_bytes
 
 logger = logging.getLogger(__name__)
 _ENDINGS: dict[StopMode | None, Ending] = {None: "succeeded", "pause": "paused", "cancel": "cancelled"}
 _LAST_LINES = 15
+_OUT_OF_MEMORY_HINT = "Raise train.accumulate or resources.workers, lower global_batch_size, or train in bf16."
 
 
 class _LastProgress:
@@ -79,6 +83,7 @@ def _train(
     stack.enter_context(reproducible(spec.train.deterministic))
     gang = stack.enter_context(gang_of(assignment))
     dataset = load_dataset(spec.data, assignment.data_roots).to(gang.device)
+    cost = _cost(spec.model, dataset)
     trainer = Trainer(assignment, gang, dataset, tracker=tracker, report=report, stop=stop)
     logger.info(
         "%s on %s: attempt %d, rank %d of %d on %s, %d training and %d test images, %d steps",
@@ -92,7 +97,6 @@ def _train(
         len(dataset.test),
         trainer.total_steps,
     )
-    cost = describe(trainer.learner.result, dataset.input_shape)
     tracker.tag({"cbam.parameters": str(cost.parameters), "cbam.macs": str(cost.macs)})
     mode = trainer.fit()
     if mode is None and gang.leads:
@@ -116,12 +120,26 @@ def _tracker(assignment: Assignment) -> Tracker:
     return MlflowTracker(assignment, assignment.tracking_uri) if assignment.tracking_uri else Tracker()
 
 
+def _cost(model: ModelSpec, dataset: Dataset) -> Description:
+    """Parameters and multiply-adds, counted on a network without memory."""
+    with torch.device("meta"):
+        network = build_network(
+            model.model_copy(update={"pretrained": False}), dataset.num_classes, dataset.input_shape[0]
+        )
+    return describe(network, dataset.input_shape)
+
+
 def _summary(trainer: Trainer, cost: Description, wall_seconds: float) -> dict[str, Any]:
     """What was trained and at what cost; wall_seconds and images_per_second are of this attempt alone."""
+    speed, device = trainer.pace.mean_images_per_second, trainer.gang.device
+    peak = peak_flops(device, trainer.recipe.precision, trainer.gang.world_size)
     return {
         "parameters": cost.parameters,
         "macs": cost.macs,
-        "images_per_second": trainer.pace.mean_images_per_second,
+        "images_per_second": speed,
+        "data_wait_share": trainer.pace.data_wait_share,
+        "model_flops_utilisation": model_flops_utilisation(cost.macs, speed, peak) if speed and peak else None,
+        "peak_memory_bytes": peak_memory_bytes(device),
         "wall_seconds": wall_seconds,
         "resumed_from_step": trainer.resumed_from,
         "train_images": len(trainer.dataset.train),
@@ -131,10 +149,12 @@ def _summary(trainer: Trainer, cost: Description, wall_seconds: float) -> dict[s
 
 def _failed(assignment: Assignment, error: Exception, log: RankLog, last: Progress) -> Outcome:
     logger.error("the attempt failed", exc_info=error)
+    reason = classify(error)
+    hint = f"\n{_OUT_OF_MEMORY_HINT}" if reason == "CUDA_OOM" else ""
     return Outcome(
         outcome="failed",
-        reason=classify(error),
-        message=f"{type(error).__name__}: {error}\n\nLast log lines:\n{log.last_lines(_LAST_LINES)}",
+        reason=reason,
+        message=f"{type(error).__name__}: {error}{hint}\n\nLast log lines:\n{log.last_lines(_LAST_LINES)}",
         step=last.step,
         metrics=last.metrics,
         rank=assignment.rank,

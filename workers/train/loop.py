@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -85,7 +85,7 @@ class Trainer:
             if self.epochs_trained > self.epochs_evaluated:
                 self.evaluate()
             else:
-                self.train_step(*next(batches))
+                self.train_step(batches)
             if self._checkpoint_is_due():
                 self.save()
         self.gang.settle()
@@ -117,16 +117,18 @@ class Trainer:
             self.evaluation = Evaluation(**state["evaluation"])
         logger.info("resumed from the checkpoint of step %d of %d", self.step, self.total_steps)
 
-    def train_step(self, images: Tensor, targets: Tensor) -> None:
-        """One optimiser step on this rank's share of a global batch: images N C H W, targets N or N K."""
+    def train_step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
+        """One optimiser step on this rank's share of the next global batch."""
         started = time.perf_counter()
+        images, targets = next(batches)
+        waited = time.perf_counter() - started
         torch.manual_seed(seed_of(self.recipe.seed, "step", self.step, self.gang.rank))
         rate = self._learning_rate()
         self._loss_sum += self.learner.learn(images, targets, rate=rate, step=self.step)
         self.step += 1
         if self.step % self.log_every == 0 or self.step == self.total_steps:
             self._log_training(rate)
-        self.pace.step_took(time.perf_counter() - started)
+        self.pace.step_took(time.perf_counter() - started, waited)
         self.say("training")
 
     def evaluate(self) -> None:
@@ -146,7 +148,7 @@ class Trainer:
         self.pace.evaluation_took(time.perf_counter() - started)
         self.evaluation = evaluation
         self.epochs_evaluated = self.epochs_trained
-        self.metrics |= evaluation.metrics()
+        self.metrics = self.metrics | evaluation.metrics()
         self.tracker.log(self.step, evaluation.metrics() | {"epoch": self.epochs_trained})
         logger.info(
             "epoch %d/%d  step %d  train/loss %.4f  val/loss %.4f  val/top1 %.4f  %.0f images/s",
@@ -230,11 +232,10 @@ class Trainer:
         if not math.isfinite(loss):
             first, last = self.step - steps + 1, self.step
             where = f"at step {last}" if steps == 1 else f"between steps {first} and {last}"
-            raise LossNotFinite(
-                f"the loss became {loss} {where}; the last good checkpoint is of step {max(self._saved_step, 0)}. "
-                "Try a lower lr or a longer warm-up"
+            saved = (
+                f"the last good checkpoint is of step {self._saved_step}" if self._saved_step > 0 else "no checkpoint"
             )
+            raise LossNotFinite(f"the loss became {loss} {where}; {saved}. Try a lower lr or a longer warm-up")
         self._loss_sum.zero_()
         self.metrics = self.metrics | {"train/loss": loss, "lr": rate}
-        speed = self.pace.images_per_second
-        self.tracker.log(self.step, {"train/loss": loss, "lr": rate} | ({"images_per_second": speed} if speed else {}))
+        self.tracker.log(self.step, {"train/loss": loss, "lr": rate} | self.pace.metrics())

@@ -15,15 +15,17 @@ class Pace:
         self._evaluation: float | None = None
         self.steps_done = 0
         self.training_seconds = 0.0
+        self.waiting_seconds = 0.0
 
-    def step_took(self, seconds: float) -> None:
-        """One optimiser step, with the wait for its batch."""
+    def step_took(self, seconds: float, waiting: float) -> None:
+        """One optimiser step, with the part of it that was waiting for its batch."""
         if self._first:
             self._first = False  # kernels are chosen and memory is found: it says little about the others
         else:
             self._steps.append(seconds)
             self.steps_done += 1
             self.training_seconds += seconds
+            self.waiting_seconds += waiting
 
     def evaluation_took(self, seconds: float) -> None:
         """One pass over the test images."""
@@ -38,6 +40,16 @@ class Pace:
     def mean_images_per_second(self) -> float | None:
         """Over all steps of this attempt but its first."""
         return self._images_per_step * self.steps_done / self.training_seconds if self.steps_done else None
+
+    @property
+    def data_wait_share(self) -> float | None:
+        """Share of the training time spent waiting for batches; None before the second step."""
+        return self.waiting_seconds / self.training_seconds if self.steps_done else None
+
+    def metrics(self) -> dict[str, float]:
+        """By the names MLflow shows."""
+        values = {"images_per_second": self.images_per_second, "data_wait_share": self.data_wait_share}
+        return {name: value for name, value in values.items() if value is not None}
 
     def eta_seconds(self, steps_left: int, evaluations_left: int, test_steps: int) -> float | None:
         """What the steps and evaluations that are left will take.

@@ -1,0 +1,43 @@
+"""How well the training uses its device: model FLOPs utilisation and peak memory."""
+
+import resource
+import sys
+
+import torch
+
+PEAK_HALF_FLOPS = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "A10": 125e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "V100": 125e12,
+    "T4": 65e12,
+}
+"""Dense bf16/fp16 FLOP/s by part of the device's name, from the vendor's data sheets; the first that fits counts."""
+
+
+def model_flops_utilisation(macs: int, images_per_second: float, peak_flops: float) -> float:
+    """Share of the peak that goes into the network's own arithmetic (Chowdhery et al. 2022, appendix B).
+
+    A training step costs three forward passes of 2 FLOP per multiply-add.
+    """
+    return 6 * macs * images_per_second / peak_flops
+
+
+def peak_flops(device: torch.device, precision: str, world_size: int) -> float | None:
+    """FLOP/s of all devices together; None on CPUs, and in fp32, which may or may not be TF32."""
+    if device.type != "cuda" or precision == "fp32":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((world_size * flops for part, flops in PEAK_HALF_FLOPS.items() if part in name), None)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory that tensors took on this rank's GPU; on a CPU, that this process ever took."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
