@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
+    Discriminator,
     Field,
     PositiveInt,
     StringConstraints,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -73,6 +75,7 @@ __all__ = [
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._ +-]*$")]
 
+WorkerCount = Annotated[int, Field(ge=1, le=4096)]
 LONGEST_DEADLINE_MINUTES = 10 * 365 * 24 * 60
 
 
@@ -142,10 +145,26 @@ class ModelSpec(Part):
         return self
 
 
+class Elastic(Part):
+    """Each attempt starts with as many workers as fit, between the two; the global batch stays what the spec says."""
+
+    min: WorkerCount
+    max: WorkerCount
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) must not be above max ({self.max})")
+        return self
+
+
 class ResourcesSpec(Part):
     """What one attempt of the experiment occupies while it runs."""
 
-    workers: Annotated[int, Field(ge=1, le=4096)] = Field(1, description="data-parallel processes, started all or none")
+    workers: Annotated[
+        Annotated[WorkerCount, Tag("fixed")] | Annotated[Elastic, Tag("elastic")],
+        Discriminator(lambda value: "elastic" if isinstance(value, Elastic | dict) else "fixed"),
+    ] = Field(1, description="data-parallel processes, started all or none: a number, or {min, max}")
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = Field(0, description="0 trains on the CPU, 1 on one GPU each")
     cpus_per_worker: Annotated[int, Field(ge=1, le=1024)] = Field(
         1, description="CPU cores, also the threads torch uses"
@@ -192,19 +211,29 @@ class ExperimentSpec(Part):
     resources: ResourcesSpec = ResourcesSpec()
     checkpoint: CheckpointSpec = CheckpointSpec()
     retry: RetrySpec = RetrySpec()
+    preemptible: bool = Field(False, description="a higher priority may displace it: checkpoint, back into the queue")
     deadline_minutes: Annotated[float, Field(gt=0, le=LONGEST_DEADLINE_MINUTES)] | None = Field(
         None, description="the experiment fails this long after its submission; at most ten years"
     )
 
     @model_validator(mode="after")
     def _batch_splits(self) -> Self:
-        parts = self.resources.workers * self.train.accumulate
-        if self.train.global_batch_size % parts:
-            factors = f"workers ({self.resources.workers})"
+        if not self.world_sizes:
+            workers = self.resources.workers
+            number = f"from {workers.min} to {workers.max}" if isinstance(workers, Elastic) else str(workers)
+            factors = f"workers ({number})"
             if self.train.accumulate > 1:
                 factors += f" × accumulate ({self.train.accumulate})"
             raise ValueError(f"global_batch_size ({self.train.global_batch_size}) must divide by {factors}")
         return self
+
+    @property
+    def world_sizes(self) -> tuple[int, ...]:
+        """The numbers of workers an attempt may have, largest first: those that split the global batch evenly."""
+        workers = self.resources.workers
+        least, most = (workers.min, workers.max) if isinstance(workers, Elastic) else (workers, workers)
+        sizes = range(most, least - 1, -1)
+        return tuple(size for size in sizes if self.train.global_batch_size % (size * self.train.accumulate) == 0)
 
     def to_yaml(self) -> str:
         """As YAML with every default written out; `read_spec` gives the same spec back."""

@@ -1,11 +1,13 @@
-"""Who goes next: pure functions from the queue and the free resources to what is started now.
+"""Who goes next: pure functions from the queue, what runs and what is free to what is started now.
 
-The larger priority first, then first come. A gang starts only when all of it fits, and nothing passes one that waits
-for room; what can never fit this cluster does not hold up the others, and is told why.
+The larger priority first; among equals the owner who holds the least; then first come. A gang starts only when all of
+it fits, with as many workers as fit if the spec leaves a choice. Others may pass one that waits for room, but only a
+bounded number of times, so nothing starves. An experiment may displace preemptible ones of lower priority. What can
+never fit this cluster, or is beyond its owner's quota, holds nobody up and is told why.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from service.gang import Node
 
@@ -23,37 +25,162 @@ class Need:
         return f"{self.workers} × ({self.cpus:g} CPU{gpus})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Waiting:
-    """One experiment in the queue; the queue is given in order."""
+    """One experiment in the queue."""
+
+    id: str
+    sizes: tuple[int, ...]  # the numbers of workers it may start with, largest first
+    cpus: float = 1.0  # per worker
+    gpus: float = 0.0
+    priority: int = 0
+    owner: str = ""
+    queued_at: float = 0.0  # unix seconds
+    passed: int = 0  # how often others went before it while it waited for room
+
+    def need(self, workers: int) -> Need:
+        """What it occupies with so many workers."""
+        return Need(workers, self.cpus, self.gpus)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holding:
+    """One experiment that holds resources."""
 
     id: str
     need: Need
+    owner: str = ""
+    priority: int = 0
+    preemptible: bool = False
+    yielding: bool = False  # asked to go already
+    started_at: float = 0.0  # unix seconds
+    placed: Mapping[str, int] = field(default_factory=dict)  # node id -> workers there
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What the operator decides. A quota is what one owner may hold at once; None is no limit."""
+
+    most_passes: int = 20
+    quota_cpus: float | None = None
+    quota_gpus: float | None = None
+
+
+@dataclass
 class Choice:
-    """What to start now, and what can never start, with the reason."""
+    """What to do now."""
 
-    start: tuple[str, ...]
-    never: dict[str, str]
+    start: dict[str, int] = field(default_factory=dict)  # experiment -> workers, in order
+    preempt: tuple[str, ...] = ()
+    passed: dict[str, int] = field(default_factory=dict)  # experiment -> by how many it was passed now
+    never: dict[str, str] = field(default_factory=dict)  # experiment -> why it cannot start on this cluster
+    over_quota: dict[str, str] = field(default_factory=dict)  # experiment -> what of its owner's it waits for
 
 
-def choose(queue: Iterable[Waiting], nodes: Sequence[Node]) -> Choice:
-    """The experiments that start now, in order."""
-    start: list[str] = []
-    never: dict[str, str] = {}
-    free: Sequence[Node] = nodes
-    for waiting in queue:
-        if capacity(nodes, waiting.need) < waiting.need.workers:
-            never[waiting.id] = _why_never(waiting.need, nodes)
-            continue
-        left = place(waiting.need, free)
-        if left is None:
-            break
-        free = left
-        start.append(waiting.id)
-    return Choice(tuple(start), never)
+def choose(
+    queue: Iterable[Waiting], holding: Sequence[Holding], nodes: Sequence[Node], rules: Rules | None = None
+) -> Choice:
+    """Who starts now, with how many workers, and who must yield. Deterministic; `nodes` say what is free at present."""
+    return _Round(holding, nodes, rules or Rules()).go(queue)
+
+
+class _Round:
+    """One round of admission over a copy of the world."""
+
+    def __init__(self, holding: Sequence[Holding], nodes: Sequence[Node], rules: Rules) -> None:
+        self.holding = holding
+        self.nodes = nodes
+        self.rules = rules
+        self.free = tuple(nodes)
+        self.held: dict[str, tuple[float, float]] = {}
+        for one in holding:
+            self._charge(one.owner, one.need)
+        self.blocked: list[Waiting] = []
+        self.choice = Choice()
+
+    def go(self, queue: Iterable[Waiting]) -> Choice:
+        left = list(queue)
+        while left:
+            item = min(left, key=self._rank)
+            left.remove(item)
+            if self._may_start(item) and not self._consider(item):
+                break
+        return self.choice
+
+    def _rank(self, item: Waiting) -> tuple[float, float, float, str]:
+        return (-item.priority, self._share(item.owner), item.queued_at, item.id)
+
+    def _share(self, owner: str) -> float:
+        """The owner's dominant share of the cluster (Ghodsi et al. 2011)."""
+        cpus, gpus = self.held.get(owner, (0.0, 0.0))
+        all_cpus, all_gpus = sum(node.cpus for node in self.nodes), sum(node.gpus for node in self.nodes)
+        return max(cpus / all_cpus if all_cpus else 0.0, gpus / all_gpus if all_gpus else 0.0)
+
+    def _charge(self, owner: str, need: Need) -> None:
+        cpus, gpus = self.held.get(owner, (0.0, 0.0))
+        self.held[owner] = (cpus + need.workers * need.cpus, gpus + need.workers * need.gpus)
+
+    def _may_start(self, item: Waiting) -> bool:
+        """Whether the cluster could ever hold it, and its owner's quota allows it now; says why where not."""
+        smallest = item.need(item.sizes[-1])
+        if capacity(self.nodes, smallest) < smallest.workers:
+            self.choice.never[item.id] = _why_never(smallest, self.nodes)
+            return False
+        if not self._within_quota(item.owner, smallest):
+            self.choice.over_quota[item.id] = f"waits for your own experiments: {self._quota()} at once for one user"
+            return False
+        return True
+
+    def _within_quota(self, owner: str, need: Need) -> bool:
+        cpus, gpus = self.held.get(owner, (0.0, 0.0))
+        limits = (
+            (cpus + need.workers * need.cpus, self.rules.quota_cpus),
+            (gpus + need.workers * need.gpus, self.rules.quota_gpus),
+        )
+        return all(limit is None or wanted <= limit for wanted, limit in limits)
+
+    def _quota(self) -> str:
+        limits = ((self.rules.quota_cpus, "CPU"), (self.rules.quota_gpus, "GPU"))
+        return " and ".join(f"{limit:g} {unit}" for limit, unit in limits if limit is not None)
+
+    def _consider(self, item: Waiting) -> bool:
+        """Start it, or have it wait. False ends the round: what waits must not be passed any more."""
+        passes = self.choice.passed
+        if any(one.passed + passes.get(one.id, 0) >= self.rules.most_passes for one in self.blocked):
+            return False
+        for workers in item.sizes:
+            left = place(item.need(workers), self.free)
+            if left is not None and self._within_quota(item.owner, item.need(workers)):
+                self.free = left
+                self._charge(item.owner, item.need(workers))
+                self.choice.start[item.id] = workers
+                for one in self.blocked:
+                    passes[one.id] = passes.get(one.id, 0) + 1
+                return True
+        self.blocked.append(item)
+        # Only the first that waits may displace others, and what it displaces is its own: nobody passes it meanwhile.
+        return len(self.blocked) > 1 or not self._makes_room(item)
+
+    def _makes_room(self, item: Waiting) -> bool:
+        """Choose whom it displaces, if that helps; True also while those displaced before are still going."""
+        need = item.need(item.sizes[-1])
+        free = _after(self.free, [one for one in self.holding if one.yielding])
+        if place(need, free) is not None:
+            return any(one.yielding for one in self.holding)
+        weaker = [one for one in self.holding if one.preemptible and not one.yielding and one.priority < item.priority]
+        victims: list[Holding] = []
+        for one in sorted(weaker, key=lambda one: (one.priority, -one.started_at, one.id)):
+            victims.append(one)
+            if place(need, _after(free, victims)) is not None:
+                break
+        else:
+            return False
+        for one in list(victims):  # the first chosen may have turned out not to matter
+            others = [other for other in victims if other is not one]
+            if place(need, _after(free, others)) is not None:
+                victims = others
+        self.choice.preempt = tuple(one.id for one in victims)
+        return True
 
 
 def place(need: Need, nodes: Sequence[Node]) -> tuple[Node, ...] | None:
@@ -71,6 +198,18 @@ def place(need: Need, nodes: Sequence[Node]) -> tuple[Node, ...] | None:
 def capacity(nodes: Sequence[Node], need: Need) -> int:
     """How many of the gang's bundles the cluster could hold were it empty."""
     return sum(_bundles(need, node.cpus, node.gpus) for node in nodes)
+
+
+def _after(nodes: Sequence[Node], going: Iterable[Holding]) -> tuple[Node, ...]:
+    """The nodes once these have gone."""
+    left = {node.id: node for node in nodes}
+    for one in going:
+        for node_id, workers in one.placed.items():
+            if node_id in left:
+                node = left[node_id]
+                cpus, gpus = node.free_cpus + workers * one.need.cpus, node.free_gpus + workers * one.need.gpus
+                left[node_id] = replace(node, free_cpus=cpus, free_gpus=gpus)
+    return tuple(left.values())
 
 
 def _bundles(need: Need, cpus: float, gpus: float) -> int:

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import OperationalError
 
-from cbam_core.spec import ExperimentSpec
 from service import logs
-from service.admission import Need, Waiting, choose, place
+from service.admitter import Admitter
 from service.db import Database
 from service.errors import ClusterUnavailable, NotLeading, StaleMove
-from service.gang import Cluster, ClusterView, GangKey, GangView, Launch, Node
+from service.gang import Cluster, ClusterView, GangKey, GangView, StopMode
 from service.lease import Leadership
-from service.ledger import Ending, Ledger
+from service.ledger import Ending, Ledger, Note
 from service.models import Attempt, Experiment
 from service.runs import RunCloser
 from service.settings import Settings
@@ -43,7 +42,8 @@ class Watch:
     launched: bool = False
     dead_since: float | None = None
     dead_looks: int = 0
-    stop_sent_at: float | None = None
+    stop_sent: StopMode | None = None
+    stop_sent_at: float = 0.0
     cause: Reason | None = None  # why it is over; the first cause stands, the rest is its consequence
     failed_since: float | None = None
     written: dict[str, object] | None = None
@@ -61,8 +61,10 @@ class Dispatcher:
         self.cluster = cluster
         self.settings = settings
         self.clock = clock
+        self.admitter = Admitter(self.ledger, cluster, settings)
         self.closer = RunCloser(self.ledger, settings.mlflow_tracking_uri, clock=clock)
         self.watches: dict[GangKey, Watch] = {}
+        self.notes: list[Note] = []  # progress that is still to be written, all at once
         self.renewed_at: float | None = None
 
     def run(self, stop: threading.Event) -> None:
@@ -83,23 +85,29 @@ class Dispatcher:
         """Look once and make every move that is due. Does nothing while another dispatcher leads."""
         if not self._leads():
             self.watches.clear()
+            self.notes.clear()
             return
         view = self._look()
         for row in self.ledger.unsettled():
             self._settle(row)
         live = self.ledger.live()
         for row, attempt in live:
+            if not self._leads():  # a tick over thousands may outlast the lease that it began with
+                return
             try:
                 self._attend(row, attempt, view)
             except (NotLeading, OperationalError):
                 raise
             except Exception:  # one experiment that cannot be attended must not hold up the others
                 log.exception("%s cannot be attended", row.id)
+        self.ledger.note_progress(self.notes)
+        self.notes.clear()
         wanted = {GangKey(row.id, row.attempt) for row, _ in live}
         self.watches = {key: watch for key, watch in self.watches.items() if key in wanted}
         if view is not None:
             self._reap(view, wanted)
-            self._admit(view)
+            for key in self.admitter.admit(view):
+                self.watches[key] = Watch(launched=True)
         self.closer.tick()
 
     def _leads(self) -> bool:
@@ -167,7 +175,7 @@ class Dispatcher:
             return GangView(liveness=Liveness.UNKNOWN)
         key = GangKey(row.id, attempt.number)
         if row.state == State.STARTING and not watch.launched:  # claimed by a dispatcher that then ended
-            self.cluster.start(self._launch(row, attempt))
+            self.admitter.launch(row, attempt)
             watch.launched = True
             return GangView(liveness=Liveness.UNKNOWN)
         if key in view.gangs:
@@ -192,11 +200,11 @@ class Dispatcher:
                 return seen.reason or Reason.WORKER_DIED
         elif seen.liveness is Liveness.ALIVE:
             watch.dead_since, watch.dead_looks = None, 0
-        if row.state in (State.CANCELLING, State.PAUSING) and watch.stop_sent_at is not None:
-            pausing = row.state == State.PAUSING
-            grace = PAUSE_GRACE_SECONDS if pausing else self.settings.cancel_grace_seconds
+        if watch.stop_sent is not None:
+            cancels = row.state == State.CANCELLING
+            grace = self.settings.cancel_grace_seconds if cancels else PAUSE_GRACE_SECONDS
             if now - watch.stop_sent_at > grace:
-                return Reason.WORKER_DIED if pausing else Reason.CANCELLED_BY_USER
+                return Reason.CANCELLED_BY_USER if cancels else Reason.WORKER_DIED
         waited = (utc_now() - attempt.started_at).total_seconds()
         if row.state == State.STARTING and waited > self.settings.start_timeout_seconds:
             return Reason.START_TIMEOUT
@@ -237,10 +245,11 @@ class Dispatcher:
         return "\n".join(part for part in (seen.message or cause.value, tail) if part)
 
     def _ask_to_stop(self, row: Experiment, key: GangKey, watch: Watch) -> None:
-        if row.state not in (State.CANCELLING, State.PAUSING) or watch.stop_sent_at is not None:
-            return
-        self.cluster.stop(key, "pause" if row.state == State.PAUSING else "cancel")
-        watch.stop_sent_at = self.clock()
+        yields = row.desired == Desired.YIELD and row.state == State.RUNNING
+        mode: StopMode = "cancel" if row.state == State.CANCELLING else "pause"
+        if (yields or row.state in (State.CANCELLING, State.PAUSING)) and watch.stop_sent != mode:
+            self.cluster.stop(key, mode)
+            watch.stop_sent, watch.stop_sent_at = mode, self.clock()
 
     def _note_progress(self, row: Experiment, watch: Watch, seen: GangView, record: Outcome | None) -> None:
         if record is not None or seen.liveness is not Liveness.ALIVE:
@@ -248,7 +257,7 @@ class Dispatcher:
         progress = seen.progress.to_dict()
         progress.pop("heartbeat")
         if watch.written != progress:
-            self.ledger.note_progress(row, progress, seen.progress.mlflow_run_id)
+            self.notes.append(Note(row.id, row.attempt, progress, seen.progress.mlflow_run_id))
             row.progress, watch.written = progress, progress
 
     def _apply(self, row: Experiment, move: Move, ending: Ending | None) -> Experiment | None:
@@ -264,54 +273,6 @@ class Dispatcher:
         """Free what no live attempt wants: left by a crash between two steps, superseded, or ended."""
         for key in view.gangs.keys() - wanted:
             self.cluster.release(key)
-
-    def _admit(self, view: ClusterView) -> None:
-        """Start what fits, in the queue's order."""
-        queue = self.ledger.queue()
-        if not queue:
-            return
-        choice = choose((Waiting(row.id, _need(row)) for row in queue), self._free_nodes(view))
-        rows = {row.id: row for row in queue}
-        news = {key: text for key, text in choice.never.items() if rows[key].message != text}
-        if news:
-            self.ledger.note_unschedulable(news)
-        for experiment_id in choice.start:
-            try:
-                attempt = self.ledger.claim(rows[experiment_id])
-            except StaleMove:
-                continue
-            row = rows[experiment_id]
-            log.info("%s: attempt %s starts", row.id, attempt.number)
-            self.watches[GangKey(row.id, attempt.number)] = Watch(launched=True)
-            self.cluster.start(self._launch(row, attempt))
-
-    def _free_nodes(self, view: ClusterView) -> tuple[Node, ...]:
-        """The nodes less what claimed gangs will take that the cluster has not placed yet."""
-        nodes = view.nodes
-        for row, _ in self.ledger.live():
-            seen = view.gangs.get(GangKey(row.id, row.attempt))
-            if seen is None or not seen.node_ids:
-                nodes = place(_need(row), nodes) or tuple(_without_room(node) for node in nodes)
-        return nodes
-
-    def _launch(self, row: Experiment, attempt: Attempt) -> Launch:
-        return Launch(
-            key=GangKey(row.id, attempt.number),
-            token=attempt.token,
-            spec=ExperimentSpec.model_validate(row.spec),
-            storage=self.settings.storage_root,
-            tracking_uri=self.settings.mlflow_tracking_uri,
-            data_roots=tuple(map(str, self.settings.data_roots)),
-        )
-
-
-def _need(row: Experiment) -> Need:
-    resources = row.spec["resources"]
-    return Need(resources["workers"], resources["cpus_per_worker"], resources["gpus_per_worker"])
-
-
-def _without_room(node: Node) -> Node:
-    return Node(node.id, node.cpus, node.gpus, 0.0, 0.0)
 
 
 def _is_late(row: Experiment) -> bool:

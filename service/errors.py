@@ -1,8 +1,7 @@
 """Everything `service` raises on purpose. The docstring is the default message; HTTP codes are in `http_errors.py`."""
 
-from collections.abc import Sequence
-
 from cbam_core.errors import CbamError
+from service.states import ACTIONS, State
 
 
 class ServiceError(CbamError):
@@ -16,9 +15,10 @@ class ExperimentNotFound(ServiceError):
 class IllegalAction(ServiceError):
     """The experiment's state does not allow this."""
 
-    def __init__(self, message: str, legal: Sequence[str]) -> None:
-        super().__init__(message)
-        self.legal = tuple(legal)
+    def __init__(self, action: str, state: State) -> None:
+        self.legal = ACTIONS[state]
+        allowed = f"it allows {' and '.join(self.legal)}" if self.legal else "it allows nothing more"
+        super().__init__(f"cannot {action} an experiment that is {state}; {allowed}")
 
 
 class IdempotencyConflict(ServiceError):

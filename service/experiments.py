@@ -35,20 +35,18 @@ def check_data_root(settings: Settings, spec: ExperimentSpec) -> None:
 
 
 def act(store: Store, experiment_id: str, action: str) -> Experiment:
-    """Write down that the user wants to cancel, pause or resume. Asking twice is no error.
+    """Write down that the user wants to cancel, pause, resume or retry. Asking twice is no error.
 
     Raises ExperimentNotFound, or IllegalAction with the actions that the state allows.
     """
 
+    if action == "retry":
+        return store.requeue(experiment_id)
+
     def choose(row: Experiment) -> Desired:
         state, wish = State(row.state), WISHES[action]
         if action not in ACTIONS[state] and (row.desired != wish or state in TERMINAL - {State.CANCELLED}):
-            raise IllegalAction(f"cannot {action} an experiment that is {state}; {_allowed(state)}", ACTIONS[state])
+            raise IllegalAction(action, state)
         return wish
 
     return store.wish(experiment_id, choose)
-
-
-def _allowed(state: State) -> str:
-    actions = ACTIONS[state]
-    return f"it allows {' and '.join(actions)}" if actions else "it allows nothing more"

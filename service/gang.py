@@ -38,6 +38,7 @@ class Launch:
     key: GangKey
     token: str
     spec: ExperimentSpec
+    workers: int  # how many of those the spec allows
     storage: Path
     tracking_uri: str | None
     data_roots: tuple[str, ...] = ()
@@ -62,7 +63,12 @@ class GangView:
     progress: Progress = field(default_factory=Progress)
     reason: Reason | None = None  # what killed it, where the cluster knows
     message: str = ""
-    node_ids: tuple[str, ...] = ()
+    placed: Mapping[str, int] = field(default_factory=dict)  # node id -> workers there; empty until it has its place
+
+    @property
+    def node_ids(self) -> tuple[str, ...]:
+        """The nodes that hold a part of it."""
+        return tuple(sorted(self.placed))
 
 
 @dataclass(frozen=True)

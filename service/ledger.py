@@ -1,20 +1,20 @@
 """What the dispatcher reads and writes. Every write checks in its own transaction that this dispatcher still leads."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import Select, and_, bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.db import Database
 from service.errors import StaleMove
 from service.lease import Leadership
 from service.models import Attempt, Experiment
-from service.states import HOLDS_GANG, TERMINAL, Move, Reason, Retry, State
+from service.states import HOLDS_GANG, TERMINAL, Desired, Move, Reason, Retry, State
 from service.store import change_state, utc_now
 
 QUEUE_WINDOW = 200  # as many of the queue's first are looked at in one tick
@@ -30,6 +30,16 @@ class Ending:
     node_ids: tuple[str, ...] = ()
     progress: dict[str, Any] | None = None
     summary: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Note:
+    """How far a running attempt is, and the MLflow run it writes to, once it has one."""
+
+    experiment_id: str
+    attempt: int
+    progress: dict[str, Any]
+    run_id: str | None
 
 
 class Ledger:
@@ -64,37 +74,37 @@ class Ledger:
         late = and_(Experiment.deadline_at.is_not(None), Experiment.deadline_at < utc_now())
         query = select(Experiment).where(
             or_(
-                and_(Experiment.state == State.QUEUED, or_(Experiment.desired != "run", late)),
-                and_(Experiment.state == State.PAUSED, Experiment.desired != "pause"),
+                and_(Experiment.state == State.QUEUED, Experiment.desired.in_(("pause", "cancel"))),
+                and_(Experiment.state == State.QUEUED, late),
+                and_(Experiment.state == State.PAUSED, Experiment.desired.in_(("run", "cancel"))),
             )
         )
         with self.database.reading() as session:
             return list(session.scalars(query.limit(QUEUE_WINDOW)))
 
     def queue(self) -> list[Experiment]:
-        """The first of the queue: the larger priority, then first come."""
-        query = (
-            select(Experiment)
-            .where(
-                Experiment.state == State.QUEUED,
-                Experiment.desired == "run",
-                or_(Experiment.not_before.is_(None), Experiment.not_before <= utc_now()),
-            )
-            .order_by(Experiment.priority.desc(), Experiment.queued_at, Experiment.id)
-            .limit(QUEUE_WINDOW)
-        )
+        """The first of each owner's queue: the larger priority, then first come. Nobody fills the window alone."""
+        owners = select(Experiment.owner).where(Experiment.state == State.QUEUED).distinct()
         with self.database.reading() as session:
-            return list(session.scalars(query))
+            names = list(session.scalars(owners))
+            window = max(1, QUEUE_WINDOW // max(1, len(names)))
+            return [row for name in names for row in session.scalars(_first_of(name).limit(window))]
 
-    def claim(self, experiment: Experiment) -> Attempt:
+    def claim(self, experiment: Experiment, workers: int) -> Attempt:
         """QUEUED to STARTING with a new attempt. Raises StaleMove where the row has changed, NotLeading."""
         with self._writing() as session:
             row = _current(session, experiment)
             now = utc_now()
             row.attempt += 1
             row.started_at = row.started_at or now
+            row.passed = 0
             attempt = Attempt(
-                experiment_id=row.id, number=row.attempt, token=secrets.token_hex(16), node_ids=[], started_at=now
+                experiment_id=row.id,
+                number=row.attempt,
+                token=secrets.token_hex(16),
+                workers=workers,
+                node_ids=[],
+                started_at=now,
             )
             change_state(session, row, Move(State.STARTING), by=self.leadership.holder)
             session.add(attempt)
@@ -114,7 +124,9 @@ class Ledger:
                 row.ended_at = now
                 row.tracking_closed = row.attempt == 0  # no attempt, no run
             if move.to is State.QUEUED:
-                row.queued_at = row.queued_at if move.charge else now
+                came_back = move.charge is not None or move.reason is Reason.PREEMPTED
+                row.queued_at = row.queued_at if came_back else now
+                row.desired = Desired.RUN if row.desired == Desired.YIELD else row.desired
                 self._count_retry(row, move, now)
         return row
 
@@ -128,23 +140,55 @@ class Ledger:
             seconds = min(MAX_BACKOFF_SECONDS, self.backoff_seconds * 2.0 ** (retries - 1))
             row.not_before = now + timedelta(seconds=seconds)
 
-    def note_progress(self, experiment: Experiment, progress: dict[str, Any], run_id: str | None) -> None:
-        """Write down how far a running attempt is."""
-        values: dict[str, Any] = {"progress": progress}
-        if run_id is not None:
-            values["mlflow_run_id"] = run_id
-        same_attempt = and_(Experiment.id == experiment.id, Experiment.attempt == experiment.attempt)
+    def note_progress(self, notes: Sequence[Note]) -> None:
+        """Write down how far running attempts are: one transaction for all, as there may be thousands."""
+        if not notes:
+            return
+        rows = Experiment.__table__.c
+        still_holds = or_(*(rows.state == state for state in HOLDS_GANG))  # IN cannot be sent for many rows at once
+        write = (
+            update(Experiment.__table__)  # type: ignore[arg-type]
+            .where(rows.id == bindparam("of_id"), rows.attempt == bindparam("of_attempt"), still_holds)
+            .values(progress=bindparam("now_at"), mlflow_run_id=func.coalesce(bindparam("run"), rows.mlflow_run_id))
+        )
+        values = [
+            {"of_id": note.experiment_id, "of_attempt": note.attempt, "now_at": note.progress, "run": note.run_id}
+            for note in notes
+        ]
         with self._writing() as session:
-            session.execute(update(Experiment).where(same_attempt, Experiment.state.in_(HOLDS_GANG)).values(**values))
+            session.connection().execute(write, values)
 
-    def note_unschedulable(self, messages: dict[str, str]) -> None:
-        """Tell those that can never start why."""
+    def ask_to_yield(self, experiment_ids: Sequence[str]) -> None:
+        """Have running experiments make room; a wish of the user's own stands above it."""
+        if not experiment_ids:
+            return
+        with self._writing() as session:
+            session.execute(
+                update(Experiment)
+                .where(
+                    Experiment.id.in_(experiment_ids), Experiment.state == State.RUNNING, Experiment.desired == "run"
+                )
+                .values(desired=Desired.YIELD, version=Experiment.version + 1)
+            )
+
+    def note_passed(self, times: dict[str, int]) -> None:
+        """Count how often others went before those that wait for room."""
+        with self._writing() as session:
+            for experiment_id, count in times.items():
+                session.execute(
+                    update(Experiment)
+                    .where(Experiment.id == experiment_id, Experiment.state == State.QUEUED)
+                    .values(passed=Experiment.passed + count)
+                )
+
+    def note_waiting(self, reason: Reason | None, messages: dict[str, str]) -> None:
+        """Tell those that wait what they wait for."""
         with self._writing() as session:
             for experiment_id, message in messages.items():
                 session.execute(
                     update(Experiment)
                     .where(Experiment.id == experiment_id, Experiment.state == State.QUEUED)
-                    .values(reason=Reason.UNSCHEDULABLE, message=message)
+                    .values(reason=reason, message=message)
                 )
 
     def open_runs(self) -> list[Experiment]:
@@ -172,6 +216,19 @@ class Ledger:
         with self.database.writing() as session:
             self.leadership.guard(session)
             yield session
+
+
+def _first_of(owner: str) -> Select[Experiment]:
+    return (
+        select(Experiment)
+        .where(
+            Experiment.state == State.QUEUED,
+            Experiment.owner == owner,
+            Experiment.desired == "run",
+            or_(Experiment.not_before.is_(None), Experiment.not_before <= utc_now()),
+        )
+        .order_by(Experiment.priority.desc(), Experiment.queued_at, Experiment.id)
+    )
 
 
 def _current(session: Session, read: Experiment) -> Experiment:

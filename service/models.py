@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Text,
     TypeDecorator,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -76,9 +77,11 @@ class Experiment(Base):
     __tablename__ = "experiments"
     __table_args__ = (
         CheckConstraint(f"state IN ({STATES})", name="known_state"),
-        CheckConstraint("desired IN ('run', 'pause', 'cancel')", name="known_desire"),
+        CheckConstraint("desired IN ('run', 'pause', 'cancel', 'yield')", name="known_desire"),
         Index("ix_experiments_page", "created_at", "id"),
-        Index("ix_experiments_queue", "state", "priority", "queued_at"),
+        Index("ix_experiments_queue", "state", "owner", text("priority DESC"), "queued_at", "id"),
+        Index("ix_experiments_desired", "state", "desired"),
+        Index("ix_experiments_deadline", "state", "deadline_at"),
         Index("ix_experiments_project", "project", "created_at"),
         Index("ix_experiments_tracking", "tracking_closed", "state"),
     )
@@ -87,7 +90,9 @@ class Experiment(Base):
     name: Mapped[str] = mapped_column(ShortWords(128))
     project: Mapped[str] = mapped_column(ShortWords(128))
     tags: Mapped[dict[str, Any]]
+    owner: Mapped[str] = mapped_column(ShortWords(128), default="local")
     priority: Mapped[int]
+    passed: Mapped[int] = mapped_column(default=0)
     spec: Mapped[dict[str, Any]]
     state: Mapped[str] = mapped_column(String(16))
     desired: Mapped[str] = mapped_column(String(16), default="run")
@@ -117,6 +122,7 @@ class Attempt(Base):
     experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     token: Mapped[str] = mapped_column(String(64))
+    workers: Mapped[int] = mapped_column(default=1)
     reason: Mapped[str | None] = mapped_column(String(32))
     message: Mapped[str] = mapped_column(Words, default="")
     resumed_from_step: Mapped[int | None]

@@ -6,6 +6,7 @@ a gang bears the name of the first attempt it ran; which attempt it runs now, it
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -51,7 +52,7 @@ class RayGang:
         self._group: Any = None
         self._address: Any = None  # reference to rank 0's answer: where the gang meets
         self._begun = False
-        self._stop_sent = False
+        self._stop_sent: StopMode | None = None
 
     @property
     def idle(self) -> bool:
@@ -63,8 +64,8 @@ class RayGang:
         if self.key != launch.key:
             self.view = GangView(liveness=Liveness.UNKNOWN)
             self.idle_since = self._address = None
-            self._begun = self._stop_sent = False
-            self.stop_mode = None
+            self._begun = False
+            self.stop_mode = self._stop_sent = None
             for rank in self.ranks:
                 rank.forget()
         self.key, self.launch = launch.key, launch
@@ -140,15 +141,15 @@ class RayGang:
         """Ask every worker how far it is, and take the answers that have come."""
         for rank in self.ranks:
             rank.poll(IDLE_POLL_SECONDS if self.idle else POLL_SECONDS)
-        nodes = tuple(sorted(set(group["bundles_to_node_id"].values())))
+        placed = Counter(group["bundles_to_node_id"].values())
         if died := next((rank.died for rank in self.ranks if rank.died), None):
-            self._die(Reason.WORKER_DIED, died, nodes)
+            self._die(Reason.WORKER_DIED, died, placed)
             return
         silent = any(rank.is_silent() for rank in self.ranks)
         progress = self.ranks[0].progress
         if all(rank.outcome for rank in self.ranks):
             progress = replace(progress, phase="ended")
-        self.view = GangView(liveness=Liveness.UNKNOWN if silent else Liveness.ALIVE, progress=progress, node_ids=nodes)
+        self.view = GangView(liveness=Liveness.UNKNOWN if silent else Liveness.ALIVE, progress=progress, placed=placed)
 
     def _identify(self) -> None:
         """Learn from the workers which attempt a gang runs that a dispatcher before this one left."""
@@ -187,10 +188,10 @@ class RayGang:
         self._begun = True
 
     def _pass_on_stop(self) -> None:
-        if self.stop_mode is not None and self._begun and not self._stop_sent:
+        if self.stop_mode is not None and self._begun and self._stop_sent != self.stop_mode:
             for rank in self.ranks:
                 rank.actor.stop.remote(self.stop_mode)
-            self._stop_sent = True
+            self._stop_sent = self.stop_mode
 
     def _let_go(self) -> None:
         """From the record of a success to idleness: once every rank has ended, and is fit for more."""
@@ -206,10 +207,10 @@ class RayGang:
         ):
             self.releasing = True
 
-    def _die(self, reason: Reason, message: str, nodes: tuple[str, ...] = ()) -> None:
+    def _die(self, reason: Reason, message: str, placed: Mapping[str, int] | None = None) -> None:
         line = message.strip().splitlines()[0]
-        nodes = nodes or self.view.node_ids
-        self.view = replace(self.view, liveness=Liveness.DEAD, reason=reason, message=line, node_ids=nodes)
+        placed = placed or self.view.placed
+        self.view = replace(self.view, liveness=Liveness.DEAD, reason=reason, message=line, placed=placed)
 
     def _release(self, group: Mapping[str, Any] | None) -> None:
         """Kill, free, and be gone once the cluster shows neither an actor nor a reservation."""
@@ -280,7 +281,7 @@ class Rank:
 def need_of(launch: Launch) -> Need:
     """What a launch occupies: its shape. Only a gang of the very same shape can take it."""
     resources = launch.spec.resources
-    return Need(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker)
+    return Need(launch.workers, resources.cpus_per_worker, resources.gpus_per_worker)
 
 
 def is_ready(reference: Any) -> bool:

@@ -37,6 +37,11 @@ class Settings(BaseSettings):
     start_timeout_seconds: Annotated[float, Field(gt=0)] = Field(300.0, description="from the claim to the first step")
     dead_after_seconds: Annotated[float, Field(ge=0)] = Field(2.0, description="a gang seen dead for this long is dead")
     dead_after_looks: Annotated[int, Field(ge=1)] = Field(3, description="and seen dead this many times in a row")
+    most_passes: Annotated[int, Field(ge=0)] = Field(
+        20, description="how often others may pass one that waits for room"
+    )
+    quota_cpus: Annotated[float, Field(gt=0)] | None = Field(None, description="CPUs one user may hold at once")
+    quota_gpus: Annotated[float, Field(gt=0)] | None = Field(None, description="GPUs one user may hold at once")
     retry_backoff_seconds: Annotated[float, Field(ge=0)] = Field(
         2.0, description="doubles with each retry, to 5 minutes"
     )

@@ -42,11 +42,12 @@ class Reason(StrEnum):
 
 
 class Desired(StrEnum):
-    """What the user wants; the API writes it, the dispatcher makes it so."""
+    """What is wanted; the API writes it for the user, the dispatcher makes it so."""
 
     RUN = "run"
     PAUSE = "pause"
     CANCEL = "cancel"
+    YIELD = "yield"  # the dispatcher's own wish: make room for a higher priority, then wait again
 
 
 class Retry(StrEnum):
@@ -76,8 +77,8 @@ MOVES: dict[State, frozenset[State]] = {
     S.PAUSED: frozenset({S.QUEUED, S.CANCELLED}),
     S.CANCELLING: frozenset({S.CANCELLED, S.SUCCEEDED, S.FAILED}),
     S.SUCCEEDED: frozenset(),
-    S.FAILED: frozenset(),
-    S.CANCELLED: frozenset(),
+    S.FAILED: frozenset({S.QUEUED}),  # by retry alone
+    S.CANCELLED: frozenset({S.QUEUED}),
 }
 POLICY: dict[Reason, Retry] = {
     Reason.USER_ERROR: Retry.CHARGED,
@@ -104,8 +105,8 @@ ACTIONS: dict[State, tuple[str, ...]] = {
     S.PAUSED: ("cancel", "resume"),
     S.CANCELLING: (),
     S.SUCCEEDED: (),
-    S.FAILED: (),
-    S.CANCELLED: (),
+    S.FAILED: ("retry",),
+    S.CANCELLED: ("retry",),
 }
 """What a user may ask for in each state; the answer to anything else names these."""
 
@@ -177,6 +178,8 @@ def _ended(now: Situation) -> Move | None:
         return _cancelled(now)
     if now.state is S.PAUSING and not own_fault:
         return Move(S.PAUSED)
+    if now.desired is Desired.YIELD and not own_fault:
+        return Move(S.QUEUED, Reason.PREEMPTED, now.message)
     return _failed(now)
 
 

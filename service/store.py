@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 
 from cbam_core.spec import ExperimentSpec
 from service.db import Database
-from service.errors import ExperimentNotFound, IdempotencyConflict, StaleMove
+from service.errors import ExperimentNotFound, IdempotencyConflict, IllegalAction, StaleMove
 from service.models import Attempt, Event, Experiment, IdempotencyKey
-from service.states import Desired, Move, State, is_legal
+from service.states import ACTIONS, Desired, Move, State, is_legal
 
 ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford: no letter looks like a digit
 PAGE_LIMIT = 200
@@ -122,6 +122,24 @@ class Store:
                 row.version += 1
             return row
 
+    def requeue(self, experiment_id: str) -> Experiment:
+        """Queue an experiment that failed or was cancelled once more; it goes on from its last checkpoint.
+
+        Raises IllegalAction in any other state.
+        """
+        with self.database.writing() as session:
+            row = _found(session, experiment_id, lock=True)
+            if "retry" not in ACTIONS[State(row.state)]:
+                raise IllegalAction("retry", State(row.state))
+            change_state(session, row, Move(State.QUEUED), by="api")
+            row.desired = Desired.RUN
+            row.free_retries = row.charged_retries = row.passed = 0
+            row.queued_at = utc_now()
+            row.deadline_at = _deadline(row.spec["deadline_minutes"], row.queued_at)
+            row.not_before = row.ended_at = None
+            row.tracking_closed = False
+            return row
+
     def events(self, experiment_id: str, *, after_seq: int = 0) -> list[Event]:
         """The moves of one experiment, oldest first. Raises ExperimentNotFound."""
         query = select(Event).where(Event.experiment_id == experiment_id, Event.seq > after_seq).order_by(Event.seq)
@@ -163,7 +181,7 @@ def _insert(session: Session, spec: ExperimentSpec, key: str | None, body_hash: 
         summary={},
         created_at=now,
         queued_at=now,
-        deadline_at=None if spec.deadline_minutes is None else now + timedelta(minutes=spec.deadline_minutes),
+        deadline_at=_deadline(spec.deadline_minutes, now),
     )
     session.add(row)
     session.flush()
@@ -171,6 +189,10 @@ def _insert(session: Session, spec: ExperimentSpec, key: str | None, body_hash: 
     if key is not None:
         session.add(IdempotencyKey(key=key, body_hash=body_hash, experiment_id=row.id, created_at=now))
     return row
+
+
+def _deadline(minutes: float | None, start: datetime) -> datetime | None:
+    return None if minutes is None else start + timedelta(minutes=minutes)
 
 
 def _known(session: Session, key: str, body_hash: str) -> Experiment | None:

@@ -31,7 +31,7 @@ class FakeClock:
 @dataclass
 class _FakeGang:
     launch: Launch
-    nodes: tuple[str, ...]
+    node: str
     step: int = 0
     stop_mode: StopMode | None = None
     died: Reason | None = None
@@ -70,7 +70,7 @@ class InMemoryCluster:
         with self.lock:
             if launch.key not in self.gangs:
                 self.starts.append(launch.key)
-                self.gangs[launch.key] = _FakeGang(launch, (self.nodes[0].id,))
+                self.gangs[launch.key] = _FakeGang(launch, self.nodes[0].id)
 
     def stop(self, key: GangKey, mode: StopMode) -> None:
         """Have the gang end at its next step, where it obeys."""
@@ -130,8 +130,9 @@ class InMemoryCluster:
         gang.ended = True
 
     def _view(self, gang: _FakeGang) -> GangView:
+        placed = {gang.node: gang.launch.workers}
         if gang.died:
-            return GangView(liveness=Liveness.DEAD, reason=gang.died, message="killed by the test", node_ids=gang.nodes)
+            return GangView(liveness=Liveness.DEAD, reason=gang.died, message="killed by the test", placed=placed)
         epochs = gang.launch.spec.train.epochs
         progress = Progress(
             phase="ended" if gang.ended else "training",
@@ -141,12 +142,9 @@ class InMemoryCluster:
             epochs=epochs,
             metrics={"train/loss": 1.0 / (1 + gang.step)},
         )
-        return GangView(liveness=Liveness.ALIVE, progress=progress, node_ids=gang.nodes)
+        return GangView(liveness=Liveness.ALIVE, progress=progress, placed=placed)
 
     def _free_nodes(self) -> tuple[Node, ...]:
-        cpus = sum(
-            gang.launch.spec.resources.workers * gang.launch.spec.resources.cpus_per_worker
-            for gang in self.gangs.values()
-        )
+        cpus = sum(gang.launch.workers * gang.launch.spec.resources.cpus_per_worker for gang in self.gangs.values())
         first, *others = self.nodes
         return (Node(first.id, first.cpus, first.gpus, first.cpus - cpus, first.free_gpus), *others)

@@ -82,6 +82,7 @@ for action, meaning in {
     "cancel": "End it and free what it holds; the last checkpoint stays.",
     "pause": "Write a checkpoint at the next step, free what it holds, wait.",
     "resume": "Queue a paused experiment; it goes on from its checkpoint.",
+    "retry": "Queue a failed or cancelled experiment once more; it goes on from its last checkpoint.",
 }.items():
     router.add_api_route(
         f"/{{experiment_id}}/{action}",

@@ -27,7 +27,8 @@ LastEventId = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, lt=2**63
 
 def _rank_of(row: Existing, rank: Rank = 0) -> int:
     """The rank, checked before the stream begins: once it has begun, no status can be sent."""
-    if rank >= (workers := row.spec["resources"]["workers"]):
+    wanted = row.spec["resources"]["workers"]
+    if rank >= (workers := wanted if isinstance(wanted, int) else wanted["max"]):
         raise InvalidField("rank", f"this experiment has {workers} worker{'s' * (workers > 1)}, counted from 0")
     return rank
 

@@ -31,7 +31,15 @@ class Lab:
 
     def launch(self, name: str, attempt: int = 1, **changes: object) -> Launch:
         key = GangKey(name, attempt)
-        return Launch(key=key, token=f"token-{key}", spec=spec(**changes), storage=self.storage, tracking_uri=None)
+        chosen = spec(**changes)
+        return Launch(
+            key=key,
+            token=f"token-{key}",
+            spec=chosen,
+            workers=chosen.world_sizes[0],
+            storage=self.storage,
+            tracking_uri=None,
+        )
 
     def view(self, key: GangKey, cluster: Cluster | None = None) -> GangView | None:
         return (cluster or self.cluster).observe().gangs.get(key)

@@ -18,6 +18,8 @@ LEGAL_MOVES = {
     "PAUSING": ("PAUSED", "CANCELLING", "SUCCEEDED", "FAILED"),
     "PAUSED": ("QUEUED", "CANCELLED"),
     "CANCELLING": ("CANCELLED", "SUCCEEDED", "FAILED"),
+    "FAILED": ("QUEUED",),
+    "CANCELLED": ("QUEUED",),
 }
 
 
@@ -28,7 +30,9 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=128), nullable=False),
         sa.Column("project", sa.String(length=128), nullable=False),
         sa.Column("tags", sa.JSON(), nullable=False),
+        sa.Column("owner", sa.String(length=128), nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("passed", sa.Integer(), nullable=False),
         sa.Column("spec", sa.JSON(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("desired", sa.String(length=16), nullable=False),
@@ -48,7 +52,7 @@ def upgrade() -> None:
         sa.Column("deadline_at", sa.DateTime(), nullable=True),
         sa.Column("started_at", sa.DateTime(), nullable=True),
         sa.Column("ended_at", sa.DateTime(), nullable=True),
-        sa.CheckConstraint("desired IN ('run', 'pause', 'cancel')", name="known_desire"),
+        sa.CheckConstraint("desired IN ('run', 'pause', 'cancel', 'yield')", name="known_desire"),
         sa.CheckConstraint(
             "state IN ('QUEUED', 'STARTING', 'RUNNING', 'PAUSING', 'PAUSED', 'CANCELLING', 'SUCCEEDED', 'FAILED', "
             "'CANCELLED')",
@@ -59,7 +63,10 @@ def upgrade() -> None:
     op.create_index("ix_experiments_page", "experiments", ["created_at", "id"], unique=False)
     op.create_index("ix_experiments_project", "experiments", ["project", "created_at"], unique=False)
     op.create_index("ix_experiments_tracking", "experiments", ["tracking_closed", "state"], unique=False)
-    op.create_index("ix_experiments_queue", "experiments", ["state", "priority", "queued_at"], unique=False)
+    queue: list[str | sa.TextClause] = ["state", "owner", sa.text("priority DESC"), "queued_at", "id"]
+    op.create_index("ix_experiments_queue", "experiments", queue, unique=False)
+    op.create_index("ix_experiments_desired", "experiments", ["state", "desired"], unique=False)
+    op.create_index("ix_experiments_deadline", "experiments", ["state", "deadline_at"], unique=False)
     op.create_table(
         "leases",
         sa.Column("name", sa.String(length=32), nullable=False),
@@ -81,6 +88,7 @@ def upgrade() -> None:
         sa.Column("experiment_id", sa.String(length=32), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("token", sa.String(length=64), nullable=False),
+        sa.Column("workers", sa.Integer(), nullable=False),
         sa.Column("reason", sa.String(length=32), nullable=True),
         sa.Column("message", sa.Text(), nullable=False),
         sa.Column("resumed_from_step", sa.Integer(), nullable=True),
@@ -131,6 +139,8 @@ def downgrade() -> None:
     op.drop_table("legal_moves")
     op.drop_table("leases")
     op.drop_index("ix_experiments_tracking", table_name="experiments")
+    op.drop_index("ix_experiments_deadline", table_name="experiments")
+    op.drop_index("ix_experiments_desired", table_name="experiments")
     op.drop_index("ix_experiments_queue", table_name="experiments")
     op.drop_index("ix_experiments_project", table_name="experiments")
     op.drop_index("ix_experiments_page", table_name="experiments")

@@ -39,7 +39,7 @@ def leader(database):
 
 def run_first(leader):
     """The oldest experiment begins to run."""
-    leader.claim(leader.queue()[0])
+    leader.claim(leader.queue()[0], 1)
     ((row, _),) = leader.live()
     leader.apply(row, Move(State.RUNNING))
 

@@ -11,7 +11,7 @@ import pytest
 from service.db import Database
 from service.dispatcher import Dispatcher
 from service.lease import Leadership
-from service.ledger import Ending, Ledger
+from service.ledger import Ending, Ledger, Note
 from service.states import TERMINAL, Move, Reason, State
 from service.store import Filter, Store
 from service.testing import InMemoryCluster
@@ -28,7 +28,7 @@ def ledger(database):
 
 def test_a_message_with_what_no_database_can_hold_ends_an_experiment_all_the_same(store, ledger):
     experiment_id = store.submit(spec())[0].id
-    ledger.claim(ledger.queue()[0])
+    ledger.claim(ledger.queue()[0], 1)
     ((row, _),) = ledger.live()
     ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR, "a core\0dump \ud800 of it"), Ending())
     assert store.get(experiment_id).message == "a core�dump � of it"
@@ -37,9 +37,10 @@ def test_a_message_with_what_no_database_can_hold_ends_an_experiment_all_the_sam
 
 def test_a_metric_that_is_not_finite_is_stored_as_unknown_and_shown_as_absent(http, leader):
     experiment_id = http.post("/v1/experiments", json=spec_dict()).json()["id"]
-    leader.claim(leader.queue()[0])
+    leader.claim(leader.queue()[0], 1)
     ((row, _),) = leader.live()
-    leader.note_progress(row, {"step": 3, "metrics": {"train/loss": math.nan, "val/loss": math.inf, "a": 1.5}}, None)
+    metrics = {"train/loss": math.nan, "val/loss": math.inf, "a": 1.5}
+    leader.note_progress([Note(row.id, 1, {"step": 3, "metrics": metrics}, None)])
     shown = http.get(f"/v1/experiments/{experiment_id}").json()
     assert (shown["progress"]["step"], shown["metrics"]) == (3, {"a": 1.5})
 

@@ -4,7 +4,7 @@ import pytest
 
 from service.db import Database
 from service.dispatcher import PAUSE_GRACE_SECONDS, Dispatcher
-from service.errors import NotLeading
+from service.errors import IllegalAction, NotLeading
 from service.experiments import act
 from service.gang import GangKey, Node
 from service.settings import Settings
@@ -253,7 +253,7 @@ def test_a_claim_whose_dispatcher_died_before_the_launch_is_launched_by_the_next
     first = Dispatcher(database, cluster, settings)
     row, _ = store.submit(spec())
     assert first.leadership.renew()
-    first.ledger.claim(first.ledger.queue()[0])
+    first.ledger.claim(first.ledger.queue()[0], 1)
     first.leadership.release()
     second = Dispatcher(database, cluster, settings, clock=FakeClock())
     until(second, store, row.id, State.SUCCEEDED)
@@ -291,3 +291,69 @@ def test_a_record_with_another_token_is_not_believed(dispatcher, store, cluster)
     gang.ended = False
     tick(dispatcher, 5)
     assert store.get(row.id).state == State.RUNNING
+
+
+def test_a_higher_priority_displaces_what_may_be_displaced(dispatcher, store, cluster):
+    weak, _ = store.submit(spec(preemptible=True, train={"epochs": 5, "global_batch_size": 128}))
+    firm, _ = store.submit(spec(train={"epochs": 1000, "global_batch_size": 128}))
+    until(dispatcher, store, weak.id, State.RUNNING)
+    until(dispatcher, store, firm.id, State.RUNNING)
+    urgent, _ = store.submit(spec(priority=5))
+    until(dispatcher, store, urgent.id, State.SUCCEEDED)
+    until(dispatcher, store, weak.id, State.SUCCEEDED)
+    first, second = store.attempts(weak.id)
+    assert (first.reason, second.reason) == (Reason.PREEMPTED, None)
+    assert (store.get(weak.id).free_retries, store.get(weak.id).desired) == (0, "run")
+    assert len(store.attempts(firm.id)) == 1
+
+
+def test_a_cancel_stands_above_a_displacement(dispatcher, store, cluster):
+    cluster.obeys_stop = False
+    cluster.nodes = (Node("node-1", 1.0, 0.0, 1.0, 0.0),)
+    weak, _ = store.submit(spec(preemptible=True, train={"epochs": 1000, "global_batch_size": 128}))
+    until(dispatcher, store, weak.id, State.RUNNING)
+    store.submit(spec(priority=5))
+    tick(dispatcher, 2)
+    assert store.get(weak.id).desired == "yield"
+    act(store, weak.id, "cancel")
+    cluster.obeys_stop = True
+    until(dispatcher, store, weak.id, State.CANCELLED)
+
+
+def test_an_elastic_experiment_starts_with_what_fits(dispatcher, store, cluster):
+    row, _ = store.submit(spec(resources={"workers": {"min": 1, "max": 8}}))
+    until(dispatcher, store, row.id, State.SUCCEEDED)
+    assert store.attempts(row.id)[0].workers == 2
+
+
+def test_a_large_gang_is_passed_only_so_often(database, store, cluster, settings, clock):
+    dispatcher = Dispatcher(database, cluster, settings.model_copy(update={"most_passes": 2}), clock=clock)
+    running, _ = store.submit(spec(train={"epochs": 3, "global_batch_size": 128}))
+    until(dispatcher, store, running.id, State.RUNNING)
+    large, _ = store.submit(spec(resources={"workers": 2}))
+    small = [store.submit(spec())[0].id for _ in range(4)]
+    until(dispatcher, store, large.id, State.SUCCEEDED, most=200)
+    before = [key.experiment_id for key in cluster.starts[: cluster.starts.index(GangKey(large.id, 1))]]
+    assert before == [running.id, *small[:2]]
+
+
+def test_a_quota_is_said_to_the_one_it_holds_back(database, store, cluster, settings, clock):
+    dispatcher = Dispatcher(database, cluster, settings.model_copy(update={"quota_cpus": 1.0}), clock=clock)
+    first, _ = store.submit(spec())
+    second, _ = store.submit(spec())
+    until(dispatcher, store, first.id, State.RUNNING)
+    assert (store.get(second.id).state, store.get(second.id).reason) == (State.QUEUED, None)
+    assert "1 CPU" in store.get(second.id).message
+    until(dispatcher, store, second.id, State.SUCCEEDED)
+
+
+def test_a_failed_experiment_can_be_tried_again(dispatcher, store, cluster):
+    row, _ = store.submit(spec())
+    until(dispatcher, store, row.id, State.RUNNING)
+    cluster.fail(GangKey(row.id, 1), "USER_ERROR")
+    until(dispatcher, store, row.id, State.FAILED)
+    act(store, row.id, "retry")
+    until(dispatcher, store, row.id, State.SUCCEEDED)
+    assert [attempt.number for attempt in store.attempts(row.id)] == [1, 2]
+    with pytest.raises(IllegalAction, match="SUCCEEDED"):
+        act(store, row.id, "retry")

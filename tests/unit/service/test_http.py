@@ -133,7 +133,7 @@ def test_a_cancel_is_accepted_twice(http):
 
 def test_what_a_state_does_not_allow_is_a_409_that_names_what_it_does(http, leader):
     path = http.post("/v1/experiments", json=spec_dict()).headers["Location"]
-    leader.claim(leader.queue()[0])
+    leader.claim(leader.queue()[0], 1)
     answer = http.post(f"{path}/pause")
     assert (answer.status_code, answer.headers["content-type"]) == (409, PROBLEM)
     assert answer.json()["legal"] == ["cancel"]

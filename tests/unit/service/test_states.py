@@ -54,8 +54,9 @@ def test_every_decision_is_a_legal_move():
         assert move is None or is_legal(situation.state, move.to), situation
 
 
-def test_what_has_ended_never_moves_again():
-    assert all(not MOVES[state] for state in TERMINAL)
+def test_what_has_ended_is_only_moved_by_a_retry_and_never_by_the_dispatcher():
+    assert not MOVES[State.SUCCEEDED]
+    assert all(MOVES[state] <= {State.QUEUED} for state in TERMINAL)
     assert all(decide(situation) is None for situation in every_situation() if situation.state in TERMINAL)
 
 
@@ -98,6 +99,11 @@ def test_an_error_of_the_user_is_retried_as_often_as_the_spec_says_and_only_with
     assert decide(Situation(**failed, max_restarts=1)).to is State.QUEUED
     assert decide(Situation(**failed, max_restarts=1, charged_retries=1)).to is State.FAILED
     assert decide(Situation(**failed, max_restarts=1, progressed=False)).to is State.FAILED
+
+
+def test_who_yields_waits_again_and_is_not_charged():
+    yields = Situation(state=State.RUNNING, desired=Desired.YIELD, outcome="paused", gang_gone=True)
+    assert decide(yields) == Move(State.QUEUED, Reason.PREEMPTED)
 
 
 def test_a_cancel_that_comes_too_late_leaves_the_success():

@@ -41,7 +41,7 @@ def sent_events(answer: Response) -> Iterator[SentEvent]:
 def running(http, leader):
     """An experiment that runs its first attempt."""
     experiment_id = http.post("/v1/experiments", json=spec_dict()).json()["id"]
-    leader.claim(leader.queue()[0])
+    leader.claim(leader.queue()[0], 1)
     ((row, _),) = leader.live()
     leader.apply(row, Move(State.RUNNING))
     return experiment_id
@@ -76,7 +76,7 @@ def test_one_offset_runs_through_all_attempts(http, settings, leader, running):
     write(settings, running, 1, "one\n")
     ((row, _),) = leader.live()
     leader.apply(row, Move(State.QUEUED, Reason.WORKER_DIED), Ending())
-    leader.claim(leader.queue()[0])
+    leader.claim(leader.queue()[0], 1)
     write(settings, running, 2, "two\n")
     path = f"/v1/experiments/{running}/logs"
     assert http.get(path).text == "one\n"

@@ -1,0 +1,116 @@
+"""Admission put to work: from the rows and the view to the pure choice, and from the choice to claims and launches."""
+
+import logging
+
+from cbam_core.spec import ExperimentSpec
+from service.admission import Choice, Holding, Need, Rules, Waiting, choose, place
+from service.errors import StaleMove
+from service.gang import Cluster, ClusterView, GangKey, Launch, Node
+from service.ledger import Ledger
+from service.models import Attempt, Experiment
+from service.settings import Settings
+from service.states import Desired, Reason, State
+
+log = logging.getLogger(__name__)
+
+Live = list[tuple[Experiment, Attempt]]
+
+
+class Admitter:
+    """Starts what may start. Part of the leading dispatcher's tick."""
+
+    def __init__(self, ledger: Ledger, cluster: Cluster, settings: Settings) -> None:
+        self.ledger = ledger
+        self.cluster = cluster
+        self.settings = settings
+        self.rules = Rules(
+            most_passes=settings.most_passes, quota_cpus=settings.quota_cpus, quota_gpus=settings.quota_gpus
+        )
+
+    def admit(self, view: ClusterView) -> list[GangKey]:
+        """Claim and launch what fits, ask what is displaced to yield; returns what was launched."""
+        queue = self.ledger.queue()
+        if not queue:
+            return []
+        live = self.ledger.live()
+        holding = [_holding(row, attempt, view) for row, attempt in live]
+        choice = choose(map(_waiting, queue), holding, _free_nodes(view, live), self.rules)
+        rows = {row.id: row for row in queue}
+        self._tell(choice, rows)
+        self.ledger.ask_to_yield(choice.preempt)
+        return [key for name, workers in choice.start.items() if (key := self._start(rows[name], workers))]
+
+    def launch(self, row: Experiment, attempt: Attempt) -> None:
+        """Have the cluster start an attempt that is claimed."""
+        self.cluster.start(
+            Launch(
+                key=GangKey(row.id, attempt.number),
+                token=attempt.token,
+                spec=ExperimentSpec.model_validate(row.spec),
+                workers=attempt.workers,
+                storage=self.settings.storage_root,
+                tracking_uri=self.settings.mlflow_tracking_uri,
+                data_roots=tuple(map(str, self.settings.data_roots)),
+            )
+        )
+
+    def _start(self, row: Experiment, workers: int) -> GangKey | None:
+        try:
+            attempt = self.ledger.claim(row, workers)
+        except StaleMove:
+            return None
+        log.info("%s: attempt %s starts with %s worker(s)", row.id, attempt.number, workers)
+        self.launch(row, attempt)
+        return GangKey(row.id, attempt.number)
+
+    def _tell(self, choice: Choice, rows: dict[str, Experiment]) -> None:
+        """Write beside those that wait what they wait for, where that is news."""
+        for reason, texts in ((Reason.UNSCHEDULABLE, choice.never), (None, choice.over_quota)):
+            news = {name: text for name, text in texts.items() if rows[name].message != text}
+            if news:
+                self.ledger.note_waiting(reason, news)
+        if choice.passed:
+            self.ledger.note_passed(choice.passed)
+
+
+def _waiting(row: Experiment) -> Waiting:
+    spec = ExperimentSpec.model_validate(row.spec)
+    return Waiting(
+        id=row.id,
+        sizes=spec.world_sizes,
+        cpus=spec.resources.cpus_per_worker,
+        gpus=spec.resources.gpus_per_worker,
+        priority=row.priority,
+        owner=row.owner,
+        queued_at=row.queued_at.timestamp(),
+        passed=row.passed,
+    )
+
+
+def _holding(row: Experiment, attempt: Attempt, view: ClusterView) -> Holding:
+    seen = view.gangs.get(GangKey(row.id, attempt.number))
+    return Holding(
+        id=row.id,
+        need=_need(row, attempt),
+        owner=row.owner,
+        priority=row.priority,
+        preemptible=row.spec["preemptible"] and row.state == State.RUNNING,
+        yielding=row.desired == Desired.YIELD or row.state in (State.PAUSING, State.CANCELLING),
+        started_at=attempt.started_at.timestamp(),
+        placed=seen.placed if seen else {},
+    )
+
+
+def _need(row: Experiment, attempt: Attempt) -> Need:
+    resources = row.spec["resources"]
+    return Need(attempt.workers, resources["cpus_per_worker"], resources["gpus_per_worker"])
+
+
+def _free_nodes(view: ClusterView, live: Live) -> tuple[Node, ...]:
+    """The nodes less what claimed gangs will take that the cluster has not placed yet."""
+    nodes = view.nodes
+    for row, attempt in live:
+        seen = view.gangs.get(GangKey(row.id, attempt.number))
+        if seen is None or not seen.placed:
+            nodes = place(_need(row, attempt), nodes) or tuple(Node(n.id, n.cpus, n.gpus, 0.0, 0.0) for n in nodes)
+    return nodes
