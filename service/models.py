@@ -80,9 +80,10 @@ class Experiment(Base):
         CheckConstraint("desired IN ('run', 'pause', 'cancel', 'yield')", name="known_desire"),
         Index("ix_experiments_page", "created_at", "id"),
         Index("ix_experiments_queue", "state", "owner", text("priority DESC"), "queued_at", "id"),
+        Index("ix_experiments_state", "state", "created_at", "id"),
         Index("ix_experiments_desired", "state", "desired"),
         Index("ix_experiments_deadline", "state", "deadline_at"),
-        Index("ix_experiments_project", "project", "created_at"),
+        Index("ix_experiments_project", "project", "created_at", "id"),
         Index("ix_experiments_tracking", "tracking_closed", "state"),
     )
 

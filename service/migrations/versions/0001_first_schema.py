@@ -61,10 +61,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("ix_experiments_page", "experiments", ["created_at", "id"], unique=False)
-    op.create_index("ix_experiments_project", "experiments", ["project", "created_at"], unique=False)
+    op.create_index("ix_experiments_project", "experiments", ["project", "created_at", "id"], unique=False)
     op.create_index("ix_experiments_tracking", "experiments", ["tracking_closed", "state"], unique=False)
     queue: list[str | sa.TextClause] = ["state", "owner", sa.text("priority DESC"), "queued_at", "id"]
     op.create_index("ix_experiments_queue", "experiments", queue, unique=False)
+    op.create_index("ix_experiments_state", "experiments", ["state", "created_at", "id"], unique=False)
     op.create_index("ix_experiments_desired", "experiments", ["state", "desired"], unique=False)
     op.create_index("ix_experiments_deadline", "experiments", ["state", "deadline_at"], unique=False)
     op.create_table(
@@ -140,6 +141,7 @@ def downgrade() -> None:
     op.drop_table("leases")
     op.drop_index("ix_experiments_tracking", table_name="experiments")
     op.drop_index("ix_experiments_deadline", table_name="experiments")
+    op.drop_index("ix_experiments_state", table_name="experiments")
     op.drop_index("ix_experiments_desired", table_name="experiments")
     op.drop_index("ix_experiments_queue", table_name="experiments")
     op.drop_index("ix_experiments_project", table_name="experiments")
