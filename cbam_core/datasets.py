@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What is known without reading it."""
+    """What is known without reading it; None where the folder on disk decides."""
 
     title: str
-    classes: int
+    classes: int | None
     channels: int
-    train_images: int
-    test_images: int
+    train_images: int | None
+    test_images: int | None
     needs_root: bool
 
 
@@ -23,5 +23,8 @@ DATASETS: dict[str, DatasetFacts] = {
     "cifar10": DatasetFacts("CIFAR-10, the folder cifar-10-batches-py below root", 10, 3, 50_000, 10_000, True),
     "cifar100": DatasetFacts("CIFAR-100, the folder cifar-100-python below root", 100, 3, 50_000, 10_000, True),
     "fashion_mnist": DatasetFacts("Fashion-MNIST, its four idx files below root", 10, 1, 60_000, 10_000, True),
+    "imagefolder": DatasetFacts(
+        "your own images below root, as train/<class>/… and val/<class>/…", None, 3, None, None, True
+    ),
     "synthetic": DatasetFacts("random pixels and labels, to measure speed with", 1000, 3, 2048, 256, False),
 }

@@ -41,9 +41,9 @@ class AugmentSpec(Part):
 class DataSpec(Part):
     """The images: which, and at which size they enter the network."""
 
-    dataset: Literal["digits", "cluttered_digits", "cifar10", "cifar100", "fashion_mnist", "synthetic"] = Field(
-        description="; ".join(f"{name}: {facts.title}" for name, facts in DATASETS.items())
-    )
+    dataset: Literal[
+        "digits", "cluttered_digits", "cifar10", "cifar100", "fashion_mnist", "imagefolder", "synthetic"
+    ] = Field(description="; ".join(f"{name}: {facts.title}" for name, facts in DATASETS.items()))
     root: str | None = Field(
         None,
         max_length=4096,

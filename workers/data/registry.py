@@ -10,6 +10,7 @@ from workers.data.cluttered import load_cluttered_digits
 from workers.data.dataset import Dataset
 from workers.data.digits import load_digits
 from workers.data.fashion import load_fashion_mnist
+from workers.data.imagefolder import load_imagefolder
 from workers.data.synthetic import load_synthetic
 
 MADE: dict[str, Callable[[int], Dataset]] = {
@@ -23,6 +24,7 @@ READ: dict[str, Callable[[Path, int], Dataset]] = {
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,
     "fashion_mnist": load_fashion_mnist,
+    "imagefolder": load_imagefolder,
 }
 """Datasets that are read below a root, from the root and the image size."""
 

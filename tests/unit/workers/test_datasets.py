@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
 from cbam_core.datasets import DATASETS
 from cbam_core.errors import DataError
@@ -45,6 +46,19 @@ def make_fashion(root, count=30):
             (folder / f"{name}-{kind}-ubyte").write_bytes(header + pixels)  # where torchvision looks
             (folder / f"{name}-{kind}-ubyte.gz").write_bytes(gzip.compress(header + pixels))
     return folder
+
+
+def make_imagefolder(root):
+    """Two classes, images of many shapes: every image is a vertical stripe of its class's colour in the middle."""
+    for part, count in (("train", 5), ("val", 2)):
+        for label, name in enumerate(("ants", "bees")):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = np.zeros((40 + 10 * number, 60, 3), dtype=np.uint8)
+                pixels[:, 20:40] = (255, 0, 0) if label else (0, 0, 255)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
 
 
 def load(root, name, **fields):
@@ -130,6 +144,40 @@ def test_a_root_outside_the_data_roots_is_refused_even_behind_a_link(tmp_path):
         load_dataset(DataSpec(dataset="cifar10", root=str(elsewhere)), ())
     with pytest.raises(DataError, match="not a folder"):
         load_dataset(DataSpec(dataset="cifar10", root=str(allowed / "missing")), (str(allowed),))
+
+
+def test_a_folder_of_images_becomes_squares_of_their_middles(tmp_path):
+    make_imagefolder(tmp_path)
+    dataset = load(tmp_path, "imagefolder", image_size=20)
+    assert dataset.classes == ("ants", "bees")
+    assert dataset.train.images.shape == (10, 3, 20, 20)
+    assert dataset.train.labels.tolist() == [0] * 5 + [1] * 5
+    assert dataset.test.labels.tolist() == [0, 0, 1, 1]
+    middle = dataset.train.images[:, :, 10, 10]
+    assert middle[:5].tolist() == [[0, 0, 255]] * 5
+    assert middle[5:].tolist() == [[255, 0, 0]] * 5
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda root: (root / "val").rename(root / "else"), "no train and val folder"),
+        (lambda root: (root / "train" / "bees").rename(root / "train" / "wasps"), "do not have: bees"),
+        (lambda root: (root / "train" / "ants" / "3.png").write_bytes(b"no image"), "cannot read .*3.png"),
+        (lambda root: [path.unlink() for path in (root / "val").rglob("*.png")], "has no images"),
+    ],
+)
+def test_a_wrong_folder_of_images_says_what_is_wrong(tmp_path, harm, words):
+    harm(make_imagefolder(tmp_path))
+    with pytest.raises(DataError, match=words):
+        load(tmp_path, "imagefolder")
+
+
+def test_more_images_than_memory_holds_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    make_imagefolder(tmp_path)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 10_000}))
+    with pytest.raises(DataError, match="smaller image_size"):
+        load(tmp_path, "imagefolder")
 
 
 @pytest.mark.parametrize("name", ["digits", "cluttered_digits", "synthetic"])
