@@ -37,6 +37,15 @@ def test_files_that_are_no_specs(tmp_path, content, message):
         read_spec(tmp_path / "nothing.yaml")
 
 
+def test_a_wrong_field_in_a_file_is_named_by_file_and_pointer(tmp_path):
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        "name: a\nmodel: {backbone: resnet18, attention: {type: cbam, kernel_size: 4}}\ndata: {dataset: digits}\n"
+    )
+    with pytest.raises(SpecError, match=r"spec\.yaml: /model/attention/kernel_size: .*must be odd"):
+        read_spec(path)
+
+
 def test_yaml_runs_no_code():
     with pytest.raises(SpecError, match="could not determine a constructor"):
         parse_yaml("!!python/object/apply:os.system ['true']")
@@ -52,6 +61,15 @@ def test_yaml_runs_no_code():
         ({"train": {"epochs": 3, "schedule": {"type": "cosine", "warmup_epochs": 3}}}, r"warmup_epochs \(3.0\)"),
         ({"train": {"global_batch_size": 10}, "resources": {"workers": 3}}, r"\(10\) must divide by workers \(3\)"),
         ({"checkpoint": {"metric": "val/loss"}}, "val/loss is best at its minimum"),
+        ({"data": {"dataset": "digits", "augment": {"crop_padding": 4, "random_resized_crop": True}}}, "choose one"),
+        ({"data": {"dataset": "digits", "image_size": 8, "augment": {"crop_padding": 8}}}, "less than image_size"),
+        ({"train": {"optimizer": {"type": "sgd", "momentum": 0.0, "nesterov": True}}}, "nesterov needs a momentum"),
+        ({"train": {"accumulate": 3, "global_batch_size": 64}}, r"workers \(1\) × accumulate \(3\)"),
+        ({"resources": {"workers": {"min": 3, "max": 2}}}, r"min \(3\) must not be above max \(2\)"),
+        (
+            {"resources": {"workers": {"min": 3, "max": 3}}, "train": {"global_batch_size": 64}},
+            r"workers \(from 3 to 3\)",
+        ),
         ({"resources": {"workers": 0}}, "greater than or equal to 1"),
         ({"train": {"optimizer": {"lr": float("nan")}}}, "sgd|type"),
     ],
