@@ -74,9 +74,17 @@ class Leadership:
         return True
 
     def guard(self, session: Session) -> None:
-        """Raise NotLeading unless this dispatcher still leads; to be the first thing in a writing transaction."""
-        held = select(Lease.token).where(Lease.name == NAME, Lease.expires_at >= _In(0)).with_for_update()
-        if session.scalar(held) != self.token:
+        """Raise NotLeading unless this dispatcher still leads; to be the first thing in a writing transaction.
+
+        It also renews the lease, so that whoever makes progress keeps it, however long a round of many writes takes.
+        """
+        keep = (
+            update(Lease)
+            .where(Lease.name == NAME, Lease.token == self.token, Lease.expires_at >= _In(0))
+            .values(expires_at=_In(self.seconds))
+            .execution_options(synchronize_session=False)
+        )
+        if session.execute(keep).rowcount != 1:  # type: ignore[attr-defined]
             raise NotLeading
 
     def release(self) -> None:

@@ -1,6 +1,7 @@
 """Who leads: one at a time, and another when it falls silent."""
 
 import threading
+import time
 
 import pytest
 
@@ -45,6 +46,15 @@ def test_an_expired_lease_that_nobody_took_allows_no_write(database):
     assert first.renew()
     wait_until(lambda: current_leader(database) is None, "the lease to expire", seconds=10)
     assert not may_write(database, first)
+
+
+def test_who_goes_on_writing_keeps_the_lease(database):
+    first, second = dispatcher(database, "first", seconds=1.0), dispatcher(database, "second")
+    assert first.renew()
+    end = time.monotonic() + 2.0
+    while time.monotonic() < end:
+        assert may_write(database, first)
+        assert not second.renew()
 
 
 def test_who_lets_go_is_followed_at_once(database):
