@@ -17,6 +17,7 @@ from service.stack_record import ProcessRecord
 
 MARK = "CBAM_STACK_ID"
 CLOCK_SLACK_SECONDS = 2.0  # the kernel's boot time, from which births are counted, moves with the clock
+KILL_SECONDS = 5.0  # from SIGKILL to the end, which only the kernel can delay
 _children: list[subprocess.Popen[bytes]] = []  # kept so that they can be reaped where the starter stays
 
 
@@ -80,7 +81,7 @@ def terminate(groups: Iterable[Sequence[psutil.Process]], *, grace_seconds: floa
     _, left = psutil.wait_procs(everyone, timeout=grace_seconds)
     for process in left:
         _signal(process, signal.SIGKILL)
-    psutil.wait_procs(left, timeout=grace_seconds)
+    psutil.wait_procs(left, timeout=KILL_SECONDS)
     _children[:] = [child for child in _children if child.poll() is None]
 
 
