@@ -1,0 +1,206 @@
+"""A whole stack to do harm to, and what must be true of every experiment afterwards."""
+
+import itertools
+import os
+import random
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from service.client import Client
+from service.errors import ServiceError
+from service.handle import ExperimentHandle
+from service.stack import Stack
+from service.stack_processes import members
+from service.stack_record import StackRecord, load
+from service.stack_settings import StackSettings
+from service.states import TERMINAL, State
+from tests.ray_head import free_port
+from tests.specs import spec_dict
+from tests.waiting import wait_until
+from workers.storage import ExperimentFolder
+
+PARTS = ("api", "dispatcher", "worker", "raylet", "head", "mlflow")
+PHASES = ("QUEUED", "STARTING", "RUNNING", "CHECKPOINT", "PAUSING", "CANCELLING")
+EPOCHS = 8
+PATIENCE_SECONDS = 240.0
+CLOCK_SLACK_SECONDS = 0.05
+RUN_STATUS = {State.SUCCEEDED: "FINISHED", State.FAILED: "FAILED", State.CANCELLED: "KILLED"}
+
+
+def seeded() -> random.Random:
+    """Chance that can be had again: `CBAM_CHAOS_SEED=<what was printed>`."""
+    seed = int(os.environ.get("CBAM_CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+    print(f"CBAM_CHAOS_SEED={seed}")
+    return random.Random(seed)
+
+
+@dataclass
+class ChaosLab:
+    """One stack with its own home, ports and processes."""
+
+    stack: Stack
+    client: Client
+
+    @property
+    def record(self) -> StackRecord:
+        """What runs at present."""
+        record = load(self.stack.settings.home)
+        assert record is not None
+        return record
+
+    def submit(self, **changes: Any) -> ExperimentHandle:
+        """Some seconds of training, with a checkpoint after each of some epochs."""
+        train = {"epochs": EPOCHS, "global_batch_size": 128, "optimizer": {"type": "sgd", "lr": 0.05}}
+        return self.client.submit(spec_dict(**{"train": train} | changes))
+
+    def processes(self, part: str) -> list[psutil.Process]:
+        """The living processes of one part; a worker is a process that trains, or lingers to train."""
+        if part in ("api", "dispatcher", "mlflow"):
+            return members(self.record.processes[part], self.record.stack_id)
+        word = {"worker": "TrainWorker", "raylet": "raylet/raylet", "head": "gcs_server"}[part]
+        found = []
+        for process in members(self.record.processes["ray"], self.record.stack_id):
+            with suppress(psutil.Error):
+                if word in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
+    def signal(self, part: str, signum: signal.Signals) -> int:
+        """Send a signal to all processes of a part; gives their number."""
+        processes = self.processes(part)
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signum)
+        return len(processes)
+
+    def is_there(self, experiment: ExperimentHandle) -> State:
+        """Its state, also while the API is away or slow."""
+        with suppress(ServiceError):
+            experiment.refresh()
+        return experiment.state
+
+    def reach(self, experiment: ExperimentHandle, phase: str) -> None:
+        """Wait for the phase, and hold the experiment in it where it would pass at once."""
+        if phase == "QUEUED":
+            return
+        states = set(State) - {State.QUEUED}
+        wait_until(lambda: self.is_there(experiment) in states, f"{experiment.id} to start", seconds=PATIENCE_SECONDS)
+        if phase == "STARTING":
+            return
+        wait_until(
+            lambda: self.is_there(experiment) in TERMINAL or experiment.view.progress.epoch >= 1,
+            f"the first epoch of {experiment.id}",
+            seconds=PATIENCE_SECONDS,
+        )
+        if phase == "CHECKPOINT":
+            wait_until(lambda: self.freeze_in_a_write(experiment), "a checkpoint that is being written", seconds=60)
+        elif phase in ("PAUSING", "CANCELLING"):
+            self.signal("worker", signal.SIGSTOP)  # it cannot obey before the harm is done
+            self.client.pause(experiment.id) if phase == "PAUSING" else self.client.cancel(experiment.id)
+            wait_until(lambda: self.is_there(experiment) in {State(phase), *TERMINAL}, phase, seconds=60)
+
+    def freeze_in_a_write(self, experiment: ExperimentHandle) -> bool:
+        """Stop the workers; whether that was between the first byte of a checkpoint and its manifest."""
+        self.signal("worker", signal.SIGSTOP)
+        folder = ExperimentFolder(self.stack.settings.storage_root, experiment.id).checkpoints
+        if any(not (one / "manifest.json").exists() for one in folder.glob("step-*")):
+            return True
+        if self.is_there(experiment) in TERMINAL:
+            return True
+        self.signal("worker", signal.SIGCONT)
+        return False
+
+    def recover(self) -> None:
+        """What the operator does: continue what was stopped, and `cbam up` for what is gone."""
+        for part in PARTS:
+            self.signal(part, signal.SIGCONT)
+        self.stack.up()
+
+    def finish(self, experiment: ExperimentHandle) -> State:
+        """Resume it where it was paused, and wait for its end."""
+
+        def ended() -> bool:
+            state = self.is_there(experiment)
+            if state is State.PAUSED:
+                with suppress(ServiceError):
+                    self.client.resume(experiment.id)
+            return state in TERMINAL
+
+        wait_until(ended, f"{experiment.id} to end", seconds=PATIENCE_SECONDS)
+        return experiment.state
+
+    def assert_sound(self, experiment: ExperimentHandle, *, epochs: int = EPOCHS) -> None:
+        """What must be true of an experiment that has ended, whatever was done to it."""
+        attempts = self.client.attempts(experiment.id)
+        assert [attempt.number for attempt in attempts] == list(range(1, len(attempts) + 1))
+        assert all(attempt.ended_at is not None for attempt in attempts)
+        self._assert_one_at_a_time(experiment.id, attempts)
+        self._assert_little_was_wasted(experiment, attempts, epochs)
+        wanted = RUN_STATUS[experiment.state]
+        if experiment.refresh().view.mlflow_run_id is not None:
+            wait_until(lambda: self._run_status(experiment) == wanted, f"MLflow to say {wanted}", seconds=60)
+            self._assert_curves(experiment, epochs)
+
+    def assert_nothing_is_left(self) -> None:
+        """No worker trains, and all of the cluster can be had: a gang of its whole size runs."""
+        cores = psutil.cpu_count() or 1
+        whole = self.submit(
+            resources={"workers": 2, "cpus_per_worker": max(1, cores // 2)},
+            train={"epochs": 1, "global_batch_size": 128, "optimizer": {"type": "sgd", "lr": 0.05}},
+        )
+        assert self.finish(whole) is State.SUCCEEDED
+
+    def _assert_one_at_a_time(self, experiment_id: str, attempts: Any) -> None:
+        """No file of an attempt was written after the next one had begun: what workers write is the fence."""
+        folder = ExperimentFolder(self.stack.settings.storage_root, experiment_id)
+        for before, after in itertools.pairwise(attempts):
+            assert before.ended_at <= after.started_at
+            written = [path.stat().st_mtime for path in folder.attempt(before.number).path.glob("rank-*.log")]
+            last = max((datetime.fromtimestamp(at - CLOCK_SLACK_SECONDS, UTC) for at in written), default=None)
+            assert last is None or last <= after.started_at, f"attempts {before.number} and {after.number} overlap"
+
+    def _assert_little_was_wasted(self, experiment: ExperimentHandle, attempts: Any, epochs: int) -> None:
+        interval = max(1, experiment.view.progress.total_steps // epochs)
+        for before, after in itertools.pairwise(attempts):
+            if after.resumed_from_step is not None:
+                assert after.resumed_from_step >= before.last_step - interval, "more than one interval was done again"
+
+    def _run_status(self, experiment: ExperimentHandle) -> str:
+        return str(self._mlflow().get_run(experiment.view.mlflow_run_id).info.status)
+
+    def _assert_curves(self, experiment: ExperimentHandle, epochs: int) -> None:
+        """Every value is there once, in order."""
+        for key in ("val/top1", "train/loss"):
+            points = self._mlflow().get_metric_history(experiment.view.mlflow_run_id, key)
+            steps = [point.step for point in points]
+            assert steps == sorted(set(steps)), f"{key} was told twice"
+            if experiment.state is State.SUCCEEDED and key == "val/top1":
+                assert len(steps) == epochs, f"{key} was lost"
+
+    def _mlflow(self) -> Any:
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.record.mlflow_url)
+
+
+@contextmanager
+def chaos_lab(home: Path, **settings: Any) -> Iterator[ChaosLab]:
+    """A running stack, and nothing of it afterwards."""
+    ports = {"port": free_port(), "mlflow_port": free_port(), "ray_port": free_port()}
+    stack = Stack(StackSettings(home=home, **ports, **settings))
+    try:
+        record = stack.up()
+        with Client(record.url) as client:
+            lab = ChaosLab(stack, client)
+            yield lab
+            for part in PARTS:
+                lab.signal(part, signal.SIGCONT)
+    finally:
+        stack.down()
