@@ -50,6 +50,8 @@ def demo(
                 make_stack(report).down()
     if keep or was_running:
         note("everything goes on running; `cbam down` stops it")
+    else:
+        note("stopped; `cbam up` brings it back with these runs, `cbam demo --keep` leaves it running")
     if any(view.state != "SUCCEEDED" for view in views):
         raise typer.Exit(1)
 
