@@ -165,10 +165,18 @@ class ResourcesSpec(Part):
         Annotated[WorkerCount, Tag("fixed")] | Annotated[Elastic, Tag("elastic")],
         Discriminator(lambda value: "elastic" if isinstance(value, Elastic | dict) else "fixed"),
     ] = Field(1, description="data-parallel processes, started all or none: a number, or {min, max}")
-    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = Field(0, description="0 trains on the CPU, 1 on one GPU each")
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="0 trains on the CPU, 1 on one GPU each; a fraction shares a GPU between small experiments"
+    )
     cpus_per_worker: Annotated[int, Field(ge=1, le=1024)] = Field(
         1, description="CPU cores, also the threads torch uses"
     )
+
+    @model_validator(mode="after")
+    def _gangs_own_their_gpus(self) -> Self:
+        if 0 < self.gpus_per_worker < 1 and self.workers != 1:
+            raise ValueError("workers of one gang cannot share a GPU; with a fraction of one, workers must be 1")
+        return self
 
 
 class CheckpointSpec(Part):
@@ -232,12 +240,16 @@ class ExperimentSpec(Part):
         """The numbers of workers an attempt may have, largest first: those that split the global batch evenly."""
         workers = self.resources.workers
         least, most = (workers.min, workers.max) if isinstance(workers, Elastic) else (workers, workers)
-        sizes = range(most, least - 1, -1)
-        return tuple(size for size in sizes if self.train.global_batch_size % (size * self.train.accumulate) == 0)
+        return world_sizes(least, most, batch_size=self.train.global_batch_size, accumulate=self.train.accumulate)
 
     def to_yaml(self) -> str:
         """As YAML with every default written out; `read_spec` gives the same spec back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def world_sizes(least: int, most: int, *, batch_size: int, accumulate: int) -> tuple[int, ...]:
+    """The numbers of workers that split a global batch evenly into `accumulate` parts each, largest first."""
+    return tuple(size for size in range(most, least - 1, -1) if batch_size % (size * accumulate) == 0)
 
 
 class _Yaml12Loader(yaml.SafeLoader):

@@ -9,20 +9,9 @@ never fit this cluster, or is beyond its owner's quota, holds nobody up and is t
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from service.gang import Node
+from service.gang import Need, Node
 
-
-@dataclass(frozen=True)
-class Need:
-    """What a gang occupies: `workers` equal bundles, each on one node."""
-
-    workers: int
-    cpus: float
-    gpus: float
-
-    def __str__(self) -> str:
-        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
-        return f"{self.workers} × ({self.cpus:g} CPU{gpus})"
+ROUNDING = 1e-6  # ten tenths of a GPU are a GPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,8 +202,8 @@ def _after(nodes: Sequence[Node], going: Iterable[Holding]) -> tuple[Node, ...]:
 
 
 def _bundles(need: Need, cpus: float, gpus: float) -> int:
-    by_cpu = int(cpus // need.cpus) if need.cpus else need.workers
-    by_gpu = int(gpus // need.gpus) if need.gpus else need.workers
+    by_cpu = int(cpus / need.cpus + ROUNDING) if need.cpus else need.workers
+    by_gpu = int(gpus / need.gpus + ROUNDING) if need.gpus else need.workers
     return max(0, min(by_cpu, by_gpu))
 
 

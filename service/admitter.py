@@ -2,10 +2,10 @@
 
 import logging
 
-from cbam_core.spec import ExperimentSpec
-from service.admission import Choice, Holding, Need, Rules, Waiting, choose, place
+from cbam_core.spec import ExperimentSpec, world_sizes
+from service.admission import Choice, Holding, Rules, Waiting, choose, place
 from service.errors import StaleMove
-from service.gang import Cluster, ClusterView, GangKey, Launch, Node
+from service.gang import Cluster, ClusterView, GangKey, Launch, Need, Node
 from service.ledger import Ledger
 from service.models import Attempt, Experiment
 from service.settings import Settings
@@ -13,7 +13,10 @@ from service.states import Desired, Reason, State
 
 log = logging.getLogger(__name__)
 
+MOST_ASKED_FOR = 50  # gangs that an autoscaler is told of at once
+
 Live = list[tuple[Experiment, Attempt]]
+World = tuple[list[Waiting], list[Holding], tuple[Node, ...]]
 
 
 class Admitter:
@@ -26,17 +29,25 @@ class Admitter:
         self.rules = Rules(
             most_passes=settings.most_passes, quota_cpus=settings.quota_cpus, quota_gpus=settings.quota_gpus
         )
+        self.fruitless: World | None = None  # what the last round saw, where nothing came of it
 
     def admit(self, view: ClusterView) -> list[GangKey]:
         """Claim and launch what fits, ask what is displaced to yield; returns what was launched."""
         queue = self.ledger.queue()
         if not queue:
+            self.cluster.ask_for([])
             return []
         live = self.ledger.live()
         holding = [_holding(row, attempt, view) for row, attempt in live]
-        choice = choose(map(_waiting, queue), holding, _free_nodes(view, live), self.rules)
+        world = ([_waiting(row) for row in queue], holding, _free_nodes(view, live))
+        if world == self.fruitless:
+            return []
+        choice = choose(*world, self.rules)
+        self.fruitless = None if choice.start or choice.preempt else world
         rows = {row.id: row for row in queue}
         self._tell(choice, rows)
+        waiting = [item for item in world[0] if item.id not in choice.start and item.id not in choice.over_quota]
+        self.cluster.ask_for([item.need(item.sizes[-1]) for item in waiting[:MOST_ASKED_FOR]])
         self.ledger.ask_to_yield(choice.preempt)
         return [key for name, workers in choice.start.items() if (key := self._start(rows[name], workers))]
 
@@ -74,12 +85,15 @@ class Admitter:
 
 
 def _waiting(row: Experiment) -> Waiting:
-    spec = ExperimentSpec.model_validate(row.spec)
+    """From the stored spec as it is: to validate hundreds of them again at every tick takes half a core."""
+    resources, train = row.spec["resources"], row.spec["train"]
+    workers = resources["workers"]
+    least, most = (workers, workers) if isinstance(workers, int) else (workers["min"], workers["max"])
     return Waiting(
         id=row.id,
-        sizes=spec.world_sizes,
-        cpus=spec.resources.cpus_per_worker,
-        gpus=spec.resources.gpus_per_worker,
+        sizes=world_sizes(least, most, batch_size=train["global_batch_size"], accumulate=train["accumulate"]),
+        cpus=resources["cpus_per_worker"],
+        gpus=resources["gpus_per_worker"],
         priority=row.priority,
         owner=row.owner,
         queued_at=row.queued_at.timestamp(),

@@ -7,14 +7,15 @@ to a table under a lock; when the thread has not come round for a while, `observ
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.util import placement_group_table
 
 from service.errors import ClusterUnavailable
-from service.gang import ClusterView, GangKey, Launch, Node, StopMode
+from service.gang import ClusterView, GangKey, Launch, Need, Node, StopMode
 from service.ray_gang import RayGang, need_of
 from service.settings import Settings
 
@@ -36,6 +37,8 @@ class RayCluster:
         self.linger_seconds = settings.linger_seconds
         self.gangs: dict[str, RayGang] = {}
         self.nodes: tuple[Node, ...] = ()
+        self.wanted: tuple[Need, ...] = ()
+        self.told: tuple[Need, ...] = ()
         self.rounded_at = 0.0
         self.trouble = "not connected yet"
         self.closing = threading.Event()
@@ -70,6 +73,17 @@ class RayCluster:
         with self.lock:
             if gang := self._of(key):
                 gang.stop_mode = mode
+
+    def dump_stacks(self, key: GangKey) -> None:
+        """Have the thread ask the workers for it."""
+        with self.lock:
+            if gang := self._of(key):
+                gang.dump_wanted = True
+
+    def ask_for(self, gangs: Sequence[Need]) -> None:
+        """Have the thread tell the autoscaler, where what waits has changed."""
+        with self.lock:
+            self.wanted = tuple(gangs)
 
     def release(self, key: GangKey, *, linger: bool = False) -> None:
         """Have the thread kill the workers and free the reservation, or let them wait for another attempt."""
@@ -134,6 +148,7 @@ class RayCluster:
             gangs = dict(self.gangs)
         for name, gang in gangs.items():
             gang.advance(groups.get(name))
+        self._tell_autoscaler()
         alive = [node for node in ray.nodes() if node["Alive"]]
         with self.lock:
             for name, gang in gangs.items():
@@ -142,6 +157,22 @@ class RayCluster:
             busy = [group for name, group in groups.items() if name in self.gangs and not self.gangs[name].idle]
             self.nodes = _free(alive, busy)
             self.rounded_at = time.monotonic()
+
+    def _tell_autoscaler(self) -> None:
+        """Ask for what runs and what waits: a request stands until the next one, and an autoscaler fills all of it."""
+        with self.lock:
+            wanted = self.wanted
+            running = [gang.need for gang in self.gangs.values() if gang.need and not gang.idle]
+        if wanted == self.told:
+            return
+        needs = [*running, *wanted] if wanted else []  # nothing waits: what runs holds its nodes by itself
+        bundles = [
+            {"CPU": need.cpus} | ({"GPU": need.gpus} if need.gpus else {})
+            for need in needs
+            for _ in range(need.workers)
+        ]
+        request_resources(bundles=bundles)
+        self.told = wanted
 
     def _retire_idle(self, groups: Mapping[str, Mapping[str, Any]]) -> None:
         """Idle gangs make room for one that waits for it, and do not linger for ever."""

@@ -32,6 +32,8 @@ from workers.outcome import Outcome, read_outcome
 from workers.storage import ExperimentFolder
 
 log = logging.getLogger("service.dispatcher")
+HANG_STEPS = 10
+STACKS_SECONDS = 3.0
 PAUSE_GRACE_SECONDS = 300.0  # a checkpoint of a large network takes its time; without it the last one is used
 
 
@@ -44,6 +46,9 @@ class Watch:
     dead_looks: int = 0
     stop_sent: StopMode | None = None
     stop_sent_at: float = 0.0
+    moved_at: float | None = None  # when it last gave a sign of life
+    sign_of_life: tuple[object, ...] = ()
+    stacks_asked_at: float | None = None
     cause: Reason | None = None  # why it is over; the first cause stands, the rest is its consequence
     failed_since: float | None = None
     written: dict[str, object] | None = None
@@ -172,6 +177,7 @@ class Dispatcher:
     def _see(self, row: Experiment, attempt: Attempt, watch: Watch, view: ClusterView | None) -> GangView:
         """What is seen of the gang; one that was claimed but never launched is launched now."""
         if view is None:
+            watch.moved_at = None  # nothing is known, so nothing is held against it
             return GangView(liveness=Liveness.UNKNOWN)
         key = GangKey(row.id, attempt.number)
         if row.state == State.STARTING and not watch.launched:  # claimed by a dispatcher that then ended
@@ -205,10 +211,31 @@ class Dispatcher:
             grace = self.settings.cancel_grace_seconds if cancels else PAUSE_GRACE_SECONDS
             if now - watch.stop_sent_at > grace:
                 return Reason.CANCELLED_BY_USER if cancels else Reason.WORKER_DIED
+        if self._hangs(row, watch, seen):
+            return Reason.HANG_DETECTED
         waited = (utc_now() - attempt.started_at).total_seconds()
         if row.state == State.STARTING and waited > self.settings.start_timeout_seconds:
             return Reason.START_TIMEOUT
         return None
+
+    def _hangs(self, row: Experiment, watch: Watch, seen: GangView) -> bool:
+        """Whether a gang that the cluster knows has given no sign of life for far longer than a step takes.
+
+        Its stacks are asked for first, and given a moment to be written.
+        """
+        now, progress = self.clock(), seen.progress
+        sign = (progress.step, progress.phase, progress.heartbeat)
+        if watch.moved_at is None or sign != watch.sign_of_life or row.state == State.STARTING:
+            watch.moved_at, watch.sign_of_life, watch.stacks_asked_at = now, sign, None
+            return False
+        speed = progress.images_per_second or 0.0
+        step_seconds = row.spec["train"]["global_batch_size"] / speed if speed else 0.0
+        if now - watch.moved_at < max(self.settings.hang_seconds, HANG_STEPS * step_seconds):
+            return False
+        if watch.stacks_asked_at is None:
+            watch.stacks_asked_at = now
+            self.cluster.dump_stacks(GangKey(row.id, row.attempt))
+        return now - watch.stacks_asked_at >= STACKS_SECONDS
 
     def _situation(
         self,

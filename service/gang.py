@@ -1,7 +1,7 @@
 """A gang: the workers of one attempt, started and ended together; what the dispatcher says to a cluster and sees."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, Self
@@ -12,6 +12,19 @@ from workers.progress import Progress
 
 StopMode = Literal["cancel", "pause"]
 _NAME = re.compile(r"^(?P<experiment_id>[0-9a-z]+)-(?P<attempt>\d+)$")
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a gang occupies: `workers` equal bundles, each on one node."""
+
+    workers: int
+    cpus: float
+    gpus: float
+
+    def __str__(self) -> str:
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        return f"{self.workers} × ({self.cpus:g} CPU{gpus})"
 
 
 @dataclass(frozen=True, order=True)
@@ -92,6 +105,14 @@ class Cluster(Protocol):
 
     def stop(self, key: GangKey, mode: StopMode) -> None:
         """Ask the workers to end at the next step; `pause` writes a checkpoint first."""
+        ...
+
+    def dump_stacks(self, key: GangKey) -> None:
+        """Have the workers write into their logs what each of their threads is doing."""
+        ...
+
+    def ask_for(self, gangs: Sequence[Need]) -> None:
+        """Let the cluster's autoscaler know what waits for room, so that it may grow."""
         ...
 
     def release(self, key: GangKey, *, linger: bool = False) -> None:

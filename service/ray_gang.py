@@ -7,7 +7,7 @@ a gang bears the name of the first attempt it ran; which attempt it runs now, it
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +16,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 from ray.util import get_placement_group, list_named_actors, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from service.admission import Need
-from service.gang import GangKey, GangView, Launch, StopMode
+from service.gang import GangKey, GangView, Launch, Need, StopMode
 from service.states import Liveness, Reason
 from workers.actor import TrainWorker
 from workers.assignment import Assignment
@@ -49,8 +48,9 @@ class RayGang:
         self.letting_go_since: float | None = None
         self.idle_since: float | None = None
         self.stop_mode: StopMode | None = None
+        self.dump_wanted = False
         self._group: Any = None
-        self._address: Any = None  # reference to rank 0's answer: where the gang meets
+        self._places: list[Any] | None = None  # references to the workers' answers: where they are
         self._begun = False
         self._stop_sent: StopMode | None = None
 
@@ -63,7 +63,7 @@ class RayGang:
         """Give an idle gang its next attempt, or one that a dispatcher before left the launch it is missing."""
         if self.key != launch.key:
             self.view = GangView(liveness=Liveness.UNKNOWN)
-            self.idle_since = self._address = None
+            self.idle_since = self._places = None
             self._begun = False
             self.stop_mode = self._stop_sent = None
             for rank in self.ranks:
@@ -171,23 +171,27 @@ class RayGang:
             self._die(Reason.WORKER_DIED, "the gang was left half started")
 
     def _begin(self) -> None:
-        """Once rank 0 has said where to meet, tell every worker to train."""
+        """Once every worker has said where it is, tell them all to train."""
         if self.launch is None or self._begun or self.view.liveness is Liveness.DEAD:
             return
-        if self._address is None:
-            self._address = self.ranks[0].actor.address.remote()
-        if not is_ready(self._address):
+        if self._places is None:
+            self._places = [rank.actor.place.remote() for rank in self.ranks]
+        if not all(map(is_ready, self._places)):
             return
         try:
-            host, port = ray.get(self._address)
+            places = [Place(*place) for place in ray.get(self._places)]
         except RayError as error:
             self._die(Reason.WORKER_DIED, f"a worker did not start: {error}")
             return
         for number, rank in enumerate(self.ranks):
-            rank.begin(_assignment(self.launch, number, len(self.ranks), host, port))
+            rank.begin(assignment_of(self.launch, number, places))
         self._begun = True
 
     def _pass_on_stop(self) -> None:
+        if self.dump_wanted:
+            for rank in self.ranks:
+                rank.actor.dump_stacks.remote()
+            self.dump_wanted = False
         if self.stop_mode is not None and self._begun and self._stop_sent != self.stop_mode:
             for rank in self.ranks:
                 rank.actor.stop.remote(self.stop_mode)
@@ -290,7 +294,19 @@ def is_ready(reference: Any) -> bool:
     return bool(ready)
 
 
-def _assignment(launch: Launch, rank: int, workers: int, host: str, port: int) -> Assignment:
+@dataclass(frozen=True)
+class Place:
+    """Where a worker is: its node's address, a free port there, and its GPUs by the names the driver gives them."""
+
+    host: str
+    port: int
+    gpus: list[str]
+
+
+def assignment_of(launch: Launch, rank: int, places: Sequence[Place]) -> Assignment:
+    """What rank `rank` is told to do: meet at rank 0's place, and see all GPUs of the gang on its node in one order."""
+    mine = places[rank]
+    node_gpus = tuple(sorted({gpu for place in places if place.host == mine.host for gpu in place.gpus}))
     return Assignment(
         experiment_id=launch.key.experiment_id,
         attempt=launch.key.attempt,
@@ -298,9 +314,11 @@ def _assignment(launch: Launch, rank: int, workers: int, host: str, port: int) -
         spec=launch.spec,
         storage=str(launch.storage),
         rank=rank,
-        world_size=workers,
-        master_address=host,
-        master_port=port,
+        world_size=len(places),
+        master_address=places[0].host,
+        master_port=places[0].port,
         tracking_uri=launch.tracking_uri,
         data_roots=launch.data_roots,
+        node_gpus=node_gpus,
+        gpu_index=node_gpus.index(mine.gpus[0]) if mine.gpus else 0,
     )

@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     linger_seconds: Annotated[float, Field(ge=0)] = Field(60.0, description="workers wait so long for another attempt")
     cancel_grace_seconds: Annotated[float, Field(ge=0)] = Field(15.0, description="from asking a worker to killing it")
     start_timeout_seconds: Annotated[float, Field(gt=0)] = Field(300.0, description="from the claim to the first step")
+    hang_seconds: Annotated[float, Field(gt=0)] = Field(
+        300.0, description="no sign of life this long, or 10 steps, is a hang"
+    )
     dead_after_seconds: Annotated[float, Field(ge=0)] = Field(2.0, description="a gang seen dead for this long is dead")
     dead_after_looks: Annotated[int, Field(ge=1)] = Field(3, description="and seen dead this many times in a row")
     most_passes: Annotated[int, Field(ge=0)] = Field(

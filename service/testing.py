@@ -1,10 +1,11 @@
 """Fakes for tests of the service and of what is built on it. They pass the same contract tests as the real ones."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from service.errors import ClusterUnavailable
-from service.gang import ClusterView, GangKey, GangView, Launch, Node, StopMode
+from service.gang import ClusterView, GangKey, GangView, Launch, Need, Node, StopMode
 from service.states import Liveness, Reason
 from workers.outcome import Ending, Outcome
 from workers.progress import Progress
@@ -51,6 +52,8 @@ class InMemoryCluster:
     reachable: bool = True
     obeys_stop: bool = True
     starts: list[GangKey] = field(default_factory=list)
+    dumped: list[GangKey] = field(default_factory=list)
+    asked_for: tuple[Need, ...] = ()
     gangs: dict[GangKey, _FakeGang] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -77,6 +80,14 @@ class InMemoryCluster:
         with self.lock:
             if key in self.gangs and self.obeys_stop:
                 self.gangs[key].stop_mode = mode
+
+    def dump_stacks(self, key: GangKey) -> None:
+        """Note that it was asked for."""
+        self.dumped.append(key)
+
+    def ask_for(self, gangs: Sequence[Need]) -> None:
+        """Note what was asked for."""
+        self.asked_for = tuple(gangs)
 
     def release(self, key: GangKey, *, linger: bool = False) -> None:  # noqa: ARG002 - nothing here is worth keeping
         """Kill the gang."""

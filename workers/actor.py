@@ -38,13 +38,14 @@ class TrainWorker:
         self._importing = threading.Thread(target=_import_training, name="import-training", daemon=True)
         self._importing.start()
 
-    def address(self) -> tuple[str, int]:
-        """This node's address, and a port that is free on it now: where rank 0 lets its gang meet."""
+    def place(self) -> tuple[str, int, list[str]]:
+        """This node's address, a port that is free on it now (where rank 0 lets the gang meet), this worker's GPUs."""
         import ray
 
         with socket.socket() as probe:
             probe.bind(("", 0))
-            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+            port = probe.getsockname()[1]
+        return ray.util.get_node_ip_address(), port, [str(gpu) for gpu in ray.get_gpu_ids()]
 
     def start(self, assignment: Mapping[str, Any]) -> None:
         """Begin an assignment. The same token again changes nothing. Raises RuntimeError while another one trains."""
@@ -56,6 +57,8 @@ class TrainWorker:
                 raise RuntimeError(
                     f"this worker still trains under token {self._assignment and self._assignment.token}"
                 )
+            if wanted.node_gpus:
+                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(wanted.node_gpus)  # read when CUDA is first used
             self._assignment, self._outcome = wanted, None
             self._stop, self._progress = StopSignal(), Progress(phase="starting", heartbeat=time.time())
             self._thread = threading.Thread(target=self._run, args=(wanted, self._stop), name="training", daemon=True)

@@ -15,6 +15,8 @@ class Assignment:
 
     `token` is the lease under which the attempt runs and stands in its result. The ranks meet at
     `master_address:master_port`, which rank 0 opens. A dataset may be read only below one of `data_roots`.
+    `node_gpus` are the GPUs of the whole gang on this rank's node: every rank there sees all of them, in one order, so
+    that peers can reach each other's memory; `gpu_index` is this rank's own among them.
     """
 
     experiment_id: str
@@ -28,6 +30,8 @@ class Assignment:
     master_port: int = 0
     tracking_uri: str | None = None
     data_roots: tuple[str, ...] = ()
+    node_gpus: tuple[str, ...] = ()
+    gpu_index: int = 0
 
     @property
     def folder(self) -> ExperimentFolder:
@@ -36,13 +40,15 @@ class Assignment:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
-        return vars(self) | {"spec": self.spec.model_dump(mode="json"), "data_roots": list(self.data_roots)}
+        lists = {"data_roots": list(self.data_roots), "node_gpus": list(self.node_gpus)}
+        return vars(self) | {"spec": self.spec.model_dump(mode="json")} | lists
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
         """Back from `to_dict`."""
         spec = ExperimentSpec.model_validate(value["spec"])
-        return cls(**{**value, "spec": spec, "data_roots": tuple(value["data_roots"])})
+        tuples = {name: tuple(value[name]) for name in ("data_roots", "node_gpus")}
+        return cls(**{**value, "spec": spec, **tuples})
 
     def for_rank(self, rank: int) -> Self:
         """The same attempt, for another rank."""

@@ -116,10 +116,12 @@ def _peers() -> Iterator[None]:
 
 
 def training_device(assignment: Assignment) -> torch.device:
-    """The CPU, or this rank's GPU: the only one that Ray shows it, or the one torchrun numbers for it."""
+    """The CPU, or this rank's GPU: the one of its assignment, or the one torchrun numbers for it."""
     if not assignment.spec.resources.gpus_per_worker:
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device(
+        "cuda", assignment.gpu_index if assignment.node_gpus else int(os.environ.get("LOCAL_RANK", "0"))
+    )
 
 
 @contextlib.contextmanager

@@ -141,7 +141,7 @@ class Trainer:
                 self.batches.test(),
                 self.gang,
                 num_classes=self.dataset.num_classes,
-                stop=self.stop_agreed,
+                stop=self._stop_while_evaluating,
             )
         if evaluation is None:
             return
@@ -204,6 +204,11 @@ class Trainer:
                 mlflow_run_id=self.tracker.run_id,
             )
         )
+
+    def _stop_while_evaluating(self) -> StopMode | None:
+        """Also a sign of life: an evaluation may take longer than a step may."""
+        self.say("evaluating")
+        return self.stop_agreed()
 
     def _checkpoint_is_due(self) -> bool:
         if not self.gang.leads or self.epochs_trained > self.epochs_evaluated:

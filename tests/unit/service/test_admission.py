@@ -5,8 +5,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.admission import Holding, Need, Rules, Waiting, choose, place
-from service.gang import Node
+from service.admission import Holding, Rules, Waiting, choose, place
+from service.gang import Need, Node
 
 
 def node(cpus, gpus=0.0, *, free=None, name="n"):

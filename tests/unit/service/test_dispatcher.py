@@ -6,7 +6,7 @@ from service.db import Database
 from service.dispatcher import PAUSE_GRACE_SECONDS, Dispatcher
 from service.errors import IllegalAction, NotLeading
 from service.experiments import act
-from service.gang import GangKey, Node
+from service.gang import GangKey, Need, Node
 from service.settings import Settings
 from service.states import Move, Reason, State
 from service.store import Store
@@ -227,6 +227,42 @@ def test_an_attempt_that_never_takes_a_step_is_given_up_in_time(database, store,
     while store.get(row.id).free_retries == 0:
         tick(dispatcher)
     assert store.attempts(row.id)[0].reason == Reason.START_TIMEOUT
+
+
+def test_a_gang_that_gives_no_sign_of_life_is_ended_after_its_stacks_are_written(
+    dispatcher, store, cluster, clock, settings
+):
+    row, _ = store.submit(spec(train={"epochs": 1000, "global_batch_size": 128}))
+    until(dispatcher, store, row.id, State.RUNNING)
+    cluster.steps_per_look = 0
+    tick(dispatcher, 2)
+    clock.advance(settings.hang_seconds - 2)
+    tick(dispatcher)
+    assert not cluster.dumped
+    clock.advance(3)
+    tick(dispatcher)
+    assert cluster.dumped == [GangKey(row.id, 1)]
+    assert store.get(row.id).state == State.RUNNING
+    clock.advance(5)
+    cluster.steps_per_look = 1
+    tick(dispatcher, 2)
+    assert store.get(row.id).state == State.RUNNING, "it came back to life in time"
+    cluster.steps_per_look = 0
+    tick(dispatcher, 2)
+    clock.advance(settings.hang_seconds)
+    tick(dispatcher)
+    clock.advance(5)
+    tick(dispatcher, 4)
+    assert store.attempts(row.id)[0].reason == Reason.HANG_DETECTED
+
+
+def test_the_autoscaler_hears_of_what_waits_for_room(dispatcher, store, cluster):
+    row, _ = store.submit(spec(resources={"workers": 8}))
+    tick(dispatcher, 2)
+    assert cluster.asked_for == (Need(8, 1, 0),)
+    act(store, row.id, "cancel")
+    tick(dispatcher, 2)
+    assert cluster.asked_for == ()
 
 
 def test_a_deadline_ends_what_runs_and_what_waits(dispatcher, store):

@@ -1,0 +1,48 @@
+"""What the ranks of a gang are told: one place to meet, and the GPUs of their node in one order."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.gang import GangKey, Launch
+from service.ray_gang import Place, assignment_of
+from tests.specs import spec
+from workers.assignment import Assignment
+
+
+def launch(workers: int) -> Launch:
+    chosen = spec(resources={"workers": workers, "gpus_per_worker": 1.0})
+    return Launch(
+        key=GangKey("abc", 2), token="t", spec=chosen, workers=workers, storage=Path("/storage"), tracking_uri=None
+    )
+
+
+def test_ranks_of_one_node_see_the_same_gpus_and_each_knows_its_own():
+    places = [
+        Place("one", 5000, ["3"]),
+        Place("one", 5001, ["1"]),
+        Place("two", 5002, ["0"]),
+        Place("two", 5003, ["7"]),
+    ]
+    told = [assignment_of(launch(4), rank, places) for rank in range(4)]
+    assert [one.node_gpus for one in told] == [("1", "3"), ("1", "3"), ("0", "7"), ("0", "7")]
+    assert [one.gpu_index for one in told] == [1, 0, 0, 1]
+    assert {(one.master_address, one.master_port, one.world_size) for one in told} == {("one", 5000, 4)}
+    assert [one.rank for one in told] == [0, 1, 2, 3]
+
+
+def test_a_gang_without_gpus_is_told_of_none():
+    (told,) = [assignment_of(launch(1), 0, [Place("one", 5000, [])])]
+    assert (told.node_gpus, told.gpu_index) == ((), 0)
+
+
+def test_an_assignment_crosses_processes_unchanged():
+    told = assignment_of(launch(2), 1, [Place("one", 5000, ["a"]), Place("one", 5001, ["b"])])
+    assert Assignment.from_dict(told.to_dict()) == told
+
+
+def test_a_gang_never_shares_a_gpu():
+    assert spec(resources={"gpus_per_worker": 0.25}).resources.gpus_per_worker == 0.25
+    with pytest.raises(ValidationError, match="cannot share a GPU"):
+        spec(resources={"workers": 2, "gpus_per_worker": 0.5})
