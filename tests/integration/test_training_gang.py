@@ -49,7 +49,7 @@ def run_ranks(tmp_path):
             started.append(subprocess.Popen(command, env=ranked, stdout=pipe, stderr=pipe, text=True))
         outputs = []
         for process in started:
-            output, errors = process.communicate(timeout=120)
+            output, errors = process.communicate(timeout=240)
             assert process.returncode in (0, -9), errors
             outputs.append(output)
         return outputs
