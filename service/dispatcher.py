@@ -11,8 +11,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy.exc import OperationalError
 
@@ -52,7 +52,7 @@ class Watch:
     cause: Reason | None = None  # why it is over; the first cause stands, the rest is its consequence
     failed_since: float | None = None
     written: dict[str, object] | None = None
-    node_ids: tuple[str, ...] = ()
+    placed: Mapping[str, int] = field(default_factory=dict)
 
 
 class Dispatcher:
@@ -144,8 +144,8 @@ class Dispatcher:
         watch = self.watches.setdefault(key, Watch())
         record = self._record(row, attempt)
         seen = self._see(row, attempt, watch, view)
-        watch.node_ids = seen.node_ids or watch.node_ids
-        seen = replace(seen, node_ids=watch.node_ids)  # a gang that is gone has no place any more, but had one
+        watch.placed = seen.placed or watch.placed
+        seen = replace(seen, placed=watch.placed)  # a gang that is gone has no place any more, but had one
         if record is None and watch.cause is None:
             watch.cause = self._cause_of_end(row, attempt, watch, seen)
         cause = watch.cause if record is None else None
