@@ -1,0 +1,119 @@
+"""Gangs over several Ray nodes, which are several raylets of this one machine: nodes join, and nodes are lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from service.cluster import RayCluster
+from service.db import Database
+from service.dispatcher import Dispatcher
+from service.errors import ClusterUnavailable
+from service.models import Experiment
+from service.settings import Settings
+from service.states import Reason, State
+from service.store import Store
+from tests.ray_head import RAY_ENVIRONMENT, ray_head
+from tests.specs import spec
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+EPOCHS = 12
+PATIENCE_SECONDS = 120.0
+
+
+@contextmanager
+def node(address: str, folder: Path) -> Iterator[Callable[[], None]]:
+    """Another node of one CPU at the head of `address`; gives what makes it vanish."""
+    command = [
+        *(str(Path(sys.executable).with_name("ray")), "start", "--block", f"--address={address}", "--num-cpus=1"),
+        *("--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats", "--object-store-memory=80000000"),
+    ]
+    with (folder / "node.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, env=os.environ | RAY_ENVIRONMENT, stdout=log, stderr=log, start_new_session=True
+        )
+
+    def vanish() -> None:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    try:
+        yield vanish
+    finally:
+        vanish()
+
+
+@dataclass
+class Site:
+    """A service on a cluster whose head has one CPU."""
+
+    store: Store
+    cluster: RayCluster
+    join: Callable[[], Callable[[], None]]
+
+    def wait_for(self, experiment_id: str, what: str, condition: Callable[[Experiment], bool]) -> Experiment:
+        wait_until(lambda: condition(self.store.get(experiment_id)), what, seconds=PATIENCE_SECONDS)
+        return self.store.get(experiment_id)
+
+    def nodes(self) -> int:
+        try:
+            return len(self.cluster.observe().nodes)
+        except ClusterUnavailable:
+            return 0
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The dispatcher runs in a thread, as it does in its process."""
+    folder = tmp_path_factory.mktemp("site")
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        for name, value in RAY_ENVIRONMENT.items():
+            patch.setenv(name, value)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        head = stack.enter_context(ray_head(cpus=1))
+        settings = Settings(home=folder, ray_address=head.address, retry_backoff_seconds=0.1)
+        database = Database(settings.database_url)
+        stack.callback(database.close)
+        database.migrate()
+        cluster, stop = RayCluster(settings), threading.Event()
+        thread = threading.Thread(target=Dispatcher(database, cluster, settings).run, args=(stop,))
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(stop.set)
+        yield Site(Store(database), cluster, lambda: stack.enter_context(node(head.address, folder)))
+
+
+def test_a_gang_that_waits_for_room_starts_when_a_node_joins_and_survives_its_loss(site: Site):
+    train = {"epochs": EPOCHS, "global_batch_size": 128, "optimizer": {"type": "sgd", "lr": 0.05}}
+    row, _ = site.store.submit(spec(train=train, resources={"workers": 2}))
+    waiting = site.wait_for(row.id, "the reason it waits", lambda row: row.reason is not None)
+    assert (waiting.state, waiting.reason) == (State.QUEUED, Reason.UNSCHEDULABLE)
+    assert "1 CPU" in waiting.message
+
+    vanish = site.join()
+    site.wait_for(row.id, "the third epoch on two nodes", lambda row: row.progress.get("epoch", 0) >= 3)
+    assert site.nodes() == 2
+    vanish()
+    lost = site.wait_for(row.id, "the loss to be seen", lambda row: row.state == State.QUEUED)
+    assert (lost.free_retries, lost.charged_retries) == (1, 0)
+    wait_until(lambda: site.nodes() == 1, "the node to be gone")
+
+    site.join()
+    site.wait_for(row.id, "success on another node", lambda row: row.state == State.SUCCEEDED)
+    first, second = site.store.attempts(row.id)
+    assert first.reason in (Reason.NODE_LOST, Reason.WORKER_DIED)
+    assert len(first.node_ids) == len(second.node_ids) == 2
+    assert first.node_ids != second.node_ids
+    steps_per_epoch = second.last_step // EPOCHS
+    assert second.resumed_from_step is not None
+    assert second.resumed_from_step >= first.last_step - steps_per_epoch, "at most one checkpoint interval again"
+    wait_until(lambda: not site.cluster.observe().gangs, "nothing to be held", seconds=30)
