@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
+from fastapi_offline import FastAPIOffline
 
 from service import http_errors
 from service.db import Database
@@ -35,7 +36,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         yield
         store.database.close()
 
-    app = FastAPI(
+    app = FastAPIOffline(  # its pages take nothing from a network
         title="cbam-lab",
         version=version("cbam-lab"),
         description=DESCRIPTION,

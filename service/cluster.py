@@ -15,9 +15,10 @@ from ray.autoscaler.sdk import request_resources
 from ray.util import placement_group_table
 
 from service.errors import ClusterUnavailable
-from service.gang import ClusterView, GangKey, Launch, Need, Node, StopMode
+from service.gang import ClusterView, GangKey, GangView, Launch, Need, Node, StopMode
 from service.ray_gang import RayGang, need_of
 from service.settings import Settings
+from service.states import Liveness
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class RayCluster:
         self.lock = threading.Lock()
         self.linger_seconds = settings.linger_seconds
         self.gangs: dict[str, RayGang] = {}
+        self.heirs: dict[GangKey, Launch] = {}  # launches that have no gang yet
         self.nodes: tuple[Node, ...] = ()
         self.wanted: tuple[Need, ...] = ()
         self.told: tuple[Need, ...] = ()
@@ -55,15 +57,16 @@ class RayCluster:
                 raise ClusterUnavailable(self.trouble)
             if any(not gang.known for gang in self.gangs.values()):
                 raise ClusterUnavailable("gangs that were left here have not said yet what they do")
-            return ClusterView(self.nodes, {gang.key: gang.view for gang in self.gangs.values() if gang.key})
+            seen = {key: GangView(liveness=Liveness.UNKNOWN) for key in self.heirs}
+            return ClusterView(self.nodes, seen | {gang.key: gang.view for gang in self.gangs.values() if gang.key})
 
     def start(self, launch: Launch) -> None:
-        """Give the launch to the gang that has it already, to an idle one of its shape, or to a new one."""
+        """Give the launch to the gang that has it already, to one of its shape that has just ended, or to a new one."""
         with self.lock:
-            gang = self._of(launch.key) or self._idle_like(launch)
+            gang = self._of(launch.key)
             if gang is None:
-                name = str(launch.key)
-                self.gangs[name] = RayGang(name, self.namespace, launch=launch)
+                self.heirs.setdefault(launch.key, launch)
+                self._settle_heirs()
             elif gang.launch is None:
                 gang.take(launch)
         self.wake.set()
@@ -88,6 +91,7 @@ class RayCluster:
     def release(self, key: GangKey, *, linger: bool = False) -> None:
         """Have the thread kill the workers and free the reservation, or let them wait for another attempt."""
         with self.lock:
+            self.heirs.pop(key, None)
             gang = self._of(key)
             if gang is None or gang.letting_go_since is not None:
                 return
@@ -100,8 +104,18 @@ class RayCluster:
     def _of(self, key: GangKey) -> RayGang | None:
         return next((gang for gang in self.gangs.values() if gang.key == key), None)
 
-    def _idle_like(self, launch: Launch) -> RayGang | None:
-        return next((gang for gang in self.gangs.values() if gang.idle and gang.need == need_of(launch)), None)
+    def _settle_heirs(self) -> None:
+        """Each launch takes an idle gang of its shape, waits for one that is about to be idle, or gets a new one."""
+        ending = [gang.need for gang in self.gangs.values() if gang.letting_go_since and not gang.releasing]
+        for key, launch in list(self.heirs.items()):
+            need = need_of(launch)
+            idle = next((gang for gang in self.gangs.values() if gang.idle and gang.need == need), None)
+            if idle is not None:
+                idle.take(self.heirs.pop(key))
+            elif need in ending:
+                ending.remove(need)
+            else:
+                self.gangs[str(key)] = RayGang(str(key), self.namespace, launch=self.heirs.pop(key))
 
     def close(self) -> None:
         """Disconnect. Detached actors go on."""
@@ -154,6 +168,7 @@ class RayCluster:
             for name, gang in gangs.items():
                 if gang.gone:
                     del self.gangs[name]
+            self._settle_heirs()
             busy = [group for name, group in groups.items() if name in self.gangs and not self.gangs[name].idle]
             self.nodes = _free(alive, busy)
             self.rounded_at = time.monotonic()

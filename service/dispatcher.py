@@ -68,7 +68,9 @@ class Dispatcher:
         self.settings = settings
         self.clock = clock
         self.admitter = Admitter(self.ledger, cluster, settings)
-        self.closer = RunCloser(self.ledger, settings.mlflow_tracking_uri, clock=clock)
+        self.closer = RunCloser(
+            self.ledger, storage=settings.storage_root, tracking_uri=settings.mlflow_tracking_uri, clock=clock
+        )
         self.watches: dict[GangKey, Watch] = {}
         self.notes: list[Note] = []  # progress that is still to be written, all at once
         self.renewed_at: float | None = None
@@ -277,8 +279,10 @@ class Dispatcher:
     def _ask_to_stop(self, row: Experiment, key: GangKey, watch: Watch) -> None:
         yields = row.desired == Desired.YIELD and row.state == State.RUNNING
         mode: StopMode = "cancel" if row.state == State.CANCELLING else "pause"
-        if (yields or row.state in (State.CANCELLING, State.PAUSING)) and watch.stop_sent != mode:
-            self.cluster.stop(key, mode)
+        if not yields and row.state not in (State.CANCELLING, State.PAUSING):
+            return
+        self.cluster.stop(key, mode)  # at every tick: a gang that a new dispatcher has not found yet does not hear it
+        if watch.stop_sent != mode:
             watch.stop_sent, watch.stop_sent_at = mode, self.clock()
 
     def _note_progress(self, row: Experiment, watch: Watch, seen: GangView, record: Outcome | None) -> None:
@@ -329,6 +333,7 @@ def _ending(row: Experiment, seen: GangView, record: Outcome | None) -> Ending:
 
 def main() -> None:
     """Run a dispatcher until SIGTERM."""
+    os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"  # it would take SIGTERM from us, and with it the lease's end
     from service.cluster import RayCluster
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -1,12 +1,14 @@
-"""Says in MLflow how each experiment ended, whatever became of its workers. Tried until MLflow has heard it."""
+"""Says in MLflow how each experiment ended, and what its workers could not tell. Tried until MLflow has heard it."""
 
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 from service.ledger import Ledger
 from service.models import Experiment
 from service.states import State
+from workers.storage import ExperimentFolder
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +20,9 @@ RETRY_SECONDS = 5.0
 class RunCloser:
     """Sets terminal statuses from a thread of its own, so that a slow or absent MLflow never delays a tick."""
 
-    def __init__(self, ledger: Ledger, tracking_uri: str | None, *, clock: Callable[[], float]) -> None:
+    def __init__(self, ledger: Ledger, *, storage: Path, tracking_uri: str | None, clock: Callable[[], float]) -> None:
         self.ledger = ledger
+        self.storage = storage
         self.tracking_uri = tracking_uri
         self.clock = clock
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="close-runs")
@@ -57,9 +60,12 @@ class RunCloser:
             return {row.id: row.mlflow_run_id for row in rows}
         from mlflow import MlflowClient
 
+        from workers.tracking import replay
+
         client = MlflowClient(self.tracking_uri)
         closed: dict[str, str | None] = {}
         for row in rows:
+            replay(ExperimentFolder(self.storage, row.id), self.tracking_uri)  # told while MLflow was away
             run_id = row.mlflow_run_id or _find(client, row)
             status = RUN_STATUS[State(row.state)]
             if run_id is not None and client.get_run(run_id).info.status != status:

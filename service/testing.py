@@ -76,9 +76,9 @@ class InMemoryCluster:
                 self.gangs[launch.key] = _FakeGang(launch, self.nodes[0].id)
 
     def stop(self, key: GangKey, mode: StopMode) -> None:
-        """Have the gang end at its next step, where it obeys."""
+        """Have the gang end at its next step, where it can be reached and obeys."""
         with self.lock:
-            if key in self.gangs and self.obeys_stop:
+            if key in self.gangs and self.obeys_stop and self.reachable:
                 self.gangs[key].stop_mode = mode
 
     def dump_stacks(self, key: GangKey) -> None:

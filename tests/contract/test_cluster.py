@@ -199,9 +199,21 @@ def test_a_gang_that_ended_well_takes_the_next_attempt_of_its_shape(lab: Lab):
     lab.wait_for_record(first.key)
     lab.cluster.release(first.key, linger=True)
     wait_until(lambda: lab.view(first.key) is None, "the gang to be free", seconds=30)
-    assert lab.free_cpus() == 2.0, "who lingers holds nothing that somebody else needs"
+    wait_until(lambda: lab.free_cpus() == 2.0, "who lingers to hold nothing that somebody else needs", seconds=10)
     workers = lab.pids()
     lab.cluster.start(second)
+    assert lab.wait_for_record(second.key).outcome == "succeeded"
+    assert lab.pids() == workers, "the very same process"
+
+
+def test_the_next_attempt_may_come_before_the_gang_has_let_go(lab: Lab):
+    first, second = lab.launch("before1"), lab.launch("before2")
+    lab.cluster.start(first)
+    lab.wait_for_record(first.key)
+    workers = lab.pids()
+    lab.cluster.release(first.key, linger=True)
+    lab.cluster.start(second)
+    assert lab.view(second.key) is not None, "it is known from the start"
     assert lab.wait_for_record(second.key).outcome == "succeeded"
     assert lab.pids() == workers, "the very same process"
 

@@ -1,24 +1,33 @@
 """The ranks that train one network together: how they meet, agree and part."""
 
 import contextlib
+import inspect
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from cbam_core.errors import PeerLost
+from cbam_core.networks import synchronise_batch_norm
 from workers.assignment import Assignment
 
 MEET_TIMEOUT = timedelta(minutes=5)
 OPERATION_TIMEOUT = timedelta(minutes=30)  # a rank may be slow; one that hangs is the dispatcher's
 
 _ATTEMPT_KEY = "cbam/attempt"
+_FORWARD_SYNC_BUFFERS = (  # broadcast_buffers goes by this name since torch 2.14
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
 
 
 @dataclass
@@ -38,16 +47,24 @@ class Gang:
         """Whether this is rank 0, which writes what is written once."""
         return self.rank == 0
 
-    def wrap(self, network: nn.Module) -> nn.Module:
+    def synchronise(self, network: nn.Module) -> nn.Module:
+        """`network` with batch statistics over the whole gang, which must be on GPUs; see `synchronise_batch_norm`."""
+        return network if self.world_size == 1 else synchronise_batch_norm(network)
+
+    def wrap(self, network: nn.Module, *, static_graph: bool = False) -> nn.Module:
         """`network` with gradients averaged over the gang.
 
+        `static_graph` promises that every pass is followed by an exchange and uses the same weights in the same order.
         Buffers are not broadcast at every step: nothing reads the running statistics while the network trains, and
         `sync_buffers` makes rank 0's the common ones before an evaluation.
         """
         if self.world_size == 1:
             return network
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False)
+        buffers = {_FORWARD_SYNC_BUFFERS: False}
+        return DistributedDataParallel(
+            network, device_ids=ids, gradient_as_bucket_view=True, static_graph=static_graph, **buffers
+        )
 
     def averaging(self, parallel: nn.Module, *, now: bool) -> contextlib.AbstractContextManager[None]:
         """Around a forward and backward pass of a wrapped network: average its gradients now, or go on adding up."""
@@ -163,7 +180,15 @@ def agree_on_attempt(
 
 
 def _open_store(address: tuple[str, int], rank: int, world_size: int) -> Store:
-    """The key-value store in which the ranks find each other; rank 0 holds it, or torchrun does."""
+    """The key-value store in which the ranks find each other; rank 0 holds it, or torchrun does.
+
+    It listens at the gang's own address alone; by itself TCPStore would listen at every address of the machine.
+    """
     host, port = address
+    if rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        listener = socket.create_server((host, port))
+        return TCPStore(
+            host, port, world_size, is_master=True, timeout=MEET_TIMEOUT, master_listen_fd=listener.detach()
+        )
     store: Store = next(rendezvous(f"tcp://{host}:{port}", rank, world_size, timeout=MEET_TIMEOUT))[0]
     return store
