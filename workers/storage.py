@@ -112,10 +112,14 @@ def write_once(path: Path, data: bytes | str) -> bool:
 def _write_beside(path: Path, data: bytes | str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    with temporary.open("wb") as file:
-        file.write(data.encode() if isinstance(data, str) else data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with temporary.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:  # on a full disk, whoever tries again and again would otherwise fill it with attempts
+        temporary.unlink(missing_ok=True)
+        raise
     return temporary
 
 

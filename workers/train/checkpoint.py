@@ -58,6 +58,8 @@ class Checkpoints:
             write_atomically(folder / MANIFEST, json.dumps(asdict(manifest)))
             self._prune()
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            if not (folder / MANIFEST).exists():
+                shutil.rmtree(folder, ignore_errors=True)  # makes room for the record of this failure
             raise CheckpointError(f"cannot write the checkpoint of step {step}: {error}") from error
 
     def newest(self) -> int | None:

@@ -118,6 +118,17 @@ def test_a_worker_that_does_not_obey_a_cancel_is_killed_after_the_grace(dispatch
     assert not cluster.observe().gangs
 
 
+def test_a_cancel_that_the_cluster_could_not_hear_is_said_again(dispatcher, store, cluster, settings):
+    row, _ = store.submit(spec(train={"epochs": 1000, "global_batch_size": 128}))
+    until(dispatcher, store, row.id, State.RUNNING)
+    cluster.reachable = False
+    act(store, row.id, "cancel")
+    tick(dispatcher, 2)
+    cluster.reachable = True
+    tick(dispatcher, 3)
+    assert store.get(row.id).state == State.CANCELLED, "by the worker's own hand, long before the grace has passed"
+
+
 def test_a_queued_experiment_is_cancelled_without_ever_starting(dispatcher, store, cluster):
     row, _ = store.submit(spec(resources={"workers": 8}))
     act(store, row.id, "cancel")
@@ -158,6 +169,7 @@ def test_a_dead_worker_costs_a_new_attempt_and_nothing_of_the_users(dispatcher, 
     assert way(store, row.id) == ["QUEUED", "STARTING", "RUNNING", "QUEUED", "STARTING", "RUNNING", "SUCCEEDED"]
     first, second = store.attempts(row.id)
     assert (first.reason, second.reason) == (Reason.WORKER_DIED, None)
+    assert first.node_ids == ["node-1"], "where it died is what an operator asks first"
     assert (store.get(row.id).free_retries, store.get(row.id).charged_retries) == (1, 0)
 
 
