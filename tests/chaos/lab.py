@@ -28,7 +28,7 @@ from workers.storage import ExperimentFolder
 
 PARTS = ("api", "dispatcher", "worker", "raylet", "head", "mlflow")
 PHASES = ("QUEUED", "STARTING", "RUNNING", "CHECKPOINT", "PAUSING", "CANCELLING")
-EPOCHS = 8
+EPOCHS = 6
 PATIENCE_SECONDS = 240.0
 CLOCK_SLACK_SECONDS = 0.05
 RUN_STATUS = {State.SUCCEEDED: "FINISHED", State.FAILED: "FAILED", State.CANCELLED: "KILLED"}

@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.stack, pytest.mark.chaos, pytest.mark.timeout(600)]
 QUICK = [("dispatcher", "STARTING"), ("worker", "CHECKPOINT"), ("api", "PAUSING"), ("mlflow", "RUNNING")]
 ALL = [(part, phase) for part in PARTS for phase in PHASES if (part, phase) != ("worker", "QUEUED")]
-STOPPED_SECONDS = 8.0
+STOPPED_SECONDS = 5.0
 
 
 @pytest.mark.parametrize(("part", "phase"), ALL if LONG else QUICK)
@@ -30,7 +30,7 @@ def test_a_part_is_killed(lab: ChaosLab, part: str, phase: str):
     lab.assert_sound(experiment)
 
 
-@pytest.mark.parametrize("part", ["dispatcher", "worker", "raylet", "head", "mlflow"] if LONG else [])
+@pytest.mark.parametrize("part", ["dispatcher", "worker", "raylet", "head", "mlflow"] if LONG else ["dispatcher"])
 def test_a_part_that_is_stopped_for_a_while_costs_no_attempt(lab: ChaosLab, part: str):
     experiment = lab.submit()
     lab.reach(experiment, "RUNNING")
