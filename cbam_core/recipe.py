@@ -166,6 +166,9 @@ class TrainSpec(Part):
         "fp32", description="bf16, fp16: autocast, weights stay fp32; fp16 scales the loss"
     )
     channels_last: bool = Field(False, description="images as N H W C in memory; faster on GPUs in half precision")
+    sync_batch_norm: bool = Field(
+        False, description="batch statistics over all workers, on GPUs; the norms inside attention keep their own"
+    )
     compile: bool = Field(False, description="torch.compile: faster steps after minutes of compiling")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         0, description="initial weights, order of the images, augmentation"

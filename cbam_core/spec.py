@@ -235,6 +235,12 @@ class ExperimentSpec(Part):
             raise ValueError(f"global_batch_size ({self.train.global_batch_size}) must divide by {factors}")
         return self
 
+    @model_validator(mode="after")
+    def _statistics_travel_between_gpus(self) -> Self:
+        if self.train.sync_batch_norm and self.resources.workers != 1 and not self.resources.gpus_per_worker:
+            raise ValueError("torch synchronises batch norm between GPUs only; leave `sync_batch_norm` out on CPUs")
+        return self
+
     @property
     def world_sizes(self) -> tuple[int, ...]:
         """The numbers of workers an attempt may have, largest first: those that split the global batch evenly."""

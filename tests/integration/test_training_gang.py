@@ -8,6 +8,7 @@ import sys
 import textwrap
 
 import pytest
+import torch
 
 from workers.storage import ExperimentFolder
 
@@ -60,23 +61,82 @@ def run_ranks(tmp_path):
         process.communicate()
 
 
-def test_two_ranks_have_the_gradients_of_one(run_ranks):
-    """Halves of a batch on two ranks give the gradients of the whole batch on one, in fp64."""
+@pytest.mark.parametrize("static_graph", [False, True])
+def test_two_ranks_have_the_gradients_of_one(run_ranks, static_graph):
+    """Halves of a batch on two ranks give the gradients of the whole batch on one, in fp64, and without a warning."""
     code = """
+    import warnings
+    warnings.simplefilter("error")
+    static_graph = bool(int(os.environ["STATIC_GRAPH"]))
     torch.manual_seed(0)
     images, labels = torch.randn(16, 3, 8, 8).double(), torch.randint(0, 5, (16,))
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5)).double()
     alone = copy.deepcopy(network)
     with gang_of(assignment) as gang:
         half = slice(8 * rank, 8 * rank + 8)
-        parallel = gang.wrap(network)
-        nn.functional.cross_entropy(parallel(images[half]), labels[half]).backward()
+        parallel = gang.wrap(network, static_graph=static_graph)
+        for _ in range(3):  # a static graph takes another way from its second pass on
+            parallel.zero_grad()
+            nn.functional.cross_entropy(parallel(images[half]), labels[half]).backward()
         together = [weight.grad.clone() for weight in network.parameters()]
     nn.functional.cross_entropy(alone(images), labels).backward()
     print(max((ours - whole.grad).abs().max().item() for ours, whole in zip(together, alone.parameters())))
     """
-    for output in run_ranks(code, 2):
+    for output in run_ranks(code, 2, STATIC_GRAPH=str(int(static_graph))):
         assert float(output) < 1e-10
+
+
+def test_the_graph_is_static_where_every_pass_is_alike(run_ranks):
+    code = """
+    from cbam_core.spec import TrainSpec
+    from workers.train.learner import Learner
+    with gang_of(assignment) as gang:
+        for recipe in (TrainSpec(), TrainSpec(accumulate=2), TrainSpec(compile=True)):
+            parallel = Learner(recipe, nn.Linear(2, 2), gang)._parallel
+            print(parallel.static_graph, parallel.gradient_as_bucket_view, parallel.broadcast_buffers)
+    """
+    assert set(run_ranks(code, 2)) == {"True True False\nFalse True False\nFalse True False\n"}
+
+
+LEARN_TOGETHER = """
+from cbam_core.spec import TrainSpec
+from workers.train.gang import Gang
+from workers.train.learner import Learner
+recipe = TrainSpec.model_validate({"sync_batch_norm": True, "optimizer": {"type": "sgd", "lr": 0.1}})
+"""
+
+
+def test_synchronised_batch_norm_is_asked_of_torch(run_ranks):
+    """Torch refuses it on CPUs, in these words; a spec that asks for it there is refused before."""
+    code = """
+    with gang_of(assignment) as gang:
+        try:
+            Learner(recipe, nn.Sequential(nn.BatchNorm2d(2), nn.Flatten()), gang)
+        except ValueError as error:
+            print(error)
+    """
+    for output in run_ranks(LEARN_TOGETHER + textwrap.dedent(code), 2):
+        assert "SyncBatchNorm layers only work with GPU modules" in output
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch synchronises batch norm between GPUs only")
+def test_batch_statistics_of_two_ranks_are_those_of_the_whole_batch(run_ranks):
+    """Both ranks use the one GPU, over gloo, as NCCL refuses that."""
+    code = """
+    images, labels = torch.randn(16, 2, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 2
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=world,
+                                         init_method=f"tcp://127.0.0.1:{os.environ['MASTER_PORT']}")
+    gang = Gang(rank, world, torch.device("cuda", 0))
+    learner = Learner(recipe, nn.Sequential(nn.BatchNorm2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()), gang)
+    half = slice(8 * rank, 8 * rank + 8)
+    learner.learn(images[half].to(gang.device), labels[half].to(gang.device), rate=0.1, step=0)
+    alone = nn.BatchNorm2d(2)
+    alone(images)
+    print((learner.network[0].running_mean.cpu() - alone.running_mean).abs().max().item())
+    torch.distributed.destroy_process_group()
+    """
+    for output in run_ranks(LEARN_TOGETHER + textwrap.dedent(code), 2):
+        assert float(output) < 1e-6
 
 
 def test_the_gang_agrees_on_the_largest_flag_one_call_later(run_ranks):

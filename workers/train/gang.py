@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -61,7 +62,7 @@ class Gang:
         if self.world_size == 1:
             return network
         ids = [self.device.index] if self.device.type == "cuda" else None
-        buffers = {_FORWARD_SYNC_BUFFERS: False}
+        buffers: dict[str, Any] = {_FORWARD_SYNC_BUFFERS: False}
         return DistributedDataParallel(
             network, device_ids=ids, gradient_as_bucket_view=True, static_graph=static_graph, **buffers
         )

@@ -21,6 +21,8 @@ class Learner:
 
     def __init__(self, recipe: TrainSpec, network: nn.Module, gang: Gang) -> None:
         self.recipe = recipe
+        if recipe.sync_batch_norm:
+            network = gang.synchronise(network)
         self.network = network.to(gang.device).to(memory_format=self._memory_format)
         self.average: nn.Module | None = copy.deepcopy(self.network).eval() if recipe.ema else None
         self.optimizer = build_optimizer(recipe.optimizer, self.network)
@@ -28,7 +30,7 @@ class Learner:
         self._scaler = torch.amp.GradScaler(gang.device.type, enabled=recipe.precision == "fp16")
         if recipe.compile:
             self.network.compile()
-        self._parallel = gang.wrap(self.network)
+        self._parallel = gang.wrap(self.network, static_graph=not recipe.compile and recipe.accumulate == 1)
 
     @property
     def result(self) -> nn.Module:

@@ -70,6 +70,8 @@ def test_yaml_runs_no_code():
             {"resources": {"workers": {"min": 3, "max": 3}}, "train": {"global_batch_size": 64}},
             r"workers \(from 3 to 3\)",
         ),
+        ({"train": {"sync_batch_norm": True}, "resources": {"workers": 2}}, "between GPUs only"),
+        ({"train": {"sync_batch_norm": True}, "resources": {"workers": {"min": 1, "max": 2}}}, "between GPUs only"),
         ({"resources": {"workers": 0}}, "greater than or equal to 1"),
         ({"train": {"optimizer": {"lr": float("nan")}}}, "sgd|type"),
     ],

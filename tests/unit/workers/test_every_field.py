@@ -49,6 +49,7 @@ ELSEWHERE = {
     "train.optimizer": "field by field",
     "train.schedule": "field by field",
     "train.channels_last": "test_learner: the same numbers in another order in memory",
+    "train.sync_batch_norm": "test_training_gang: batch statistics of two ranks are those of the whole batch",
     "train.compile": "test_learner: a compiled training follows the eager one",
     "train.deterministic": "below",
 }
