@@ -125,6 +125,10 @@ class Client:
         """Queue a paused experiment again."""
         return self._act(experiment_id, "resume")
 
+    def retry(self, experiment_id: str) -> ExperimentView:
+        """Queue a failed or cancelled experiment once more; it goes on from its last checkpoint."""
+        return self._act(experiment_id, "retry")
+
     def events(self, experiment_id: str) -> Sequence[EventView]:
         """Every change of state, oldest first."""
         return self._get(EventList, _path(experiment_id, "events")).items

@@ -1,4 +1,4 @@
-"""`cbam list`, `show`, `cancel`, `pause`, `resume`: look at experiments, and ask for a change."""
+"""`cbam list`, `show`, `cancel`, `pause`, `resume`, `retry`: look at experiments, and ask for a change."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -25,12 +25,14 @@ class Action(StrEnum):
     CANCEL = "cancel"
     PAUSE = "pause"
     RESUME = "resume"
+    RETRY = "retry"
 
 
 MEANINGS = {
     Action.CANCEL: "End experiments and free what they hold; the last checkpoint stays.",
     Action.PAUSE: "Write a checkpoint, free what experiments hold, wait.",
     Action.RESUME: "Queue paused experiments; they go on from their checkpoints.",
+    Action.RETRY: "Queue failed or cancelled experiments once more; they go on from their last checkpoints.",
 }
 
 
