@@ -11,6 +11,13 @@ from cbam_core.part import Part, Share
 Chance = Annotated[float, Field(ge=0, le=1)]
 
 
+class RandAugmentSpec(Part):
+    """So many operations out of 14, drawn for every image, all of one magnitude (Cubuk et al. 2020)."""
+
+    num_ops: Annotated[int, Field(ge=1, le=14)] = Field(2, description="operations, one after the other")
+    magnitude: Annotated[int, Field(ge=0, le=30)] = Field(9, description="how strong they are; 30 is the strongest")
+
+
 class AugmentSpec(Part):
     """How the training images are changed at every step, on the training device; nothing is, by default."""
 
@@ -21,8 +28,16 @@ class AugmentSpec(Part):
         False, description="cut out a random 8–100 % of the area, 3:4 to 4:3, and scale it to image_size"
     )
     flip: Chance = Field(0.0, description="chance of a left-right mirror image; not for digits")
+    rand_augment: RandAugmentSpec | None = Field(None, description="RandAugment, with torchvision's operations")
+    trivial_augment: bool = Field(
+        False, description="one random operation of random magnitude (TrivialAugment, wide; Müller and Hutter 2021)"
+    )
     brightness: Share = Field(0.0, description="pixels are multiplied by a factor of up to 1 ± this")
     contrast: Share = Field(0.0, description="distances from the image's mean are multiplied by up to 1 ± this")
+    saturation: Share = Field(0.0, description="distances from grey are multiplied by up to 1 ± this")
+    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.0, description="the hue turns by up to this share of the colour circle, either way"
+    )
     erasing: Chance = Field(0.0, description="chance that a random 2–33 % of the area turns black (Zhong et al. 2017)")
     mixup: Annotated[float, Field(ge=0, le=10)] = Field(
         0.0, description="alpha of the Beta distribution that mixes pairs of images and labels (Zhang et al. 2018)"
@@ -35,6 +50,12 @@ class AugmentSpec(Part):
     def _one_crop(self) -> Self:
         if self.crop_padding and self.random_resized_crop:
             raise ValueError("crop_padding and random_resized_crop are two ways to crop; choose one")
+        return self
+
+    @model_validator(mode="after")
+    def _one_policy(self) -> Self:
+        if self.rand_augment is not None and self.trivial_augment:
+            raise ValueError("rand_augment and trivial_augment are two policies; choose one")
         return self
 
 
@@ -66,6 +87,12 @@ class DataSpec(Part):
             raise ValueError(f"{self.dataset} is read from no folder; leave `root` out")
         if needs_root and self.root is None:
             raise ValueError(f"{self.dataset} is read from a folder; say which in `root`")
+        return self
+
+    @model_validator(mode="after")
+    def _colours_to_change(self) -> Self:
+        if DATASETS[self.dataset].channels == 1 and (self.augment.hue or self.augment.saturation):
+            raise ValueError(f"{self.dataset} is grey, without hue and saturation; leave them out of `augment`")
         return self
 
     @model_validator(mode="after")

@@ -12,28 +12,35 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cbam_core.spec import AugmentSpec
+from workers.data.colour import blend, grey, turn_hue
 from workers.seeding import seed_of
 
-NUMBERS = 12
-"""Uniform random numbers per image: 0-3 crop, 4 flip, 5-6 colour, 7-11 erasing."""
+NUMBERS = 14
+"""Uniform random numbers per image: 0-3 crop, 4 flip, 5-8 colour, 9-13 erasing."""
 
 
-def augment(images: Tensor, spec: AugmentSpec, numbers: Tensor) -> Tensor:
-    """Crop, flip, colour and erase: float N C H W in 0..255, `numbers` N NUMBERS in 0..1."""
+def place(images: Tensor, spec: AugmentSpec, numbers: Tensor) -> Tensor:
+    """Crop and flip: float N C H W in 0..255, `numbers` N NUMBERS in 0..1."""
     if spec.crop_padding:
         images = padded_crop(images, spec.crop_padding, numbers[:, 0:2])
     if spec.random_resized_crop:
         images = random_resized_crop(images, numbers[:, 0:4])
     if spec.flip:
-        images = torch.where(_per_image(numbers[:, 4] < spec.flip), images.flip(3), images)
+        images = torch.where((numbers[:, 4] < spec.flip).view(-1, 1, 1, 1), images.flip(3), images)
+    return images
+
+
+def tint(images: Tensor, spec: AugmentSpec, numbers: Tensor) -> Tensor:
+    """Change brightness, contrast, saturation and hue, in this order: float N C H W in 0..255, `numbers` likewise."""
+    amounts = 2 * numbers[:, 5:9] - 1
     if spec.brightness:
-        images = (images * _per_image(1 + spec.brightness * (2 * numbers[:, 5] - 1))).clamp(0, 255)
+        images = blend(images, torch.zeros_like(images), 1 + spec.brightness * amounts[:, 0])
     if spec.contrast:
-        mean = images.mean((1, 2, 3), keepdim=True)
-        factor = _per_image(1 + spec.contrast * (2 * numbers[:, 6] - 1))
-        images = (mean + (images - mean) * factor).clamp(0, 255)
-    if spec.erasing:
-        images = erase(images, spec.erasing, numbers[:, 7:12])
+        images = blend(images, grey(images).mean((1, 2, 3), keepdim=True), 1 + spec.contrast * amounts[:, 1])
+    if spec.saturation:
+        images = blend(images, grey(images), 1 + spec.saturation * amounts[:, 2])
+    if spec.hue:
+        images = turn_hue(images, spec.hue * amounts[:, 3])
     return images
 
 
@@ -98,10 +105,6 @@ def mix(
         images = share * images + (1 - share) * others
     ones = F.one_hot(labels, num_classes).float()
     return images, share * ones + (1 - share) * ones[neighbour]
-
-
-def _per_image(values: Tensor) -> Tensor:
-    return values.view(-1, 1, 1, 1)
 
 
 def _box(start: Tensor, length: Tensor, size: int) -> Tensor:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from cbam_core.errors import DataError
 from cbam_core.spec import AugmentSpec
-from workers.data.augment import NUMBERS, augment, mix
+from workers.data import policies
+from workers.data.augment import NUMBERS, erase, mix, place, tint
 from workers.data.dataset import Dataset, Split
 from workers.seeding import generator_of
 
@@ -89,14 +90,23 @@ class Batches:
         if self._augment == NO_AUGMENTATION:
             return self._take(self._dataset.train, indices)
         images, labels = self._dataset.train.images[indices].float(), self._dataset.train.labels[indices]
-        numbers = torch.rand(
-            self._share.global_batch_size, NUMBERS, generator=generator_of(self._seed, "augment", step)
-        )
-        images = augment(images, self._augment, self._share.of(numbers).to(self._device))
+        numbers = self._numbers("augment", step, NUMBERS).to(self._device)
+        images = place(images, self._augment, numbers)
+        if count := policies.layers(self._augment):
+            chosen = self._numbers("policy", step, count, policies.NUMBERS)
+            images = policies.change(images.round().to(torch.uint8), self._augment, chosen).float()
+        images = tint(images, self._augment, numbers)
+        if self._augment.erasing:
+            images = erase(images, self._augment.erasing, numbers[:, 9:14])
         if self._augment.mixup or self._augment.cutmix:
             classes = self._dataset.num_classes
             images, labels = mix(images, labels, self._augment, num_classes=classes, seed=(self._seed, step))
         return self.normalise(images), labels
+
+    def _numbers(self, purpose: str, step: int, *shape: int) -> Tensor:
+        """Uniform random numbers of `shape` for every image of this rank, drawn for the global batch; on the CPU."""
+        generator = generator_of(self._seed, purpose, step)
+        return self._share.of(torch.rand(self._share.global_batch_size, *shape, generator=generator))
 
     def normalise(self, images: Tensor) -> Tensor:
         """Float N C H W in 0..255 to mean 0 and variance 1 per channel."""

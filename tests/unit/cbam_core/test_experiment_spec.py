@@ -62,6 +62,12 @@ def test_yaml_runs_no_code():
         ({"train": {"global_batch_size": 10}, "resources": {"workers": 3}}, r"\(10\) must divide by workers \(3\)"),
         ({"checkpoint": {"metric": "val/loss"}}, "val/loss is best at its minimum"),
         ({"data": {"dataset": "digits", "augment": {"crop_padding": 4, "random_resized_crop": True}}}, "choose one"),
+        (
+            {"data": {"dataset": "synthetic", "augment": {"rand_augment": {}, "trivial_augment": True}}},
+            "two policies; choose one",
+        ),
+        ({"data": {"dataset": "digits", "augment": {"hue": 0.1}}}, "digits is grey"),
+        ({"data": {"dataset": "digits", "augment": {"saturation": 0.1}}}, "digits is grey"),
         ({"data": {"dataset": "digits", "image_size": 8, "augment": {"crop_padding": 8}}}, "less than image_size"),
         ({"train": {"optimizer": {"type": "sgd", "momentum": 0.0, "nesterov": True}}}, "nesterov needs a momentum"),
         ({"train": {"accumulate": 3, "global_batch_size": 64}}, r"workers \(1\) × accumulate \(3\)"),

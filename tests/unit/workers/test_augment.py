@@ -4,7 +4,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TV
 
 from cbam_core.spec import AugmentSpec
-from workers.data.augment import NUMBERS, augment, erase, mix, padded_crop, random_resized_crop
+from workers.data.augment import NUMBERS, erase, mix, padded_crop, place, random_resized_crop, tint
 
 
 @pytest.fixture
@@ -41,23 +41,33 @@ def test_a_resized_crop_shows_a_part_of_the_right_size_and_shape():
 
 
 def test_a_flip_is_a_mirror_image_for_its_share_of_the_images(images, numbers):
-    flipped = augment(images, AugmentSpec(flip=0.5), numbers)
+    flipped = place(images, AugmentSpec(flip=0.5), numbers)
     mirrored = [torch.equal(result, image.flip(2)) for image, result in zip(images, flipped, strict=True)]
     untouched = [torch.equal(result, image) for image, result in zip(images, flipped, strict=True)]
     assert all(a != b for a, b in zip(mirrored, untouched, strict=True))
     assert 20 < sum(mirrored) < 44
 
 
-def test_brightness_and_contrast_are_torchvisions(images, numbers):
-    factors = 1 + 0.4 * (2 * numbers - 1)
-    brighter = augment(images, AugmentSpec(brightness=0.4), numbers)
-    sharper = augment(images, AugmentSpec(contrast=0.4), numbers)
-    for number, image in enumerate(images):
-        expected = TV.adjust_brightness(image / 255, factors[number, 5].item()) * 255
-        torch.testing.assert_close(brighter[number], expected, atol=1e-3, rtol=0)
-        mean = image.mean()
-        blend = ((image - mean) * factors[number, 6] + mean).clamp(0, 255)
-        torch.testing.assert_close(sharper[number], blend, atol=1e-3, rtol=0)
+@pytest.mark.parametrize(
+    ("field", "column", "theirs"),
+    [
+        ("brightness", 5, TV.adjust_brightness),
+        ("contrast", 6, TV.adjust_contrast),
+        ("saturation", 7, TV.adjust_saturation),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_change_of_colour_is_torchvisions(images, numbers, field, column, theirs, channels):
+    changed = tint(images[:, :channels], AugmentSpec(**{field: 0.4}), numbers)
+    for image, result, number in zip(images[:, :channels], changed, numbers[:, column].tolist(), strict=True):
+        torch.testing.assert_close(result, theirs(image / 255, 0.6 + 0.8 * number) * 255, atol=1e-2, rtol=0)
+
+
+def test_a_turn_of_the_hue_is_torchvisions(images, numbers):
+    images[0], images[1, :2], images[2] = 0, 255, 77  # black, two channels alike, grey
+    turned = tint(images, AugmentSpec(hue=0.5), numbers)
+    for image, result, number in zip(images, turned, numbers[:, 8].tolist(), strict=True):
+        torch.testing.assert_close(result, TV.adjust_hue(image / 255, number - 0.5) * 255, atol=1e-2, rtol=0)
 
 
 def test_erasing_blackens_a_box_in_its_share_of_the_images(numbers):

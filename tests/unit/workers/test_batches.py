@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from cbam_core.errors import DataError
+from cbam_core.spec import AugmentSpec
 from workers.data.batches import Batches, Share
 from workers.data.dataset import Dataset, Split
+from workers.data.synthetic import load_synthetic
 
 
 @pytest.fixture
@@ -42,6 +44,17 @@ def test_a_global_batch_is_the_same_for_any_number_of_ranks(numbered, world_size
     ]
     for step, labels in enumerate(alone):
         assert torch.equal(torch.cat([rank[step] for rank in ranks]), labels)
+
+
+@pytest.mark.parametrize("policy", [{"rand_augment": {}}, {"trivial_augment": True}, {"hue": 0.3, "saturation": 0.3}])
+def test_an_image_changes_alike_on_any_number_of_ranks_and_from_any_first_step(policy):
+    dataset, spec = load_synthetic(16), AugmentSpec.model_validate(policy)
+    alone = Batches(dataset, Share(0, 1, 20), seed=3, augment=spec).train_from(4)
+    later = Batches(dataset, Share(0, 1, 20), seed=3, augment=spec).train_from(5)
+    ranks = [Batches(dataset, Share(rank, 2, 20), seed=3, augment=spec).train_from(4) for rank in range(2)]
+    first = next(alone)[0]
+    assert torch.equal(torch.cat([next(rank)[0] for rank in ranks]), first)
+    assert torch.equal(next(alone)[0], next(later)[0])
 
 
 def test_beginning_at_a_step_gives_what_that_step_would_have_had(numbered):

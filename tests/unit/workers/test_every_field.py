@@ -1,9 +1,12 @@
 """No knob is accepted and dropped: every field of the recipe changes the training."""
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from cbam_core.recipe import AugmentSpec, DataSpec, TrainSpec
+from workers.data.batches import Batches, Share
+from workers.data.synthetic import load_synthetic
 
 BASE = {
     "model": {"attention": {"type": "none"}},
@@ -38,6 +41,8 @@ CHANGES = {
     "data.augment.flip": {"augment": {"flip": 0.5}},
     "data.augment.brightness": {"augment": {"brightness": 0.3}},
     "data.augment.contrast": {"augment": {"contrast": 0.3}},
+    "data.augment.rand_augment": {"augment": {"rand_augment": {}}},
+    "data.augment.trivial_augment": {"augment": {"trivial_augment": True}},
     "data.augment.erasing": {"augment": {"erasing": 0.5}},
     "data.augment.mixup": {"augment": {"mixup": 0.4}},
     "data.augment.cutmix": {"augment": {"cutmix": 1.0}},
@@ -46,6 +51,8 @@ ELSEWHERE = {
     "data.dataset": "test_datasets",
     "data.root": "test_datasets",
     "data.augment": "field by field",
+    "data.augment.saturation": "below, as digits have no colours",
+    "data.augment.hue": "below",
     "train.optimizer": "field by field",
     "train.schedule": "field by field",
     "train.channels_last": "test_learner: the same numbers in another order in memory",
@@ -86,9 +93,25 @@ def test_a_field_changes_the_training(tiny_spec, assign, train, plain_losses, fi
     assert not same or losses(seen) != losses(plain_losses["seen"])
 
 
-def test_deterministic_is_switched_on_for_the_training_and_off_behind_it(tiny_spec, assign, train):
-    import torch
+@pytest.mark.parametrize(
+    ("fields", "others"),
+    [
+        ({}, {"saturation": 0.5}),
+        ({}, {"hue": 0.5}),
+        ({"rand_augment": {}}, {"rand_augment": {"num_ops": 3}}),
+        ({"rand_augment": {}}, {"rand_augment": {"magnitude": 20}}),
+    ],
+)
+def test_a_field_changes_the_images(fields, others):
+    dataset = load_synthetic(16)
+    images = [
+        next(Batches(dataset, Share(0, 1, 8), seed=0, augment=AugmentSpec.model_validate(spec)).train_from(0))[0]
+        for spec in (fields, others)
+    ]
+    assert not torch.equal(*images)
 
+
+def test_deterministic_is_switched_on_for_the_training_and_off_behind_it(tiny_spec, assign, train):
     during = []
 
     def look(progress):
@@ -116,7 +139,15 @@ def test_a_resume_with_everything_switched_on_gives_the_bits_of_the_unbroken_tra
             "schedule": {"type": "cosine", "warmup_epochs": 0.5},
         },
         data={
-            "augment": {"crop_padding": 1, "flip": 0.5, "brightness": 0.2, "erasing": 0.3, "mixup": 0.2, "cutmix": 1.0}
+            "augment": {
+                "crop_padding": 1,
+                "flip": 0.5,
+                "rand_augment": {},
+                "brightness": 0.2,
+                "erasing": 0.3,
+                "mixup": 0.2,
+                "cutmix": 1.0,
+            }
         },
     )
     unbroken = assign(spec, experiment_id="unbroken")
