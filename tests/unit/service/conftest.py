@@ -7,9 +7,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from service.db import Database
+from service.dispatcher import Dispatcher
 from service.lease import Leadership
 from service.ledger import Ledger
 from service.settings import Settings
+from service.testing import FakeClock, InMemoryCluster
 from tests.postgresql import PostgresServer
 
 
@@ -38,3 +41,18 @@ def leader(http: TestClient, settings: Settings) -> Ledger:
     leadership = Leadership(database, holder="test", seconds=60)
     leadership.renew()
     return Ledger(database, leadership, backoff_seconds=0)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def cluster() -> InMemoryCluster:
+    return InMemoryCluster()
+
+
+@pytest.fixture
+def dispatcher(database: Database, cluster: InMemoryCluster, settings: Settings, clock: FakeClock) -> Dispatcher:
+    return Dispatcher(database, cluster, settings, clock=clock)

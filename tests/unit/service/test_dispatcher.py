@@ -2,45 +2,15 @@
 
 import pytest
 
-from service.db import Database
 from service.dispatcher import PAUSE_GRACE_SECONDS, Dispatcher
 from service.errors import IllegalAction, NotLeading
 from service.experiments import act
-from service.gang import GangKey, Need, Node
-from service.settings import Settings
+from service.gang import GangKey
 from service.states import Move, Reason, State
 from service.store import Store
 from service.testing import FakeClock, InMemoryCluster
+from tests.dispatching import tick, until
 from tests.specs import spec
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def cluster() -> InMemoryCluster:
-    return InMemoryCluster()
-
-
-@pytest.fixture
-def dispatcher(database: Database, cluster: InMemoryCluster, settings: Settings, clock: FakeClock) -> Dispatcher:
-    return Dispatcher(database, cluster, settings, clock=clock)
-
-
-def tick(dispatcher: Dispatcher, times: int = 1) -> None:
-    for _ in range(times):
-        dispatcher.tick()
-        dispatcher.clock.advance(0.5)  # type: ignore[attr-defined]
-
-
-def until(dispatcher: Dispatcher, store: Store, experiment_id: str, state: State, most: int = 60) -> None:
-    for _ in range(most):
-        if store.get(experiment_id).state == state:
-            return
-        tick(dispatcher)
-    pytest.fail(f"still {store.get(experiment_id).state} after {most} ticks")
 
 
 def way(store: Store, experiment_id: str) -> list[str]:
@@ -68,32 +38,6 @@ def test_progress_is_in_the_row_while_it_runs(dispatcher, store):
     running = store.get(row.id)
     assert running.state == State.RUNNING
     assert 0 < running.progress["step"] < running.progress["total_steps"] == 10
-
-
-def test_the_larger_priority_goes_first_then_the_first_come(dispatcher, store, cluster):
-    cluster.nodes = (Node("node-1", 1.0, 0.0, 1.0, 0.0),)
-    late, early, urgent = (store.submit(spec(priority=priority))[0].id for priority in (0, 1, 5))
-    for experiment_id in (urgent, early, late):
-        until(dispatcher, store, experiment_id, State.SUCCEEDED)
-    assert [key.experiment_id for key in cluster.starts] == [urgent, early, late]
-
-
-def test_a_gang_waits_until_all_of_it_fits(dispatcher, store):
-    one, _ = store.submit(spec())
-    two, _ = store.submit(spec(resources={"workers": 2}))
-    tick(dispatcher, 3)
-    assert store.get(two.id).state == State.QUEUED
-    until(dispatcher, store, one.id, State.SUCCEEDED)
-    until(dispatcher, store, two.id, State.SUCCEEDED)
-
-
-def test_what_can_never_fit_says_why_and_the_rest_goes_on(dispatcher, store):
-    huge, _ = store.submit(spec(resources={"workers": 8}, priority=9))
-    small, _ = store.submit(spec())
-    until(dispatcher, store, small.id, State.SUCCEEDED)
-    waiting = store.get(huge.id)
-    assert (waiting.state, waiting.reason) == (State.QUEUED, Reason.UNSCHEDULABLE)
-    assert "8 × (1 CPU)" in waiting.message
 
 
 def test_a_cancel_ends_it_and_frees_what_it_holds(dispatcher, store, cluster):
@@ -268,15 +212,6 @@ def test_a_gang_that_gives_no_sign_of_life_is_ended_after_its_stacks_are_written
     assert store.attempts(row.id)[0].reason == Reason.HANG_DETECTED
 
 
-def test_the_autoscaler_hears_of_what_waits_for_room(dispatcher, store, cluster):
-    row, _ = store.submit(spec(resources={"workers": 8}))
-    tick(dispatcher, 2)
-    assert cluster.asked_for == (Need(8, 1, 0),)
-    act(store, row.id, "cancel")
-    tick(dispatcher, 2)
-    assert cluster.asked_for == ()
-
-
 def test_a_deadline_ends_what_runs_and_what_waits(dispatcher, store):
     late = spec(train={"epochs": 1000, "global_batch_size": 128}, deadline_minutes=1e-3)
     running, _ = store.submit(late)
@@ -339,60 +274,6 @@ def test_a_record_with_another_token_is_not_believed(dispatcher, store, cluster)
     gang.ended = False
     tick(dispatcher, 5)
     assert store.get(row.id).state == State.RUNNING
-
-
-def test_a_higher_priority_displaces_what_may_be_displaced(dispatcher, store, cluster):
-    weak, _ = store.submit(spec(preemptible=True, train={"epochs": 5, "global_batch_size": 128}))
-    firm, _ = store.submit(spec(train={"epochs": 1000, "global_batch_size": 128}))
-    until(dispatcher, store, weak.id, State.RUNNING)
-    until(dispatcher, store, firm.id, State.RUNNING)
-    urgent, _ = store.submit(spec(priority=5))
-    until(dispatcher, store, urgent.id, State.SUCCEEDED)
-    until(dispatcher, store, weak.id, State.SUCCEEDED)
-    first, second = store.attempts(weak.id)
-    assert (first.reason, second.reason) == (Reason.PREEMPTED, None)
-    assert (store.get(weak.id).free_retries, store.get(weak.id).desired) == (0, "run")
-    assert len(store.attempts(firm.id)) == 1
-
-
-def test_a_cancel_stands_above_a_displacement(dispatcher, store, cluster):
-    cluster.obeys_stop = False
-    cluster.nodes = (Node("node-1", 1.0, 0.0, 1.0, 0.0),)
-    weak, _ = store.submit(spec(preemptible=True, train={"epochs": 1000, "global_batch_size": 128}))
-    until(dispatcher, store, weak.id, State.RUNNING)
-    store.submit(spec(priority=5))
-    tick(dispatcher, 2)
-    assert store.get(weak.id).desired == "yield"
-    act(store, weak.id, "cancel")
-    cluster.obeys_stop = True
-    until(dispatcher, store, weak.id, State.CANCELLED)
-
-
-def test_an_elastic_experiment_starts_with_what_fits(dispatcher, store, cluster):
-    row, _ = store.submit(spec(resources={"workers": {"min": 1, "max": 8}}))
-    until(dispatcher, store, row.id, State.SUCCEEDED)
-    assert store.attempts(row.id)[0].workers == 2
-
-
-def test_a_large_gang_is_passed_only_so_often(database, store, cluster, settings, clock):
-    dispatcher = Dispatcher(database, cluster, settings.model_copy(update={"most_passes": 2}), clock=clock)
-    running, _ = store.submit(spec(train={"epochs": 3, "global_batch_size": 128}))
-    until(dispatcher, store, running.id, State.RUNNING)
-    large, _ = store.submit(spec(resources={"workers": 2}))
-    small = [store.submit(spec())[0].id for _ in range(4)]
-    until(dispatcher, store, large.id, State.SUCCEEDED, most=200)
-    before = [key.experiment_id for key in cluster.starts[: cluster.starts.index(GangKey(large.id, 1))]]
-    assert before == [running.id, *small[:2]]
-
-
-def test_a_quota_is_said_to_the_one_it_holds_back(database, store, cluster, settings, clock):
-    dispatcher = Dispatcher(database, cluster, settings.model_copy(update={"quota_cpus": 1.0}), clock=clock)
-    first, _ = store.submit(spec())
-    second, _ = store.submit(spec())
-    until(dispatcher, store, first.id, State.RUNNING)
-    assert (store.get(second.id).state, store.get(second.id).reason) == (State.QUEUED, None)
-    assert "1 CPU" in store.get(second.id).message
-    until(dispatcher, store, second.id, State.SUCCEEDED)
 
 
 def test_a_failed_experiment_can_be_tried_again(dispatcher, store, cluster):

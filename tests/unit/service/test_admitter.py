@@ -1,0 +1,97 @@
+"""Admission put to work: the queue, a cluster, and what the rows say of those that wait."""
+
+from service.dispatcher import Dispatcher
+from service.experiments import act
+from service.gang import GangKey, Need, Node
+from service.states import Reason, State
+from tests.dispatching import tick, until
+from tests.specs import spec
+
+
+def test_the_larger_priority_goes_first_then_the_first_come(dispatcher, store, cluster):
+    cluster.nodes = (Node("node-1", 1.0, 0.0, 1.0, 0.0),)
+    late, early, urgent = (store.submit(spec(priority=priority))[0].id for priority in (0, 1, 5))
+    for experiment_id in (urgent, early, late):
+        until(dispatcher, store, experiment_id, State.SUCCEEDED)
+    assert [key.experiment_id for key in cluster.starts] == [urgent, early, late]
+
+
+def test_a_gang_waits_until_all_of_it_fits(dispatcher, store):
+    one, _ = store.submit(spec())
+    two, _ = store.submit(spec(resources={"workers": 2}))
+    tick(dispatcher, 3)
+    assert store.get(two.id).state == State.QUEUED
+    until(dispatcher, store, one.id, State.SUCCEEDED)
+    until(dispatcher, store, two.id, State.SUCCEEDED)
+
+
+def test_what_can_never_fit_says_why_and_the_rest_goes_on(dispatcher, store):
+    huge, _ = store.submit(spec(resources={"workers": 8}, priority=9))
+    small, _ = store.submit(spec())
+    until(dispatcher, store, small.id, State.SUCCEEDED)
+    waiting = store.get(huge.id)
+    assert (waiting.state, waiting.reason) == (State.QUEUED, Reason.UNSCHEDULABLE)
+    assert "8 × (1 CPU)" in waiting.message
+
+
+def test_the_autoscaler_hears_of_what_waits_for_room(dispatcher, store, cluster):
+    row, _ = store.submit(spec(resources={"workers": 8}))
+    tick(dispatcher, 2)
+    assert cluster.asked_for == (Need(8, 1, 0),)
+    act(store, row.id, "cancel")
+    tick(dispatcher, 2)
+    assert cluster.asked_for == ()
+
+
+def test_a_higher_priority_displaces_what_may_be_displaced(dispatcher, store, cluster):
+    weak, _ = store.submit(spec(preemptible=True, train={"epochs": 5, "global_batch_size": 128}))
+    firm, _ = store.submit(spec(train={"epochs": 1000, "global_batch_size": 128}))
+    until(dispatcher, store, weak.id, State.RUNNING)
+    until(dispatcher, store, firm.id, State.RUNNING)
+    urgent, _ = store.submit(spec(priority=5))
+    until(dispatcher, store, urgent.id, State.SUCCEEDED)
+    until(dispatcher, store, weak.id, State.SUCCEEDED)
+    first, second = store.attempts(weak.id)
+    assert (first.reason, second.reason) == (Reason.PREEMPTED, None)
+    assert (store.get(weak.id).free_retries, store.get(weak.id).desired) == (0, "run")
+    assert len(store.attempts(firm.id)) == 1
+
+
+def test_a_cancel_stands_above_a_displacement(dispatcher, store, cluster):
+    cluster.obeys_stop = False
+    cluster.nodes = (Node("node-1", 1.0, 0.0, 1.0, 0.0),)
+    weak, _ = store.submit(spec(preemptible=True, train={"epochs": 1000, "global_batch_size": 128}))
+    until(dispatcher, store, weak.id, State.RUNNING)
+    store.submit(spec(priority=5))
+    tick(dispatcher, 2)
+    assert store.get(weak.id).desired == "yield"
+    act(store, weak.id, "cancel")
+    cluster.obeys_stop = True
+    until(dispatcher, store, weak.id, State.CANCELLED)
+
+
+def test_an_elastic_experiment_starts_with_what_fits(dispatcher, store, cluster):
+    row, _ = store.submit(spec(resources={"workers": {"min": 1, "max": 8}}))
+    until(dispatcher, store, row.id, State.SUCCEEDED)
+    assert store.attempts(row.id)[0].workers == 2
+
+
+def test_a_large_gang_is_passed_only_so_often(database, store, cluster, settings, clock):
+    dispatcher = Dispatcher(database, cluster, settings.model_copy(update={"most_passes": 2}), clock=clock)
+    running, _ = store.submit(spec(train={"epochs": 3, "global_batch_size": 128}))
+    until(dispatcher, store, running.id, State.RUNNING)
+    large, _ = store.submit(spec(resources={"workers": 2}))
+    small = [store.submit(spec())[0].id for _ in range(4)]
+    until(dispatcher, store, large.id, State.SUCCEEDED, most=200)
+    before = [key.experiment_id for key in cluster.starts[: cluster.starts.index(GangKey(large.id, 1))]]
+    assert before == [running.id, *small[:2]]
+
+
+def test_a_quota_is_said_to_the_one_it_holds_back(database, store, cluster, settings, clock):
+    dispatcher = Dispatcher(database, cluster, settings.model_copy(update={"quota_cpus": 1.0}), clock=clock)
+    first, _ = store.submit(spec())
+    second, _ = store.submit(spec())
+    until(dispatcher, store, first.id, State.RUNNING)
+    assert (store.get(second.id).state, store.get(second.id).reason) == (State.QUEUED, None)
+    assert "1 CPU" in store.get(second.id).message
+    until(dispatcher, store, second.id, State.SUCCEEDED)
