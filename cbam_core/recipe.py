@@ -129,6 +129,16 @@ class AdamWSpec(Part):
     decay_norms_and_biases: bool = Field(True, description="weight decay also on biases and normalisation weights")
 
 
+class LambSpec(Part):
+    """Adam with a step per layer in proportion to its weights, for very large batches (You et al. 2020)."""
+
+    type: Literal["lamb"] = "lamb"
+    lr: PositiveFloat = Field(5e-3, description="peak learning rate, reached after the warm-up")
+    betas: Annotated[tuple[Share, Share], Field(strict=False)] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    decay_norms_and_biases: bool = Field(True, description="weight decay also on biases and normalisation weights")
+
+
 class _Schedule(Part):
     warmup_epochs: Annotated[float, Field(ge=0)] = Field(0.0, description="epochs of linear rise from 0 to lr")
 
@@ -162,7 +172,7 @@ class ConstantSchedule(_Schedule):
     type: Literal["constant"] = "constant"
 
 
-OptimizerSpec = Annotated[SGDSpec | AdamWSpec, Field(discriminator="type")]
+OptimizerSpec = Annotated[SGDSpec | AdamWSpec | LambSpec, Field(discriminator="type")]
 ScheduleSpec = Annotated[
     StepSchedule | MultistepSchedule | CosineSchedule | ConstantSchedule, Field(discriminator="type")
 ]

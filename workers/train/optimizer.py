@@ -10,22 +10,37 @@ from cbam_core.spec import (
     AdamWSpec,
     ConstantSchedule,
     CosineSchedule,
+    LambSpec,
     MultistepSchedule,
+    OptimizerSpec,
     ScheduleSpec,
     SGDSpec,
     StepSchedule,
 )
 
 
-def build_optimizer(spec: SGDSpec | AdamWSpec, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser over all weights of `network`."""
+def build_optimizer(spec: OptimizerSpec, network: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser over all weights of `network`; LAMB is timm's, without the clipping of its own (see clip_norm)."""
     groups = weight_groups(spec, network)
-    if isinstance(spec, SGDSpec):
-        return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov)
-    return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas)
+    match spec:
+        case SGDSpec():
+            return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov)
+        case AdamWSpec():
+            return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas)
+        case LambSpec():
+            return _lamb(spec, groups)
 
 
-def weight_groups(spec: SGDSpec | AdamWSpec, network: nn.Module) -> list[dict[str, Any]]:
+def _lamb(spec: LambSpec, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    from timm.optim import create_optimizer_v2
+
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
+        groups, "lamb", lr=spec.lr, betas=spec.betas, max_grad_norm=None
+    )
+    return optimizer
+
+
+def weight_groups(spec: OptimizerSpec, network: nn.Module) -> list[dict[str, Any]]:
     """All weights with the spec's decay; or, where it says so, vectors and scalars (norms, biases) without any."""
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     if spec.decay_norms_and_biases:

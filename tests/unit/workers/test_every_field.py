@@ -24,6 +24,7 @@ CHANGES = {
         "optimizer": {"type": "sgd", "lr": 0.05, "decay_norms_and_biases": False}
     },
     "train.optimizer.type": {"optimizer": {"type": "adamw"}},
+    "train.optimizer.lamb": {"optimizer": {"type": "lamb"}},
     "train.schedule.type": {"schedule": {"type": "constant"}},
     "train.schedule.warmup_epochs": {"schedule": {"type": "cosine", "warmup_epochs": 1}},
     "train.schedule.min_lr": {"schedule": {"type": "cosine", "min_lr": 0.01}},

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from cbam_core.spec import AdamWSpec, CosineSchedule, SGDSpec, StepSchedule
+from cbam_core.spec import AdamWSpec, CosineSchedule, LambSpec, SGDSpec, StepSchedule
 from workers.train.optimizer import build_optimizer, learning_rate
 
 
@@ -53,8 +53,26 @@ def test_the_warm_up_is_a_line_that_ends_at_the_peak():
     [
         (SGDSpec(lr=0.2, momentum=0.8, weight_decay=0.01), {"lr": 0.2, "momentum": 0.8, "weight_decay": 0.01}),
         (AdamWSpec(lr=0.2, betas=(0.7, 0.8), weight_decay=0.3), {"lr": 0.2, "betas": (0.7, 0.8), "weight_decay": 0.3}),
+        (LambSpec(lr=0.2, betas=(0.7, 0.8), weight_decay=0.3), {"lr": 0.2, "betas": (0.7, 0.8), "weight_decay": 0.3}),
     ],
 )
 def test_the_optimizer_has_what_the_spec_says(spec, expected):
     group = build_optimizer(spec, nn.Linear(2, 2)).param_groups[0]
     assert {name: group[name] for name in expected} == expected
+
+
+def test_lamb_takes_the_steps_of_its_paper():
+    """Algorithm 2 of You et al. (2020), with bias correction: Adam's direction, as long as the layer's weights."""
+    torch.manual_seed(0)
+    network = nn.Linear(3, 4, bias=False).double()
+    optimizer = build_optimizer(LambSpec(lr=0.1, betas=(0.8, 0.9), weight_decay=0.2), network)
+    weights = network.weight.detach().clone()
+    mean, square = torch.zeros_like(weights), torch.zeros_like(weights)
+    for step in range(1, 6):
+        gradient = 100 * torch.randn_like(weights)
+        network.weight.grad = gradient.clone()
+        optimizer.step()
+        mean, square = 0.8 * mean + 0.2 * gradient, 0.9 * square + 0.1 * gradient**2
+        direction = mean / (1 - 0.8**step) / ((square / (1 - 0.9**step)).sqrt() + 1e-6) + 0.2 * weights
+        weights = weights - 0.1 * weights.norm() / direction.norm() * direction
+        torch.testing.assert_close(network.weight.detach(), weights)
