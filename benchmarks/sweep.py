@@ -1,0 +1,152 @@
+"""A sweep of short trials: through the service, and through Ray Tune with its defaults and with `reuse_actors=True`.
+
+Every trial is the same spec with another seed, about a second of training on one core, with its log and its MLflow run;
+through the service it also has its row. All ways use the same Ray head of two CPUs and the same MLflow server, one
+after the other. Budgets: at most 1/4 of Ray Tune with its defaults, at most 1.0 of Ray Tune with reused actors.
+
+Ray Tune needs pandas and pyarrow (both come with MLflow).
+
+    python -m benchmarks.sweep [--trials 50]
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from service.client import Client
+from service.stack import Stack
+from service.stack_parts import environment
+from service.stack_record import StackRecord
+from service.stack_settings import StackSettings
+from service.states import State
+
+BUDGETS = {"defaults": 0.25, "reuse_actors": 1.0}
+SPEC: dict[str, Any] = {
+    "name": "trial",
+    "project": "sweep",
+    "model": {"backbone": "cifar_resnet20", "attention": {"type": "cbam"}},
+    "data": {"dataset": "digits", "image_size": 8},
+}
+TRAIN: dict[str, Any] = {"epochs": 1, "global_batch_size": 128}
+
+
+def spec_of(seed: int) -> dict[str, Any]:
+    """One trial."""
+    return SPEC | {"name": f"trial-{seed}", "train": TRAIN | {"seed": seed}}
+
+
+def main() -> int:
+    """Measure all ways and print the ratios; 1 where a budget is broken."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--tune", choices=list(BUDGETS), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.tune:
+        print(json.dumps(tune(arguments.trials, arguments.folder, reuse=arguments.tune == "reuse_actors")))
+        return 0
+    with tempfile.TemporaryDirectory(prefix="cbam-bench-") as folder:
+        stack = Stack(StackSettings(home=Path(folder) / "home", ray_cpus=2))
+        record = stack.up()
+        try:
+            others = {way: through_tune(stack, record, way, arguments.trials) for way in BUDGETS}
+            ours = through_service(record, arguments.trials)
+        finally:
+            stack.down()
+    print(f"cbam-lab               {ours:7.1f} s for {arguments.trials} trials")
+    for way, seconds in others.items():
+        print(f"Ray Tune, {way:<12} {seconds:7.1f} s   cbam-lab / it: {ours / seconds:.2f} (budget {BUDGETS[way]})")
+    return int(any(ours / seconds > BUDGETS[way] for way, seconds in others.items()))
+
+
+def through_service(record: StackRecord, trials: int) -> float:
+    """Seconds from the first POST to the end of the last trial."""
+    with Client(record.url) as client:
+        begin = time.perf_counter()
+        experiments = [client.submit(spec_of(seed)) for seed in range(trials)]
+        for experiment in experiments:
+            assert experiment.wait().state is State.SUCCEEDED, experiment.view.message
+        return time.perf_counter() - begin
+
+
+def through_tune(stack: Stack, record: StackRecord, way: str, trials: int) -> float:
+    """Seconds that `Tuner.fit` takes, in a process of its own that has already connected to Ray."""
+    command = [sys.executable, "-m", "benchmarks.sweep", f"--trials={trials}", f"--tune={way}"]
+    done = subprocess.run(
+        [*command, f"--folder={stack.settings.home}"],
+        env=environment(stack.settings, record, os.environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parents[1],
+        check=True,
+        text=True,
+    )
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def tune(trials: int, folder: Path, *, reuse: bool) -> float:
+    """Run the trials through Ray Tune, each on one CPU; gives the seconds."""
+    import ray
+    from ray import tune as ray_tune
+
+    storage, uri = str(folder / f"tune-{reuse}"), os.environ["MLFLOW_TRACKING_URI"]
+
+    class Trial(ray_tune.Trainable):  # type: ignore[misc]
+        """One trial: what a worker of the service does for one attempt."""
+
+        def setup(self, config: dict[str, Any]) -> None:
+            self.seed = config["seed"]
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.setup(new_config)
+            return True
+
+        def step(self) -> dict[str, Any]:
+            return {"top1": train(self.seed, storage, uri), "done": True}
+
+    ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
+    config = ray_tune.TuneConfig(reuse_actors=reuse)
+    run_config = ray_tune.RunConfig(storage_path=f"{storage}-results", verbose=0)
+    space = {"seed": ray_tune.grid_search(list(range(trials)))}
+    begin = time.perf_counter()
+    results = ray_tune.Tuner(
+        ray_tune.with_resources(Trial, {"cpu": 1}), param_space=space, tune_config=config, run_config=run_config
+    ).fit()
+    seconds = time.perf_counter() - begin
+    assert not results.errors
+    return seconds
+
+
+def train(seed: int, storage: str, tracking_uri: str) -> float:
+    """One attempt of one trial, by the same code as in the service."""
+    from cbam_core.spec import ExperimentSpec
+    from workers.assignment import Assignment
+    from workers.run import run
+    from workers.stop import StopSignal
+
+    spec = ExperimentSpec.model_validate(spec_of(seed))
+    assignment = Assignment(
+        experiment_id=f"tune-{seed}",
+        attempt=1,
+        token=f"tune-{seed}",
+        spec=spec,
+        storage=storage,
+        rank=0,
+        world_size=1,
+        master_address="127.0.0.1",
+        master_port=0,
+        tracking_uri=tracking_uri,
+    )
+    outcome = run(assignment, stop=StopSignal(), report=lambda _: None)
+    assert outcome.outcome == "succeeded", outcome.message
+    return outcome.metrics["val/top1"]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
