@@ -36,6 +36,10 @@ class LossNotFinite(CbamError):
     """The loss is not finite."""
 
 
+class ExportError(CbamError):
+    """The trained network cannot be exported."""
+
+
 class CheckpointError(CbamError):
     """The checkpoint cannot be written or read."""
 

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 from cbam_core.datasets import DATASETS
 from cbam_core.part import Part, Share
 
+ExportFormat = Literal["torch_export", "onnx"]
 Chance = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -40,6 +40,7 @@ from cbam_core.recipe import (
     CosineSchedule,
     DataSpec,
     EMASpec,
+    ExportFormat,
     LambSpec,
     MultistepSchedule,
     OptimizerSpec,
@@ -59,6 +60,7 @@ __all__ = [
     "DataSpec",
     "EMASpec",
     "ExperimentSpec",
+    "ExportFormat",
     "LambSpec",
     "ModelSpec",
     "MultistepSchedule",
@@ -222,6 +224,10 @@ class ExperimentSpec(Part):
     train: TrainSpec = TrainSpec()
     resources: ResourcesSpec = ResourcesSpec()
     checkpoint: CheckpointSpec = CheckpointSpec()
+    export: Annotated[tuple[ExportFormat, ...], Field(strict=False)] = Field(
+        (),
+        description="programs written besides the weights (always, as safetensors): torch_export, onnx",
+    )
     retry: RetrySpec = RetrySpec()
     preemptible: bool = Field(False, description="a higher priority may displace it: checkpoint, back into the queue")
     deadline_minutes: Annotated[float, Field(gt=0, le=LONGEST_DEADLINE_MINUTES)] | None = Field(

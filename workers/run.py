@@ -17,6 +17,7 @@ from workers.data import Dataset, load_dataset
 from workers.export import export
 from workers.logs import RankLog, log_to
 from workers.outcome import Ending, Outcome, classify
+from workers.portable import require
 from workers.progress import Progress
 from workers.seeding import reproducible
 from workers.stop import StopMode, StopSignal
@@ -82,6 +83,8 @@ def _train(
     torch.set_num_threads(spec.resources.cpus_per_worker)
     stack.enter_context(reproducible(spec.train.deterministic))
     gang = stack.enter_context(gang_of(assignment))
+    if gang.leads:
+        require(spec.export)
     dataset = load_dataset(spec.data, assignment.data_roots).to(gang.device)
     cost = _cost(spec.model, dataset)
     trainer = Trainer(assignment, gang, dataset, tracker=tracker, report=report, stop=stop)

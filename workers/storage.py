@@ -69,6 +69,16 @@ class ExperimentFolder:
         return self.export / "model.safetensors"
 
     @property
+    def torch_program(self) -> Path:
+        """The classifier for torch.export.load, where the spec asks for it."""
+        return self.export / "model.pt2"
+
+    @property
+    def onnx_program(self) -> Path:
+        """The classifier as ONNX, where the spec asks for it."""
+        return self.export / "model.onnx"
+
+    @property
     def confusion_matrix(self) -> Path:
         """Counts of test images, rows are true classes, as JSON."""
         return self.export / "confusion_matrix.json"

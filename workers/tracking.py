@@ -103,7 +103,9 @@ class MlflowTracker(Tracker):
     def close(self, outcome: Outcome) -> None:
         """Hand over artifacts, model and status; after CLOSE_SECONDS the journal keeps what MLflow has not taken."""
         if outcome.outcome == "succeeded":
-            self._journal.append({"artifact": str(self._folder.weights), "to": "weights"})
+            for path in (self._folder.weights, self._folder.torch_program, self._folder.onnx_program):
+                if path.is_file():
+                    self._journal.append({"artifact": str(path), "to": "weights"})
             self._journal.append({"confusion": str(self._folder.confusion_matrix)})
             self._journal.append({"model": str(self._folder.weights)})
         status = _STATUS.get(outcome.outcome)

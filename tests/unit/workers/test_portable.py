@@ -1,0 +1,64 @@
+import pytest
+import torch
+from torch import nn
+
+from cbam_core.errors import ExportError
+from workers import portable
+from workers.classifier import Classifier, load_classifier
+from workers.portable import require
+
+
+@pytest.mark.timeout(240)
+def test_a_training_leaves_programs_that_predict_as_its_weights_do(tiny_spec, assign, train):
+    """Both run without cbam-lab, for any number of images."""
+    import onnxruntime
+
+    assignment = assign(tiny_spec(train={"epochs": 1}, export=["torch_export", "onnx"]))
+    outcome, _ = train(assignment)
+    assert outcome.outcome == "succeeded", outcome.message
+    folder = assignment.folder
+    classifier, shape = load_classifier(folder.weights)
+    torch_program = torch.export.load(folder.torch_program).module()
+    session = onnxruntime.InferenceSession(folder.onnx_program, providers=["CPUExecutionProvider"])
+    for count in (1, 7):
+        images = torch.rand(count, *shape)
+        expected = classifier(images)
+        torch.testing.assert_close(torch_program(images), expected)
+        (scores,) = session.run(["scores"], {"images": images.numpy()})
+        torch.testing.assert_close(torch.from_numpy(scores), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_nothing_is_exported_that_nobody_asked_for(tiny_spec, assign, train):
+    assignment = assign(tiny_spec(train={"epochs": 1}))
+    train(assignment)
+    assert {path.name for path in assignment.folder.export.iterdir()} == {"model.safetensors", "confusion_matrix.json"}
+
+
+def test_a_missing_extra_is_told_before_the_training(tiny_spec, assign, train, monkeypatch):
+    monkeypatch.setattr(portable, "_ONNX_PACKAGES", ("onnx", "no_such_runtime"))
+    outcome, seen = train(assign(tiny_spec(export=["onnx"])))
+    assert outcome.message.startswith("ExportError: ONNX needs no_such_runtime: install cbam-lab[onnx]")
+    assert not any(progress.step for progress in seen)
+    require(["torch_export"])
+
+
+def traced(network, shape=(1, 4, 4)):
+    classifier = Classifier(network, (0.5,), (0.5,)).eval()
+    return classifier, portable._trace(classifier, shape)
+
+
+@pytest.mark.parametrize("write", [portable.torch_program, portable.onnx_program])
+def test_a_program_that_differs_from_its_network_is_not_kept(write):
+    classifier, program = traced(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)))
+    images = torch.rand(5, 1, 4, 4)
+    with pytest.raises(ExportError, match="differs from the network"):
+        write(program, images, classifier(images).detach() + 1e-2)
+
+
+def test_a_network_that_cannot_be_traced_is_named_as_such():
+    class Undecided(nn.Module):
+        def forward(self, images):
+            return images if images.sum() > 0 else -images
+
+    with pytest.raises(ExportError, match=r"torch\.export cannot trace"):
+        traced(Undecided())
