@@ -161,7 +161,12 @@ class RayCluster:
             self._retire_idle(groups)
             gangs = dict(self.gangs)
         for name, gang in gangs.items():
-            gang.advance(groups.get(name))
+            try:
+                gang.advance(groups.get(name))
+            except ray.exceptions.RaySystemError:  # the connection itself: nothing can be done for any gang
+                raise
+            except Exception:  # one gang that cannot be brought forward must not hold up the others
+                log.exception("gang %s cannot be brought forward", name)
         self._tell_autoscaler()
         alive = [node for node in ray.nodes() if node["Alive"]]
         with self.lock:

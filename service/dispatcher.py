@@ -49,6 +49,7 @@ class Watch:
     moved_at: float | None = None  # when it last gave a sign of life
     sign_of_life: tuple[object, ...] = ()
     stacks_asked_at: float | None = None
+    told: Outcome | None = None  # how it ended by the word of its workers; a full disk takes no record
     cause: Reason | None = None  # why it is over; the first cause stands, the rest is its consequence
     failed_since: float | None = None
     written: dict[str, object] | None = None
@@ -144,8 +145,9 @@ class Dispatcher:
         """Bring one live experiment forward by as many moves as are due."""
         key = GangKey(row.id, attempt.number)
         watch = self.watches.setdefault(key, Watch())
-        record = self._record(row, attempt)
         seen = self._see(row, attempt, watch, view)
+        watch.told = seen.outcome or watch.told
+        record = self._record(row, attempt) or watch.told
         watch.placed = seen.placed or watch.placed
         seen = replace(seen, placed=watch.placed)  # a gang that is gone has no place any more, but had one
         if record is None and watch.cause is None:

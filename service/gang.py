@@ -8,6 +8,7 @@ from typing import Literal, Protocol, Self
 
 from cbam_core.spec import ExperimentSpec
 from service.states import Liveness, Reason
+from workers.outcome import Outcome
 from workers.progress import Progress
 
 StopMode = Literal["cancel", "pause"]
@@ -76,6 +77,7 @@ class GangView:
     progress: Progress = field(default_factory=Progress)
     reason: Reason | None = None  # what killed it, where the cluster knows
     message: str = ""
+    outcome: Outcome | None = None  # what the workers say once all have ended: counts where no record could be written
     placed: Mapping[str, int] = field(default_factory=dict)  # node id -> workers there; empty until it has its place
 
     @property

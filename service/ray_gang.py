@@ -20,6 +20,7 @@ from service.gang import GangKey, GangView, Launch, Need, StopMode
 from service.states import Liveness, Reason
 from workers.actor import TrainWorker
 from workers.assignment import Assignment
+from workers.outcome import Outcome
 from workers.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -146,10 +147,12 @@ class RayGang:
             self._die(Reason.WORKER_DIED, died, placed)
             return
         silent = any(rank.is_silent() for rank in self.ranks)
-        progress = self.ranks[0].progress
-        if all(rank.outcome for rank in self.ranks):
-            progress = replace(progress, phase="ended")
-        self.view = GangView(liveness=Liveness.UNKNOWN if silent else Liveness.ALIVE, progress=progress, placed=placed)
+        liveness = Liveness.UNKNOWN if silent else Liveness.ALIVE
+        self.view = GangView(liveness=liveness, progress=self.ranks[0].progress, placed=placed)
+        outcomes = [rank.outcome for rank in self.ranks if rank.outcome]
+        if len(outcomes) == len(self.ranks):
+            progress = replace(self.view.progress, phase="ended")
+            self.view = replace(self.view, progress=progress, outcome=verdict(outcomes))
 
     def _identify(self) -> None:
         """Learn from the workers which attempt a gang runs that a dispatcher before this one left."""
@@ -161,7 +164,7 @@ class RayGang:
             return
         self.known = True
         keys = {rank.key for rank in self.ranks}
-        if keys == {None} or all(rank.outcome == "succeeded" for rank in self.ranks):
+        if keys == {None} or all(rank.has_succeeded() for rank in self.ranks):
             self.idle_since = time.monotonic()
         elif len(keys) == 1:
             self.key = keys.pop()
@@ -203,7 +206,7 @@ class RayGang:
             self.releasing = True
         if self.letting_go_since is None:
             return
-        if all(rank.outcome == "succeeded" and rank.is_fit for rank in self.ranks):
+        if all(rank.has_succeeded() and rank.is_fit for rank in self.ranks):
             self.key = self.launch = self.letting_go_since = None
             self.idle_since = time.monotonic()
         elif time.monotonic() - self.letting_go_since > LET_GO_SECONDS or any(
@@ -241,7 +244,7 @@ class Rank:
     key: GangKey | None = None
     token: str | None = None
     progress: Progress = Progress()  # noqa: RUF009 - frozen
-    outcome: str | None = None
+    outcome: Outcome | None = None
     is_fit: bool = True
     died: str | None = None
 
@@ -268,6 +271,10 @@ class Rank:
         if self.question is None and now - self.asked_at >= interval_seconds:
             self.question, self.asked_at = self.actor.poll.remote(), now
 
+    def has_succeeded(self) -> bool:
+        """Whether it has ended, and well."""
+        return self.outcome is not None and self.outcome.outcome == "succeeded"
+
     def is_silent(self) -> bool:
         """Whether it has not answered for so long that nothing can be said of it."""
         return self.question is not None and time.monotonic() - self.asked_at > SILENT_SECONDS
@@ -278,8 +285,15 @@ class Rank:
             return  # still about the attempt before
         self.key = GangKey(answer["experiment_id"], answer["attempt"]) if answer["experiment_id"] else None
         self.progress = Progress.from_dict(answer["progress"])
-        self.outcome = answer["outcome"]["outcome"] if answer["outcome"] else None
+        self.outcome = Outcome.from_dict(answer["outcome"]) if answer["outcome"] else None
         self.is_fit = answer["fit"]
+
+
+def verdict(outcomes: Sequence[Outcome]) -> Outcome:
+    """How a gang ended whose every rank has: by the rank that failed by itself, else by any that failed, else rank 0."""
+    failed = [one for one in outcomes if one.outcome == "failed"]
+    by_itself = (one for one in failed if one.reason != "WORKER_DIED")
+    return next(by_itself, (failed or list(outcomes))[0])
 
 
 def need_of(launch: Launch) -> Need:

@@ -37,7 +37,7 @@ class _FakeGang:
     stop_mode: StopMode | None = None
     died: Reason | None = None
     released: bool = False
-    ended: bool = False
+    outcome: Outcome | None = None
 
 
 @dataclass
@@ -51,6 +51,7 @@ class InMemoryCluster:
     steps_per_look: int = 1
     reachable: bool = True
     obeys_stop: bool = True
+    writes_records: bool = True  # False: as on a full disk
     starts: list[GangKey] = field(default_factory=list)
     dumped: list[GangKey] = field(default_factory=list)
     asked_for: tuple[Need, ...] = ()
@@ -114,7 +115,7 @@ class InMemoryCluster:
             self._end(self.gangs[key], "failed", reason, message)
 
     def _work(self, gang: _FakeGang) -> None:
-        if gang.died or gang.ended:
+        if gang.died or gang.outcome:
             return
         total = gang.launch.spec.train.epochs * STEPS_PER_EPOCH
         gang.step = min(total, gang.step + self.steps_per_look)
@@ -137,8 +138,9 @@ class InMemoryCluster:
                 "summary": {"parameters": 1},
             }
         )
-        outcome.record(ExperimentFolder(gang.launch.storage, key.experiment_id).attempt(key.attempt))
-        gang.ended = True
+        if self.writes_records:
+            outcome.record(ExperimentFolder(gang.launch.storage, key.experiment_id).attempt(key.attempt))
+        gang.outcome = outcome
 
     def _view(self, gang: _FakeGang) -> GangView:
         placed = {gang.node: gang.launch.workers}
@@ -146,14 +148,14 @@ class InMemoryCluster:
             return GangView(liveness=Liveness.DEAD, reason=gang.died, message="killed by the test", placed=placed)
         epochs = gang.launch.spec.train.epochs
         progress = Progress(
-            phase="ended" if gang.ended else "training",
+            phase="ended" if gang.outcome else "training",
             step=gang.step,
             total_steps=epochs * STEPS_PER_EPOCH,
             epoch=gang.step // STEPS_PER_EPOCH,
             epochs=epochs,
             metrics={"train/loss": 1.0 / (1 + gang.step)},
         )
-        return GangView(liveness=Liveness.ALIVE, progress=progress, placed=placed)
+        return GangView(liveness=Liveness.ALIVE, progress=progress, placed=placed, outcome=gang.outcome)
 
     def _free_nodes(self) -> tuple[Node, ...]:
         cpus = sum(gang.launch.workers * gang.launch.spec.resources.cpus_per_worker for gang in self.gangs.values())

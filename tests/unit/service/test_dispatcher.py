@@ -147,11 +147,20 @@ def test_nothing_is_concluded_from_a_cluster_that_cannot_be_reached(dispatcher, 
 def test_a_result_record_counts_even_where_the_cluster_is_away(dispatcher, store, cluster):
     row, _ = store.submit(spec())
     until(dispatcher, store, row.id, State.RUNNING)
-    while not cluster.gangs[GangKey(row.id, 1)].ended:
+    while not cluster.gangs[GangKey(row.id, 1)].outcome:
         cluster.observe()
     cluster.reachable = False
     tick(dispatcher, 2)
     assert store.get(row.id).state == State.SUCCEEDED
+
+
+def test_where_no_record_can_be_written_the_word_of_the_workers_counts(dispatcher, store, cluster):
+    cluster.writes_records = False
+    row, _ = store.submit(spec())
+    until(dispatcher, store, row.id, State.RUNNING)
+    cluster.fail(GangKey(row.id, 1), "DATA_ERROR", "the disk is full")
+    until(dispatcher, store, row.id, State.FAILED)
+    assert (store.get(row.id).reason, store.get(row.id).message) == (Reason.DATA_ERROR, "the disk is full")
 
 
 def test_a_head_that_lost_everything_costs_an_attempt(dispatcher, store, cluster):
@@ -271,7 +280,7 @@ def test_a_record_with_another_token_is_not_believed(dispatcher, store, cluster)
     gang = cluster.gangs[GangKey(row.id, 1)]
     gang.launch = type(gang.launch)(**{**vars(gang.launch), "token": "somebody else's"})
     cluster.fail(GangKey(row.id, 1), "USER_ERROR")
-    gang.ended = False
+    gang.outcome = None
     tick(dispatcher, 5)
     assert store.get(row.id).state == State.RUNNING
 

@@ -6,9 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from service.gang import GangKey, Launch
-from service.ray_gang import Place, assignment_of
+from service.ray_gang import Place, assignment_of, verdict
 from tests.specs import spec
 from workers.assignment import Assignment
+from workers.outcome import Outcome
 
 
 def launch(workers: int) -> Launch:
@@ -40,6 +41,17 @@ def test_a_gang_without_gpus_is_told_of_none():
 def test_an_assignment_crosses_processes_unchanged():
     told = assignment_of(launch(2), 1, [Place("one", 5000, ["a"]), Place("one", 5001, ["b"])])
     assert Assignment.from_dict(told.to_dict()) == told
+
+
+def test_a_gang_ended_as_the_rank_says_that_failed_by_itself():
+    lost, cause, fine = (
+        Outcome("failed", "WORKER_DIED"),
+        Outcome("failed", "DATA_ERROR"),
+        Outcome("succeeded"),
+    )
+    assert verdict([lost, cause, lost]) is cause
+    assert verdict([fine, lost]) is lost
+    assert verdict([fine, Outcome("succeeded", rank=1)]) is fine
 
 
 def test_a_gang_never_shares_a_gpu():
