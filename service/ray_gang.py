@@ -290,7 +290,7 @@ class Rank:
 
 
 def verdict(outcomes: Sequence[Outcome]) -> Outcome:
-    """How a gang ended whose every rank has: by the rank that failed by itself, else by any that failed, else rank 0."""
+    """How a gang ended: as the rank says that failed by itself, else any that failed, else rank 0."""
     failed = [one for one in outcomes if one.outcome == "failed"]
     by_itself = (one for one in failed if one.reason != "WORKER_DIED")
     return next(by_itself, (failed or list(outcomes))[0])
