@@ -81,12 +81,13 @@ def through_tune(stack: Stack, record: StackRecord, way: str, trials: int) -> fl
     done = subprocess.run(
         [*command, f"--folder={stack.settings.home}"],
         env=environment(stack.settings, record, os.environ),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        capture_output=True,
         cwd=Path(__file__).parents[1],
-        check=True,
+        check=False,
         text=True,
     )
+    if done.returncode:
+        raise SystemExit(f"Ray Tune failed:\n{done.stderr[-4000:]}")
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -109,6 +110,9 @@ def tune(trials: int, folder: Path, *, reuse: bool) -> float:
 
         def step(self) -> dict[str, Any]:
             return {"top1": train(self.seed, storage, uri), "done": True}
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None:  # noqa: ARG002
+            """The training wrote its own."""
 
     ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
     config = ray_tune.TuneConfig(reuse_actors=reuse)
