@@ -111,7 +111,7 @@ def tune(trials: int, folder: Path, *, reuse: bool) -> float:
         def step(self) -> dict[str, Any]:
             return {"top1": train(self.seed, storage, uri), "done": True}
 
-        def save_checkpoint(self, checkpoint_dir: str) -> None:  # noqa: ARG002
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
             """The training wrote its own."""
 
     ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)

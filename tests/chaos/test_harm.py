@@ -44,10 +44,11 @@ def test_a_part_that_is_stopped_for_a_while_costs_no_attempt(lab: ChaosLab, part
 
 
 def test_a_cancel_in_the_midst_of_a_dispatchers_death_still_frees_everything(lab: ChaosLab):
-    experiment = lab.submit()
+    endless = {"epochs": 1000, "global_batch_size": 128, "optimizer": {"type": "sgd", "lr": 0.05}}
+    experiment = lab.submit(train=endless)
     lab.reach(experiment, "CANCELLING")
     lab.signal("dispatcher", signal.SIGKILL)
     lab.recover()
     assert lab.finish(experiment) is State.CANCELLED
-    lab.assert_sound(experiment)
+    lab.assert_sound(experiment, epochs=1000)
     lab.assert_nothing_is_left()
