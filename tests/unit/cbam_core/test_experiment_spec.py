@@ -96,3 +96,23 @@ def test_specs_never_change():
 def test_an_error_says_its_docstring():
     assert str(CbamError()) == "Something went wrong in cbam-lab."
     assert str(SpecError("not this")) == "not this"
+
+
+def elastic(least: int, most: int, batch: int = 12) -> ExperimentSpec:
+    return ExperimentSpec.model_validate(
+        {
+            "name": "elastic",
+            "model": {"backbone": "cifar_resnet20"},
+            "data": {"dataset": "digits"},
+            "train": {"global_batch_size": batch},
+            "resources": {"workers": {"min": least, "max": most}},
+        }
+    )
+
+
+def test_an_elastic_experiment_takes_the_sizes_that_split_its_batch():
+    assert elastic(1, 8).world_sizes == (6, 4, 3, 2, 1)
+    with pytest.raises(ValidationError, match="must divide by workers"):
+        elastic(5, 5)
+    with pytest.raises(ValidationError, match="must not be above max"):
+        elastic(4, 2)
