@@ -1,6 +1,6 @@
 """Every part is killed, or stopped for a while, in every phase of an experiment: it ends right all the same.
 
-The quick part takes one phase for every part, so that every part and every phase has its turn; `scripts/chaos` tries
+`scripts/chaos quick` takes one phase for every part, so that every part and every phase has its turn; `scripts/chaos` tries
 all of them.
 """
 
