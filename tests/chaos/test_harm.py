@@ -1,7 +1,7 @@
 """Every part is killed, or stopped for a while, in every phase of an experiment: it ends right all the same.
 
-`scripts/chaos quick` takes one phase for every part, so that every part and every phase has its turn; `scripts/chaos` tries
-all of them.
+`scripts/chaos quick` takes one phase for every part, so that every part and every phase has its turn; without `quick`
+all of them are tried.
 """
 
 import signal
