@@ -70,7 +70,7 @@ class Admitter:
             attempt = self.ledger.claim(row, workers)
         except StaleMove:
             return None
-        log.info("%s: attempt %s starts with %s worker(s)", row.id, attempt.number, workers)
+        log.info("starts with %s worker(s)", workers, extra={"experiment_id": row.id, "attempt": attempt.number})
         self.launch(row, attempt)
         return GangKey(row.id, attempt.number)
 

@@ -1,5 +1,6 @@
 """The API server. Importing this is light: no torch, no ray, no mlflow."""
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -11,7 +12,8 @@ from fastapi_offline import FastAPIOffline
 from service import http_errors
 from service.db import Database
 from service.guard import Guard
-from service.metrics import RequestMetrics, ServiceMetrics
+from service.metrics import RequestMetrics, ServiceMetrics, watching_loop
+from service.request_log import RequestLog
 from service.routers import experiments, health, streams
 from service.settings import Settings
 from service.store import Store
@@ -25,7 +27,7 @@ in MLflow. Errors are RFC 9457 `application/problem+json` with the JSON pointer 
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The app, with its settings read once. Start it with `uvicorn service.app:create_app --factory`."""
+    """The app, with its settings read once. `python -m service.serve` runs it."""
     settings = settings or Settings()
     store = Store(Database(settings.database_url))
     metrics = ServiceMetrics(store)
@@ -33,7 +35,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(store.database.migrate)
-        yield
+        async with watching_loop(metrics.loop_lag):
+            yield
         store.database.close()
 
     app = FastAPIOffline(  # its pages take nothing from a network
@@ -45,9 +48,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.store = store
     app.state.metrics = metrics
+    app.state.closing = threading.Event()  # set at SIGTERM: what streams ends
     http_errors.install(app)
     for router in (experiments.router, streams.router, health.router):
         app.include_router(router)
     app.add_middleware(Guard, hosts={*LOOPBACK_HOSTS, settings.host}, body_limit_bytes=BODY_LIMIT_BYTES)
     app.add_middleware(RequestMetrics, metrics=metrics)
+    app.add_middleware(RequestLog)
     return app

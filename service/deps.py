@@ -1,5 +1,6 @@
 """What routes ask for: the settings, the store, an experiment that exists."""
 
+import threading
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
@@ -21,6 +22,13 @@ def store_of(request: Request) -> Store:
     return store
 
 
+def closing_of(request: Request) -> threading.Event:
+    """Set once the server closes: whatever streams must end then."""
+    closing: threading.Event = request.app.state.closing
+    return closing
+
+
+Closing = Annotated[threading.Event, Depends(closing_of)]
 TheSettings = Annotated[Settings, Depends(settings_of)]
 TheStore = Annotated[Store, Depends(store_of)]
 ExperimentId = Annotated[str, Path(min_length=1, max_length=32, pattern=r"^[0-9a-z]+$")]

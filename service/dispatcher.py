@@ -16,13 +16,14 @@ from dataclasses import dataclass, field, replace
 
 from sqlalchemy.exc import OperationalError
 
-from service import logs
+from service import log_lines, logs
 from service.admitter import Admitter
 from service.db import Database
 from service.errors import ClusterUnavailable, NotLeading, StaleMove
 from service.gang import Cluster, ClusterView, GangKey, GangView, StopMode
 from service.lease import Leadership
 from service.ledger import Ending, Ledger, Note
+from service.log_lines import about
 from service.models import Attempt, Experiment
 from service.runs import RunCloser
 from service.settings import Settings
@@ -86,7 +87,10 @@ class Dispatcher:
             except OperationalError as error:
                 log.warning("the database does not answer: %s", error.orig)
             stop.wait(self.settings.tick_seconds)
-        self.leadership.release()
+        try:
+            self.leadership.release()
+        except OperationalError as error:
+            log.warning("the lease cannot be given back, and runs out by itself: %s", error.orig)
         self.closer.close()
         self.cluster.close()
 
@@ -104,11 +108,12 @@ class Dispatcher:
             if not self._leads():  # a tick over thousands may outlast the lease that it began with
                 return
             try:
-                self._attend(row, attempt, view)
+                with about(experiment_id=row.id, attempt=attempt.number):
+                    self._attend(row, attempt, view)
             except (NotLeading, OperationalError):
                 raise
             except Exception:  # one experiment that cannot be attended must not hold up the others
-                log.exception("%s cannot be attended", row.id)
+                log.exception("this experiment cannot be attended", extra={"experiment_id": row.id})
         self.ledger.note_progress(self.notes)
         self.notes.clear()
         wanted = {GangKey(row.id, row.attempt) for row, _ in live}
@@ -302,7 +307,7 @@ class Dispatcher:
             moved = self.ledger.apply(row, move, ending)
         except StaleMove:
             return None
-        log.info("%s: %s → %s%s", row.id, row.state, move.to, f" ({move.reason})" if move.reason else "")
+        log.info("%s → %s", row.state, move.to, extra={"experiment_id": row.id, "reason": move.reason})
         return moved
 
     def _reap(self, view: ClusterView, wanted: set[GangKey]) -> None:
@@ -338,8 +343,8 @@ def main() -> None:
     os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"  # it would take SIGTERM from us, and with it the lease's end
     from service.cluster import RayCluster
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = Settings()
+    log_lines.configure("dispatcher", form=settings.log_format, level=settings.log_level)
     database = Database(settings.database_url)
     database.migrate()
     stop = threading.Event()

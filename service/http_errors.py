@@ -113,5 +113,8 @@ async def _database(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return problem(500, "an unexpected error; it is in the server's log", instance=request.url.path)
+    request_id = getattr(request.state, "request_id", None)
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error, extra={"request_id": request_id})
+    detail = f"an unexpected error; it is in the server's log under request id {request_id}"
+    headers = {"X-Request-ID": request_id} if request_id else None
+    return problem(500, detail, instance=request.url.path, headers=headers)

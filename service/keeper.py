@@ -4,12 +4,19 @@ Ray ends a driver from within, by C++ code, 60 s after the head is lost; the dis
 Ctrl-C are passed on and end both. A command that ends well (exit code 0) is not started again.
 """
 
+import logging
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
+
+from service import log_lines
+from service.log_lines import LogFormat
+
+log = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
@@ -26,7 +33,7 @@ def keep(command: Sequence[str], stop: threading.Event) -> int:
             return max(code, 0)
         if time.monotonic() - started > HEALTHY_SECONDS:
             pause = FIRST_PAUSE_SECONDS
-        print(f"keeper: {command} ended with {code}; starting it again in {pause:.1f} s", file=sys.stderr, flush=True)
+        log.warning("%s ended with %s; starting it again in %.1f s", " ".join(command), code, pause)
         if stop.wait(pause):
             return 0
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
@@ -48,6 +55,9 @@ def main() -> int:
     if not command:
         print("usage: python -m service.keeper COMMAND…", file=sys.stderr)
         return 2
+    # Not through Settings: this process stays for ever, and stays small.
+    form: LogFormat = "json" if os.environ.get("CBAM_LOG_FORMAT") == "json" else "logfmt"
+    log_lines.configure("keeper", form=form)
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())

@@ -1,7 +1,9 @@
 """The numbers of the service for Prometheus: what the rows say, and how requests are answered."""
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -10,6 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.lease import current_leader
 from service.store import Store
+
+METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+LOOP_LOOK_SECONDS = 0.5
 
 
 class ServiceMetrics:
@@ -23,6 +28,12 @@ class ServiceMetrics:
         )
         self.seconds = Histogram(
             "cbam_http_request_seconds", "Time to the first byte", ["method", "route"], registry=self.registry
+        )
+        self.loop_lag = Histogram(
+            "cbam_event_loop_lag_seconds",
+            "How much later than asked the event loop comes back",
+            buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5),
+            registry=self.registry,
         )
 
     def render(self) -> tuple[bytes, str]:
@@ -46,6 +57,8 @@ class _Rows(Collector):
         for state, count in self.store.count_by_state().items():
             states.add_metric([state], count)
         yield states
+        waiting = self.store.longest_waiting_seconds()
+        yield GaugeMetricFamily("cbam_queue_oldest_seconds", "How long the oldest QUEUED one has waited", value=waiting)
         leads = current_leader(self.store.database) is not None
         yield GaugeMetricFamily("cbam_dispatcher_leads", "1 while a dispatcher holds the lease", value=float(leads))
 
@@ -63,12 +76,43 @@ class RequestMetrics:
             await self.app(scope, receive, send)
             return
         begin = time.perf_counter()
+        answered = False
+
+        def note(status: int) -> None:
+            nonlocal answered
+            answered = True
+            route = getattr(scope.get("route"), "path", "unmatched")
+            method = scope["method"] if scope["method"] in METHODS else "other"  # a caller may invent endless ones
+            self.metrics.requests.labels(method, route, status).inc()
+            self.metrics.seconds.labels(method, route).observe(time.perf_counter() - begin)
 
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", "unmatched")
-                self.metrics.requests.labels(scope["method"], route, message["status"]).inc()
-                self.metrics.seconds.labels(scope["method"], route).observe(time.perf_counter() - begin)
+                note(message["status"])
             await send(message)
 
-        await self.app(scope, receive, noting)
+        try:
+            await self.app(scope, receive, noting)
+        except Exception:
+            if not answered:
+                note(500)  # which Starlette sends outside of all middleware
+            raise
+
+
+@asynccontextmanager
+async def watching_loop(lag: Histogram) -> AsyncIterator[None]:
+    """Ask the running event loop twice a second to come back, and note how late it does: blocked loops are seen."""
+
+    async def watch() -> None:
+        while True:
+            asked = time.perf_counter()
+            await asyncio.sleep(LOOP_LOOK_SECONDS)
+            lag.observe(max(0.0, time.perf_counter() - asked - LOOP_LOOK_SECONDS))
+
+    task = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -3,10 +3,12 @@
 import hashlib
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.log_lines import LogFormat
 
 
 class Settings(BaseSettings):
@@ -48,6 +50,8 @@ class Settings(BaseSettings):
     retry_backoff_seconds: Annotated[float, Field(ge=0)] = Field(
         2.0, description="doubles with each retry, to 5 minutes"
     )
+    log_format: LogFormat = Field("logfmt", description="one line for each record of the log: logfmt or json")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("data_roots", mode="before")
     @classmethod

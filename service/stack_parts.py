@@ -35,7 +35,7 @@ def parts(settings: StackSettings, record: StackRecord) -> tuple[Part, ...]:
     return (
         Part("ray", "Ray head", _ray_command(settings, record), lambda group: _ray_answers(record, group)),
         Part("mlflow", "MLflow", _mlflow_command(settings, record), lambda _: _is_ok(f"{record.mlflow_url}/health")),
-        Part("api", "API", _api_command(record), lambda _: _is_ok(f"{record.url}/healthz")),
+        Part("api", "API", _api_command(), lambda _: _is_ok(f"{record.url}/healthz")),
         Part(
             "dispatcher", "dispatcher", _dispatcher_command(), lambda group: _dispatcher_answers(record, group), "api"
         ),
@@ -53,6 +53,8 @@ def environment(settings: StackSettings, record: StackRecord, inherited: Mapping
         "CBAM_DATA_ROOTS": ":".join(map(str, settings.data_roots)),
         "CBAM_HOST": record.host,
         "CBAM_PORT": str(record.ports["api"]),
+        "CBAM_LOG_FORMAT": settings.log_format,
+        "CBAM_LOG_LEVEL": settings.log_level,
         "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # it idles at 2 GB otherwise
@@ -95,12 +97,8 @@ def _mlflow_command(settings: StackSettings, record: StackRecord) -> tuple[str, 
     )
 
 
-def _api_command(record: StackRecord) -> tuple[str, ...]:
-    return (
-        *(sys.executable, "-m", "uvicorn", "service.app:create_app", "--factory", "--no-access-log"),
-        *("--host", record.host, "--port", str(record.ports["api"])),
-        *("--timeout-graceful-shutdown", "2"),  # whoever follows a log would hold it for ever
-    )
+def _api_command() -> tuple[str, ...]:
+    return (sys.executable, "-m", "service.serve")
 
 
 def _dispatcher_command() -> tuple[str, ...]:

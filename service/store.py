@@ -161,6 +161,12 @@ class Store:
             counts = {State(state): count for state, count in session.execute(query)}
         return {state: counts.get(state, 0) for state in State}
 
+    def longest_waiting_seconds(self) -> float:
+        """How long the oldest QUEUED experiment has waited; 0 where none does."""
+        with self.database.reading() as session:
+            oldest = session.scalar(select(func.min(Experiment.queued_at)).where(Experiment.state == State.QUEUED))
+        return 0.0 if oldest is None else max(0.0, (utc_now() - oldest).total_seconds())
+
     def ping(self) -> None:
         """Raise whatever the database raises where it does not answer."""
         with self.database.reading() as session:

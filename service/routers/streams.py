@@ -10,7 +10,7 @@ from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from service import logs
-from service.deps import Existing, TheSettings, TheStore
+from service.deps import Closing, Existing, TheSettings, TheStore
 from service.errors import InvalidField
 from service.http_errors import documented
 from service.models import Experiment
@@ -46,11 +46,17 @@ def read_logs(row: Existing, settings: TheSettings, rank: TheRank, offset: Offse
 
 @router.get("/logs/stream", response_class=EventSourceResponse, responses=documented(404, 422))
 async def stream_logs(
-    row: Existing, store: TheStore, settings: TheSettings, rank: TheRank, last_event_id: LastEventId = None
+    row: Existing,
+    store: TheStore,
+    settings: TheSettings,
+    closing: Closing,
+    rank: TheRank,
+    *,
+    last_event_id: LastEventId = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow a worker's log; `id` is the byte offset behind the lines, `event: end` carries the final state."""
     offset = last_event_id or 0
-    while True:
+    while not closing.is_set():
         row = await run_in_threadpool(store.get, row.id)
         ended = State(row.state) in TERMINAL
         while True:
@@ -70,11 +76,11 @@ async def stream_logs(
 
 @router.get("/events/stream", response_class=EventSourceResponse, responses=documented(404, 422))
 async def stream_events(
-    row: Existing, store: TheStore, last_event_id: LastEventId = None
+    row: Existing, store: TheStore, closing: Closing, last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow the changes of state; `id` is the event's `seq`, `event: end` carries the final state."""
     seen = last_event_id or 0
-    while True:
+    while not closing.is_set():
         row, events = await run_in_threadpool(_news, store, row.id, seen)
         for event in events:
             seen = event.seq
