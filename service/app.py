@@ -11,12 +11,14 @@ from fastapi_offline import FastAPIOffline
 
 from service import http_errors
 from service.db import Database
+from service.gate import Gate
 from service.guard import Guard
 from service.metrics import RequestMetrics, ServiceMetrics, watching_loop
 from service.request_log import RequestLog
 from service.routers import experiments, health, streams
 from service.settings import Settings
 from service.store import Store
+from service.tokens import Tokens
 
 BODY_LIMIT_BYTES = 1024 * 1024
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
@@ -52,6 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     http_errors.install(app)
     for router in (experiments.router, streams.router, health.router):
         app.include_router(router)
+    app.add_middleware(Gate, tokens=Tokens(store.database), on_loopback=True)
     app.add_middleware(Guard, hosts={*LOOPBACK_HOSTS, settings.host}, body_limit_bytes=BODY_LIMIT_BYTES)
     app.add_middleware(RequestMetrics, metrics=metrics)
     app.add_middleware(RequestLog)

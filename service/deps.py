@@ -1,11 +1,13 @@
-"""What routes ask for: the settings, the store, an experiment that exists."""
+"""What routes ask for: the settings, the store, who calls, an experiment that exists."""
 
 import threading
 from typing import Annotated
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Path, Request, Security
+from fastapi.security import HTTPBearer
 
 from service.models import Experiment
+from service.roles import Caller, Role, require, require_change
 from service.settings import Settings
 from service.store import Store
 
@@ -31,6 +33,34 @@ def closing_of(request: Request) -> threading.Event:
 Closing = Annotated[threading.Event, Depends(closing_of)]
 TheSettings = Annotated[Settings, Depends(settings_of)]
 TheStore = Annotated[Store, Depends(store_of)]
+READS = frozenset({"GET", "HEAD"})
+BEARER = HTTPBearer(auto_error=False, description="a token of `cbam token create`; not needed while there are none")
+
+
+def caller_of(request: Request) -> Caller:
+    """Whoever the gate has let in."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+TheCaller = Annotated[Caller, Depends(caller_of)]
+
+
+def by_method(request: Request, caller: TheCaller) -> None:
+    """Reading needs a viewer, everything else a user. For whole routers; what is owned is checked beside."""
+    require(caller, Role.VIEWER if request.method in READS else Role.USER)
+
+
+def admins_only(caller: TheCaller) -> None:
+    """For whole routers."""
+    require(caller, Role.ADMIN)
+
+
+GUARDED = [Security(BEARER), Depends(by_method)]
+"""The `dependencies=` of a router: viewers read, users write."""
+FOR_ADMINS = [Security(BEARER), Depends(admins_only)]
+"""The `dependencies=` of a router that only admins may use."""
+
 ExperimentId = Annotated[str, Path(min_length=1, max_length=32, pattern=r"^[0-9a-z]+$")]
 
 
@@ -40,3 +70,12 @@ def existing(experiment_id: ExperimentId, store: TheStore) -> Experiment:
 
 
 Existing = Annotated[Experiment, Depends(existing)]
+
+
+def changeable(row: Existing, caller: TheCaller) -> Experiment:
+    """The experiment of the path, where the caller may change it; else a 403."""
+    require_change(caller, row.owner)
+    return row
+
+
+Changeable = Annotated[Experiment, Depends(changeable)]

@@ -12,6 +12,14 @@ class ExperimentNotFound(ServiceError):
     """There is no experiment with this id."""
 
 
+class TokenNotFound(ServiceError):
+    """There is no token with this id."""
+
+
+class Forbidden(ServiceError):
+    """This token may not do that."""
+
+
 class IllegalAction(ServiceError):
     """The experiment's state does not allow this."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from cbam_core.spec import ExperimentSpec
 from service.errors import IllegalAction, InvalidField
 from service.models import Experiment
+from service.roles import Caller, require_change
 from service.settings import Settings
 from service.states import ACTIONS, TERMINAL, Desired, State
 from service.store import Store
@@ -14,14 +15,16 @@ from service.store import Store
 WISHES = {"cancel": Desired.CANCEL, "pause": Desired.PAUSE, "resume": Desired.RUN}
 
 
-def submit(store: Store, settings: Settings, spec: ExperimentSpec, *, key: str | None) -> tuple[Experiment, bool]:
-    """Accept an experiment. Returns it and whether it is new (an Idempotency-Key may have been seen before).
+def submit(
+    store: Store, settings: Settings, spec: ExperimentSpec, *, caller: Caller, key: str | None
+) -> tuple[Experiment, bool]:
+    """Accept an experiment, which is the caller's from now on. Returns it and whether it is new: a key may be known.
 
     Raises InvalidField (a dataset outside the data roots) or IdempotencyConflict (the key came with another body).
     """
     check_data_root(settings, spec)
     body = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
-    return store.submit(spec, key=key, body_hash=hashlib.sha256(body.encode()).hexdigest())
+    return store.submit(spec, owner=caller.name, key=key, body_hash=hashlib.sha256(body.encode()).hexdigest())
 
 
 def check_data_root(settings: Settings, spec: ExperimentSpec) -> None:
@@ -34,14 +37,15 @@ def check_data_root(settings: Settings, spec: ExperimentSpec) -> None:
         raise InvalidField("/data/root", f"{spec.data.root} is not below one of the data roots ({opened})")
 
 
-def act(store: Store, experiment_id: str, action: str) -> Experiment:
-    """Write down that the user wants to cancel, pause, resume or retry. Asking twice is no error.
+def act(store: Store, experiment_id: str, action: str, *, caller: Caller) -> Experiment:
+    """Write down that the caller wants to cancel, pause, resume or retry. Asking twice is no error.
 
-    Raises ExperimentNotFound, or IllegalAction with the actions that the state allows.
+    Raises ExperimentNotFound, Forbidden (it is somebody else's), or IllegalAction with the actions that the state
+    allows.
     """
-
+    require_change(caller, store.get(experiment_id).owner)  # an owner never changes
     if action == "retry":
-        return store.requeue(experiment_id)
+        return store.requeue(experiment_id, by=caller.name)
 
     def choose(row: Experiment) -> Desired:
         state, wish = State(row.state), WISHES[action]

@@ -13,14 +13,23 @@ from starlette.exceptions import HTTPException
 
 from cbam_core.errors import CbamError, SpecError
 from cbam_core.pointers import complaints
-from service.errors import ExperimentNotFound, IdempotencyConflict, IllegalAction, InvalidField
+from service.errors import (
+    ExperimentNotFound,
+    Forbidden,
+    IdempotencyConflict,
+    IllegalAction,
+    InvalidField,
+    TokenNotFound,
+)
 from service.schemas import ErrorItem, Problem
 
 log = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
 STATUS_OF: dict[type[CbamError], int] = {
+    Forbidden: 403,
     ExperimentNotFound: 404,
+    TokenNotFound: 404,
     IllegalAction: 409,
     IdempotencyConflict: 422,
     InvalidField: 422,

@@ -21,10 +21,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from service.roles import Role
 from service.states import State
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 STATES = ", ".join(f"'{state}'" for state in State)
+ROLES = ", ".join(f"'{role}'" for role in Role)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -84,6 +86,7 @@ class Experiment(Base):
         Index("ix_experiments_desired", "state", "desired"),
         Index("ix_experiments_deadline", "state", "deadline_at"),
         Index("ix_experiments_project", "project", "created_at", "id"),
+        Index("ix_experiments_owner", "owner", "created_at", "id"),
         Index("ix_experiments_tracking", "tracking_closed", "state"),
     )
 
@@ -163,10 +166,11 @@ class Event(Base):
 
 
 class IdempotencyKey(Base):
-    """A key that a client chose for one submission, and what was submitted under it."""
+    """A key that a client chose for one submission, and what was submitted under it. Owners do not share keys."""
 
     __tablename__ = "idempotency_keys"
 
+    owner: Mapped[str] = mapped_column(ShortWords(128), primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     body_hash: Mapped[str] = mapped_column(String(64))
     experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
@@ -182,3 +186,80 @@ class Lease(Base):
     token: Mapped[str] = mapped_column(String(64))
     holder: Mapped[str] = mapped_column(String(255))
     expires_at: Mapped[datetime]
+
+
+class Token(Base):
+    """A secret that lets its bearer in. Only its SHA-256 is kept; a token is revoked, never deleted."""
+
+    __tablename__ = "tokens"
+    __table_args__ = (CheckConstraint(f"role IN ({ROLES})", name="known_role"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(ShortWords(128))  # whose it is: the owner of what is made with it
+    note: Mapped[str] = mapped_column(ShortWords(255), default="")
+    role: Mapped[str] = mapped_column(String(16))
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    hint: Mapped[str] = mapped_column(String(16))  # its first characters, to recognise it by
+    created_at: Mapped[datetime]
+    created_by: Mapped[str] = mapped_column(ShortWords(128))
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+
+class AuditEvent(Base):
+    """Who did, or tried to do, what: one row for each request that would change something or was not let in."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = (Index("ix_audit_events_actor", "actor", "seq"), Index("ix_audit_events_at", "at"))
+
+    seq: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    at: Mapped[datetime]
+    actor: Mapped[str | None] = mapped_column(ShortWords(128))  # None: whoever it was had no valid token
+    token_id: Mapped[str | None] = mapped_column(String(32))
+    action: Mapped[str] = mapped_column(ShortWords(128))
+    target: Mapped[str] = mapped_column(ShortWords(255), default="")
+    status: Mapped[int]
+    address: Mapped[str] = mapped_column(ShortWords(64))
+    request_id: Mapped[str | None] = mapped_column(ShortWords(128))
+
+
+class Webhook(Base):
+    """Where somebody wants to be told of changes of state."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index("ix_webhooks_owner", "owner", "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    owner: Mapped[str] = mapped_column(ShortWords(128))
+    url: Mapped[str] = mapped_column(ShortWords(2048))
+    secret: Mapped[str] = mapped_column(String(128))  # an HMAC needs it as it is
+    states: Mapped[list[str]]  # the states it waits for; empty: all
+    project: Mapped[str | None] = mapped_column(ShortWords(128))
+    everyone: Mapped[bool] = mapped_column(default=False)  # other owners' experiments too
+    enabled: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime]
+
+
+class WebhookDelivery(Base):
+    """One message for one webhook: written in the transaction of the change that it tells of, sent afterwards."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="known_delivery_state"),
+        Index("ix_webhook_deliveries_due", "state", "next_at"),
+        Index("ix_webhook_deliveries_history", "webhook_id", "created_at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    type: Mapped[str] = mapped_column(String(64))
+    experiment_id: Mapped[str | None] = mapped_column(String(32))  # no foreign key: it is told of what is deleted too
+    payload: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(String(16), default="pending")
+    tries: Mapped[int] = mapped_column(default=0)
+    next_at: Mapped[datetime]
+    status: Mapped[int | None]  # of the last HTTP answer
+    error: Mapped[str] = mapped_column(Words, default="")
+    created_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]

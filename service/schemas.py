@@ -43,6 +43,7 @@ class ExperimentView(View):
     id: str
     name: str
     project: str
+    owner: str = Field(description="whose it is; `local` where it was submitted without a token")
     tags: dict[str, str]
     priority: int
     state: State
@@ -101,7 +102,7 @@ class EventView(View):
     to_state: State
     reason: Reason | None
     message: str
-    by: str = Field(description="api, or the dispatcher that made the move")
+    by: str = Field(description="who asked for it, or the dispatcher that made the move")
     at: datetime
 
     @classmethod
@@ -195,3 +196,9 @@ class Readiness(View):
     ready: bool
     degraded: list[str] = Field(description="parts that are away; experiments can still be submitted")
     components: dict[str, ComponentHealth]
+
+    def without_details(self) -> "Readiness":
+        """The same for those without a token: details hold addresses and the words of errors."""
+        return self.model_copy(
+            update={"components": {name: ComponentHealth(ok=c.ok) for name, c in self.components.items()}}
+        )

@@ -76,21 +76,26 @@ class Store:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def submit(self, spec: ExperimentSpec, *, key: str | None = None, body_hash: str = "") -> tuple[Experiment, bool]:
-        """Store an experiment as QUEUED; with a key seen before, give the experiment stored then.
+    def submit(
+        self, spec: ExperimentSpec, *, owner: str = "local", key: str | None = None, body_hash: str = ""
+    ) -> tuple[Experiment, bool]:
+        """Store an experiment as QUEUED; with a key that this owner used before, give the experiment stored then.
 
         Returns the row and whether it is new. Raises IdempotencyConflict where the key came with another body.
         """
         try:
             with self.database.writing() as session:
-                if key is not None and (known := _known(session, key, body_hash)):
+                if key is not None and (known := _known(session, owner, key, body_hash)):
                     return known, False
-                return _insert(session, spec, key, body_hash), True
+                row = _insert(session, spec, owner)
+                if key is not None:
+                    session.add(_used(row, key, body_hash))
+                return row, True
         except IntegrityError:
             if key is None:
                 raise
             with self.database.reading() as session:  # another request with this key was faster
-                known = _known(session, key, body_hash)
+                known = _known(session, owner, key, body_hash)
             assert known is not None
             return known, False
 
@@ -122,7 +127,7 @@ class Store:
                 row.version += 1
             return row
 
-    def requeue(self, experiment_id: str) -> Experiment:
+    def requeue(self, experiment_id: str, *, by: str = "local") -> Experiment:
         """Queue an experiment that failed or was cancelled once more; it goes on from its last checkpoint.
 
         Raises IllegalAction in any other state.
@@ -131,7 +136,7 @@ class Store:
             row = _found(session, experiment_id, lock=True)
             if "retry" not in ACTIONS[State(row.state)]:
                 raise IllegalAction("retry", State(row.state))
-            change_state(session, row, Move(State.QUEUED), by="api")
+            change_state(session, row, Move(State.QUEUED), by=by)
             row.desired = Desired.RUN
             row.free_retries = row.charged_retries = row.passed = 0
             row.queued_at = utc_now()
@@ -173,13 +178,14 @@ class Store:
             session.execute(select(1))
 
 
-def _insert(session: Session, spec: ExperimentSpec, key: str | None, body_hash: str) -> Experiment:
+def _insert(session: Session, spec: ExperimentSpec, owner: str) -> Experiment:
     now = utc_now()
     row = Experiment(
         id=new_id(),
         name=spec.name,
         project=spec.project,
         tags=spec.tags,
+        owner=owner,
         priority=spec.priority,
         spec=spec.model_dump(mode="json"),
         state=State.QUEUED,
@@ -191,9 +197,7 @@ def _insert(session: Session, spec: ExperimentSpec, key: str | None, body_hash: 
     )
     session.add(row)
     session.flush()
-    session.add(Event(experiment_id=row.id, attempt=0, to_state=State.QUEUED, by="api", at=now))
-    if key is not None:
-        session.add(IdempotencyKey(key=key, body_hash=body_hash, experiment_id=row.id, created_at=now))
+    session.add(Event(experiment_id=row.id, attempt=0, to_state=State.QUEUED, by=owner, at=now))
     return row
 
 
@@ -201,8 +205,14 @@ def _deadline(minutes: float | None, start: datetime) -> datetime | None:
     return None if minutes is None else start + timedelta(minutes=minutes)
 
 
-def _known(session: Session, key: str, body_hash: str) -> Experiment | None:
-    seen = session.get(IdempotencyKey, key)
+def _used(row: Experiment, key: str, body_hash: str) -> IdempotencyKey:
+    return IdempotencyKey(
+        owner=row.owner, key=key, body_hash=body_hash, experiment_id=row.id, created_at=row.created_at
+    )
+
+
+def _known(session: Session, owner: str, key: str, body_hash: str) -> Experiment | None:
+    seen = session.get(IdempotencyKey, (owner, key))
     if seen is None:
         return None
     if seen.body_hash != body_hash:

@@ -10,23 +10,29 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from cbam_core.spec import ExperimentSpec
 from service import experiments, preview
-from service.deps import Existing, ExperimentId, TheSettings, TheStore
+from service.deps import GUARDED, Existing, ExperimentId, TheCaller, TheSettings, TheStore
 from service.errors import InvalidField
 from service.http_errors import documented
 from service.schemas import AttemptList, AttemptView, EventList, EventView, ExperimentPage, ExperimentView, PreviewView
 from service.states import State
 from service.store import PAGE_LIMIT, Filter
 
-router = APIRouter(prefix="/v1/experiments", tags=["experiments"])
+router = APIRouter(prefix="/v1/experiments", tags=["experiments"], dependencies=GUARDED, responses=documented(401, 403))
 Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
 
 
 @router.post("", status_code=201, responses=documented(400, 413, 415, 422))
 def submit(
-    spec: ExperimentSpec, response: Response, store: TheStore, settings: TheSettings, idempotency_key: Key = None
+    spec: ExperimentSpec,
+    response: Response,
+    *,
+    store: TheStore,
+    settings: TheSettings,
+    caller: TheCaller,
+    idempotency_key: Key = None,
 ) -> ExperimentView:
     """Accept an experiment: it is stored, will run as soon as it fits, and survives whatever fails."""
-    row, _ = experiments.submit(store, settings, spec, key=idempotency_key)
+    row, _ = experiments.submit(store, settings, spec, caller=caller, key=idempotency_key)
     response.headers["Location"] = f"/v1/experiments/{row.id}"
     return ExperimentView.of(row, settings)
 
@@ -73,9 +79,11 @@ def attempts(experiment_id: ExperimentId, store: TheStore) -> AttemptList:
     return AttemptList(items=[AttemptView.of(row) for row in store.attempts(experiment_id)])
 
 
-def _act(request: Request, experiment_id: ExperimentId, store: TheStore, settings: TheSettings) -> ExperimentView:
+def _act(
+    request: Request, experiment_id: ExperimentId, store: TheStore, settings: TheSettings, caller: TheCaller
+) -> ExperimentView:
     action = request.url.path.rsplit("/", 1)[-1]
-    return ExperimentView.of(experiments.act(store, experiment_id, action), settings)
+    return ExperimentView.of(experiments.act(store, experiment_id, action, caller=caller), settings)
 
 
 for action, meaning in {

@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter, Request, Response
 
-from service.deps import TheSettings, TheStore
+from service.deps import GUARDED, TheSettings, TheStore
 from service.health import readiness
+from service.http_errors import documented
 from service.schemas import Readiness
 
 router = APIRouter(tags=["operations"])
@@ -16,14 +17,16 @@ def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "the database does not answer"}})
-def readyz(response: Response, store: TheStore, settings: TheSettings) -> Readiness:
+def readyz(request: Request, response: Response, store: TheStore, settings: TheSettings) -> Readiness:
     """Ready while the database answers; Ray, MLflow or the dispatcher away is degraded, for submitting still works."""
     answer = readiness(store, settings)
+    if request.state.caller is None:
+        answer = answer.without_details()
     response.status_code = 200 if answer.ready else 503
     return answer
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=Response, dependencies=GUARDED, responses=documented(401, 403))
 def metrics(request: Request) -> Response:
     """Give the numbers of the service in Prometheus' text format."""
     content, media_type = request.app.state.metrics.render()

@@ -10,7 +10,7 @@ from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from service import logs
-from service.deps import Closing, Existing, TheSettings, TheStore
+from service.deps import GUARDED, Closing, Existing, TheSettings, TheStore
 from service.errors import InvalidField
 from service.http_errors import documented
 from service.models import Experiment
@@ -18,7 +18,12 @@ from service.schemas import EventView
 from service.states import TERMINAL, State
 from service.store import Store
 
-router = APIRouter(prefix="/v1/experiments/{experiment_id}", tags=["logs and events"])
+router = APIRouter(
+    prefix="/v1/experiments/{experiment_id}",
+    tags=["logs and events"],
+    dependencies=GUARDED,
+    responses=documented(401, 403),
+)
 LOOK_SECONDS = 0.5
 Rank = Annotated[int, Query(ge=0, le=4095, description="which worker's log")]
 Offset = Annotated[int, Query(ge=0, lt=2**63)]

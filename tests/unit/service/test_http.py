@@ -164,7 +164,7 @@ def test_a_list_is_paged_and_narrowed(http):
 def test_events_and_attempts_are_shown(http):
     path = http.post("/v1/experiments", json=spec_dict()).headers["Location"]
     (event,) = http.get(f"{path}/events").json()["items"]
-    assert (event["from_state"], event["to_state"], event["by"]) == (None, "QUEUED", "api")
+    assert (event["from_state"], event["to_state"], event["by"]) == (None, "QUEUED", "local")
     assert http.get(f"{path}/attempts").json() == {"items": []}
 
 

@@ -17,7 +17,9 @@ def test_a_submitted_experiment_is_queued_with_its_first_event(store: Store):
     assert is_new
     assert store.get(row.id).state == State.QUEUED
     assert store.get(row.id).priority == 3
-    assert [(event.from_state, event.to_state, event.by) for event in store.events(row.id)] == [(None, "QUEUED", "api")]
+    assert [(event.from_state, event.to_state, event.by) for event in store.events(row.id)] == [
+        (None, "QUEUED", "local")
+    ]
 
 
 def test_a_key_gives_the_same_experiment_and_another_body_is_refused(store: Store):
