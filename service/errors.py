@@ -58,6 +58,10 @@ class StackError(ServiceError):
     """A part of the local stack cannot be started or stopped."""
 
 
+class BackupError(ServiceError):
+    """The database cannot be backed up or restored."""
+
+
 class ApiError(ServiceError):
     """The server refused the request."""
 

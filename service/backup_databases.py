@@ -1,0 +1,229 @@
+"""How each kind of database is copied while it is used, and replaced while it is not."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DatabaseError, DBAPIError
+from sqlalchemy.pool import NullPool
+
+from service.backup_checks import problems_of, revision_of, rows_of, tables_of
+from service.errors import BackupError
+
+BUSY = "something uses the database; stop the service first (`cbam down`), then restore"
+DUMP = ("--format=custom", "--no-owner", "--no-privileges", "--no-password")
+LOAD = ("--clean", "--if-exists", "--no-owner", "--no-privileges", "--no-password", "--single-transaction")
+
+
+class Damaged(BackupError):
+    """The database is damaged."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one look at a database says."""
+
+    revision: str | None
+    rows: dict[str, int]
+    problems: list[str]
+
+
+class Kept(Protocol):
+    """A database that can be backed up and restored."""
+
+    kind: str
+
+    def dump(self, target: Path) -> Seen:
+        """Copy it, as it was at one moment, and say what the copy holds."""
+        ...
+
+    def at_rest(self) -> AbstractContextManager[None]:
+        """Raise BackupError where anything uses it."""
+        ...
+
+    def load(self, source: Path, rows: Mapping[str, int]) -> None:
+        """Replace it by what `dump` wrote: all or nothing. `rows` names the tables that come."""
+        ...
+
+    def look(self) -> Seen:
+        """What it holds now."""
+        ...
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing of the service's in it."""
+        ...
+
+    def copy_aside(self, target: Path) -> Path | None:
+        """Keep its file as it is, where it is a file."""
+        ...
+
+
+def kept_database(url: str) -> Kept:
+    """The database of a URL. Raises BackupError where it is of a kind that is not backed up."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        return SqliteFile(Path(parsed.database))
+    if parsed.get_backend_name() in ("postgresql", "postgres"):
+        return Postgresql(parsed.set(drivername="postgresql+psycopg"))
+    raise BackupError(f"{parsed.get_backend_name()} is not backed up by `cbam backup`")
+
+
+class SqliteFile:
+    """A SQLite file, by the library's own online backup."""
+
+    kind = "sqlite"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def dump(self, target: Path) -> Seen:
+        """Copy the pages, and check the copy."""
+        if not self.path.exists():
+            raise BackupError(f"there is no database at {self.path}")
+        try:
+            with closing(self._open()) as source, closing(sqlite3.connect(target)) as copy:
+                source.backup(copy)
+                copy.execute("PRAGMA journal_mode = DELETE")  # all of it in the one file
+            return SqliteFile(target).look()
+        except (sqlite3.DatabaseError, DatabaseError) as error:
+            raise Damaged(f"{self.path} cannot be read: {error}") from error
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """To leave WAL mode takes the file alone: any open connection, even an idle one, stands in the way."""
+        if self.path.exists():
+            with closing(self._open()) as connection:
+                try:
+                    connection.execute("PRAGMA journal_mode = DELETE")
+                except sqlite3.OperationalError as error:
+                    raise BackupError(BUSY) from error
+                except sqlite3.DatabaseError:
+                    pass  # it is damaged, and about to be replaced
+        yield
+
+    def load(self, source: Path, rows: Mapping[str, int]) -> None:  # noqa: ARG002
+        """Put the file in its place by one rename."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.path.with_name(f"{self.path.name}.restoring")
+        shutil.copyfile(source, draft)
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        for suffix in ("-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        draft.replace(self.path)
+
+    def look(self) -> Seen:
+        """Open it for this look alone."""
+        return _seen(URL.create("sqlite", database=str(self.path)))
+
+    def is_empty(self) -> bool:
+        """A file that is not there, or holds nothing."""
+        return not self.path.exists() or self.path.stat().st_size == 0
+
+    def copy_aside(self, target: Path) -> Path | None:
+        """The file as it is."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copyfile(self.path, target))
+
+    def _open(self) -> sqlite3.Connection:
+        return sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=1, isolation_level=None)
+
+
+class Postgresql:
+    """A PostgreSQL database, by its own pg_dump and pg_restore."""
+
+    kind = "postgresql"
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+
+    def dump(self, target: Path) -> Seen:
+        """Dump and check one and the same snapshot."""
+        program = _program("pg_dump")
+        with self._connected() as connection:
+            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+            seen = _look(connection)
+            if seen.revision is None:
+                raise BackupError(f"there are no tables of cbam-lab in {self.url.database}")
+            snapshot = connection.scalar(text("SELECT pg_export_snapshot()"))
+            self._run(program, *DUMP, f"--snapshot={snapshot}", f"--file={target}")
+        return seen
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Nobody else is connected."""
+        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        with self._connected() as connection:
+            if connection.scalar(text(f"{others} AND backend_type = 'client backend'")):
+                raise BackupError(BUSY)
+        yield
+
+    def load(self, source: Path, rows: Mapping[str, int]) -> None:
+        """Replace the tables in one transaction, after those that only a newer schema has."""
+        program = _program("pg_restore")
+        with self._connected() as connection:
+            for name in set(tables_of(connection)) - set(rows):
+                connection.execute(text(f"DROP TABLE {name} CASCADE"))
+        self._run(program, *LOAD, f"--dbname={self.url.database}", str(source))
+
+    def look(self) -> Seen:
+        """Connect for this look alone."""
+        return _seen(self.url)
+
+    def is_empty(self) -> bool:
+        """No table of ours."""
+        with self._connected() as connection:
+            return not tables_of(connection)
+
+    def copy_aside(self, target: Path) -> Path | None:  # noqa: ARG002
+        """It is no file."""
+        return None
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        engine = create_engine(self.url, poolclass=NullPool)
+        try:
+            with engine.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise BackupError(f"PostgreSQL: {str(error.orig).strip()}") from error
+
+    def _run(self, *command: str) -> None:
+        """Run a program of PostgreSQL's. The password goes by the environment: arguments are seen by all."""
+        given = {
+            "PGHOST": self.url.host,
+            "PGPORT": self.url.port,
+            "PGUSER": self.url.username,
+            "PGPASSWORD": self.url.password,
+            "PGDATABASE": self.url.database,
+            "PGSSLMODE": self.url.query.get("sslmode"),
+        }
+        environment = os.environ | {name: str(value) for name, value in given.items() if value is not None}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise BackupError(f"{Path(command[0]).name}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise BackupError(f"{name} is not installed; it comes with PostgreSQL's client (apt install postgresql-client)")
+    return found
+
+
+def _seen(url: URL) -> Seen:
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as connection:
+        return _look(connection)
+
+
+def _look(connection: Connection) -> Seen:
+    return Seen(revision_of(connection), rows_of(connection), problems_of(connection))
