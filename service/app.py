@@ -1,5 +1,6 @@
 """The API server. Importing this is light: no torch, no ray, no mlflow."""
 
+import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,15 +12,17 @@ from fastapi_offline import FastAPIOffline
 
 from service import http_errors
 from service.db import Database
+from service.errors import NoTokens
 from service.gate import Gate
 from service.guard import Guard
 from service.metrics import RequestMetrics, ServiceMetrics, watching_loop
 from service.request_log import RequestLog
-from service.routers import experiments, health, streams
+from service.routers import access, experiments, health, streams
 from service.settings import Settings
 from service.store import Store
 from service.tokens import Tokens
 
+log = logging.getLogger(__name__)
 BODY_LIMIT_BYTES = 1024 * 1024
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 DESCRIPTION = """
@@ -32,11 +35,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The app, with its settings read once. `python -m service.serve` runs it."""
     settings = settings or Settings()
     store = Store(Database(settings.database_url))
+    tokens = Tokens(store.database)
     metrics = ServiceMetrics(store)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await run_in_threadpool(store.database.migrate)
+        await run_in_threadpool(prepare, app)
         async with watching_loop(metrics.loop_lag):
             yield
         store.database.close()
@@ -49,13 +53,33 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.store = store
+    app.state.tokens = tokens
     app.state.metrics = metrics
     app.state.closing = threading.Event()  # set at SIGTERM: what streams ends
     http_errors.install(app)
-    for router in (experiments.router, streams.router, health.router):
+    for router in (experiments.router, streams.router, access.router, health.router):
         app.include_router(router)
-    app.add_middleware(Gate, tokens=Tokens(store.database), on_loopback=True)
-    app.add_middleware(Guard, hosts={*LOOPBACK_HOSTS, settings.host}, body_limit_bytes=BODY_LIMIT_BYTES)
+    hosts = {*LOOPBACK_HOSTS, settings.host, *settings.allowed_hosts}
+    app.add_middleware(Gate, tokens=tokens, on_loopback=settings.on_loopback)
+    app.add_middleware(Guard, hosts=hosts, body_limit_bytes=BODY_LIMIT_BYTES)
     app.add_middleware(RequestMetrics, metrics=metrics)
     app.add_middleware(RequestLog)
     return app
+
+
+def prepare(app: FastAPI) -> None:
+    """Bring the schema up to date, and make the first token where that was asked for; to do it twice is no harm.
+
+    Raises NoTokens where the server could be reached from outside and anybody could come in.
+    """
+    settings: Settings = app.state.settings
+    tokens: Tokens = app.state.tokens
+    tokens.database.migrate()
+    path = settings.bootstrap_token_file
+    if path is not None and tokens.bootstrap(path):
+        log.info("there was no token; an admin's is in %s", path)
+    if not settings.on_loopback and not tokens.exist():
+        raise NoTokens(
+            f"{settings.host} can be reached from outside, and there is no token: run `cbam token create admin "
+            "--role admin --local`, or set CBAM_BOOTSTRAP_TOKEN_FILE, or listen on 127.0.0.1"
+        )

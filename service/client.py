@@ -15,8 +15,10 @@ from urllib.parse import quote
 import httpx
 
 from cbam_core.spec import ExperimentSpec, read_spec
+from service.access_schemas import CallerView, NewToken, TokenList, TokenView
 from service.errors import ApiError, ServerUnreachable
 from service.handle import ExperimentHandle
+from service.roles import Role
 from service.schemas import (
     AttemptList,
     AttemptView,
@@ -155,6 +157,26 @@ class Client:
         """The changes of state as they happen, until the experiment ends. A cut stream is taken up again."""
         for message in self._follow(_path(experiment_id, "events/stream"), params={}):
             yield EventView.model_validate_json(message.data)
+
+    def whoami(self) -> CallerView:
+        """Whom the server takes this client for."""
+        return self._get(CallerView, "/v1/whoami")
+
+    def create_token(
+        self, name: str, role: Role = Role.USER, *, note: str = "", expires_days: int | None = None
+    ) -> NewToken:
+        """Make a token; for admins. Its secret is in the answer and nowhere else."""
+        wanted = {"name": name, "role": role, "note": note, "expires_days": expires_days}
+        return NewToken.model_validate_json(self._send("POST", "/v1/tokens", json=wanted).content)
+
+    def tokens(self) -> Sequence[TokenView]:
+        """Every token there ever was, the newest first; for admins."""
+        return self._get(TokenList, "/v1/tokens").items
+
+    def revoke_token(self, token_id: str) -> TokenView:
+        """Shut a token out; for admins."""
+        answer = self._send("DELETE", f"/v1/tokens/{quote(token_id, safe='')}")
+        return TokenView.model_validate_json(answer.content)
 
     def ready(self) -> Readiness:
         """Whether the server can work, and which of its parts are away."""

@@ -10,6 +10,7 @@ from service.models import Experiment
 from service.roles import Caller, Role, require, require_change
 from service.settings import Settings
 from service.store import Store
+from service.tokens import Tokens
 
 
 def settings_of(request: Request) -> Settings:
@@ -24,6 +25,12 @@ def store_of(request: Request) -> Store:
     return store
 
 
+def tokens_of(request: Request) -> Tokens:
+    """The tokens of the app's database."""
+    tokens: Tokens = request.app.state.tokens
+    return tokens
+
+
 def closing_of(request: Request) -> threading.Event:
     """Set once the server closes: whatever streams must end then."""
     closing: threading.Event = request.app.state.closing
@@ -33,6 +40,7 @@ def closing_of(request: Request) -> threading.Event:
 Closing = Annotated[threading.Event, Depends(closing_of)]
 TheSettings = Annotated[Settings, Depends(settings_of)]
 TheStore = Annotated[Store, Depends(store_of)]
+TheTokens = Annotated[Tokens, Depends(tokens_of)]
 READS = frozenset({"GET", "HEAD"})
 BEARER = HTTPBearer(auto_error=False, description="a token of `cbam token create`; not needed while there are none")
 
@@ -61,7 +69,8 @@ GUARDED = [Security(BEARER), Depends(by_method)]
 FOR_ADMINS = [Security(BEARER), Depends(admins_only)]
 """The `dependencies=` of a router that only admins may use."""
 
-ExperimentId = Annotated[str, Path(min_length=1, max_length=32, pattern=r"^[0-9a-z]+$")]
+Id = Annotated[str, Path(min_length=1, max_length=32, pattern=r"^[0-9a-z]+$")]
+ExperimentId = Id
 
 
 def existing(experiment_id: ExperimentId, store: TheStore) -> Experiment:

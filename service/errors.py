@@ -16,6 +16,14 @@ class TokenNotFound(ServiceError):
     """There is no token with this id."""
 
 
+class UnusableToken(ServiceError):
+    """This cannot be a token."""
+
+
+class NoTokens(ServiceError):
+    """Without a token the server may listen on loopback only."""
+
+
 class Forbidden(ServiceError):
     """This token may not do that."""
 

@@ -7,11 +7,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.http_errors import problem
 from service.roles import LOCAL, Caller
+from service.settings import is_loopback
 from service.tokens import Tokens
 
 OPEN_PATHS = frozenset({"/healthz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
 OPEN_FOLDER = "/static-offline-docs/"  # what the pages above are made of
 READY_PATH = "/readyz"  # open too, but tells more to those who have a token
+FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"})
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="cbam-lab"'}
 
 
@@ -19,6 +21,7 @@ class Gate:
     """ASGI middleware: finds the caller, kept as `request.state.caller`, or answers 401.
 
     While no token was ever made, a server on loopback takes everybody for `local`, an admin: it is their own machine.
+    What a proxy forwarded is not: whoever stands before the proxy may be anywhere.
     The pages in `OPEN_PATHS` tell nothing that differs between two installations.
     """
 
@@ -36,7 +39,7 @@ class Gate:
         refusal = None
         if path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
             try:
-                caller = await run_in_threadpool(self._caller, secret)
+                caller = await run_in_threadpool(self._caller, secret, self._is_own_machine(scope))
             except OperationalError:
                 refusal = problem(503, "the database does not answer", instance=path, headers={"Retry-After": "2"})
             else:
@@ -45,9 +48,14 @@ class Gate:
         scope.setdefault("state", {})["caller"] = caller
         await (self.app if refusal is None or path == READY_PATH else refusal)(scope, receive, send)
 
-    def _caller(self, secret: str | None) -> Caller | None:
+    def _is_own_machine(self, scope: Scope) -> bool:
+        """By the setting, and by the address that was in fact connected to: they may differ."""
+        host, _ = scope.get("server") or ("", 0)
+        return self.on_loopback and is_loopback(host) and FORWARDED.isdisjoint(Headers(scope=scope))
+
+    def _caller(self, secret: str | None, is_own_machine: bool) -> Caller | None:
         caller = None if secret is None else self.tokens.caller(secret)
-        if caller is None and self.on_loopback and not self.tokens.exist():
+        if caller is None and is_own_machine and not self.tokens.exist():
             return LOCAL
         return caller
 

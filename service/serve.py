@@ -1,15 +1,19 @@
 """Runs the API: `python -m service.serve`. At SIGTERM it finishes what it answers, ends what it streams, and leaves."""
 
+import logging
 import signal
+import sys
 import threading
 from types import FrameType
 
 import uvicorn
 
 from service import log_lines
-from service.app import create_app
+from service.app import create_app, prepare
+from service.errors import ServiceError
 from service.settings import Settings
 
+log = logging.getLogger(__name__)
 DRAIN_SECONDS = 8  # for requests in hand; streams end by themselves as soon as the server closes
 
 
@@ -31,6 +35,11 @@ def main() -> None:
     settings = Settings()
     log_lines.configure("api", form=settings.log_format, level=settings.log_level)
     app = create_app(settings)
+    try:
+        prepare(app)
+    except ServiceError as error:  # said in one line; within uvicorn it would be a traceback
+        log.error("%s: %s", type(error).__name__, error)
+        sys.exit(1)
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -22,8 +22,15 @@ class Settings(BaseSettings):
     data_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="folders a spec may read datasets from, separated by colons"
     )
-    host: str = Field("127.0.0.1", description="address the API listens on; loopback only, as there are no tokens")
+    host: str = Field("127.0.0.1", description="address the API listens on; beyond loopback only once there is a token")
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="names by which users reach the API (the Host header), separated by commas"
+    )
+    bootstrap_token_file: Path | None = Field(
+        None,
+        description="where there is no token yet, the first start leaves an admin's here, or takes the one it finds",
+    )
     ray_address: str = Field("", alias="RAY_ADDRESS", description="host:port of the Ray head; the local stack's")
     ray_namespace: str = Field("", description="holds this service's workers; made from the database's URL if empty")
     mlflow_tracking_uri: str | None = Field(None, alias="MLFLOW_TRACKING_URI")
@@ -58,11 +65,18 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
 
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(name for part in value.split(",") if (name := part.strip().lower()))
+
     @field_validator("host")
     @classmethod
-    def _loopback_only(cls, value: str) -> str:
-        if value != "localhost" and not ip_address(value).is_loopback:
-            raise ValueError(f"there are no tokens yet, so only loopback addresses are allowed; got {value}")
+    def _address(cls, value: str) -> str:
+        if value != "localhost":
+            ip_address(value)  # raises ValueError
         return value
 
     @model_validator(mode="after")
@@ -86,9 +100,24 @@ class Settings(BaseSettings):
         return self.storage
 
     @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the API."""
+        return is_loopback(self.host)
+
+    @property
     def url(self) -> str:
         """Where the API answers."""
         return f"http://{self.host}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or the one name that stands for it, is this machine's own."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _fingerprint(text: str) -> str:

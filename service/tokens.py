@@ -4,20 +4,31 @@ A token is 256 random bits, so a plain SHA-256 of it is enough: there is nothing
 would make slower, and a request must not wait for one. The database alone lets nobody in.
 """
 
+import os
+import re
 import secrets
-from datetime import datetime
+from datetime import timedelta
 from hashlib import sha256
+from pathlib import Path
 
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, text
 
+from service.access_schemas import TokenRequest
 from service.db import Database
-from service.errors import TokenNotFound
+from service.errors import TokenNotFound, UnusableToken
 from service.models import Token
 from service.roles import Caller, Role
 from service.store import new_id, utc_now
 
 PREFIX = "cbam_"  # so that scanners for leaked secrets, and people, recognise one
 HINT_LENGTH = len(PREFIX) + 4
+SHORTEST = 32
+_USABLE = re.compile(rf"[A-Za-z0-9._~+/=-]{{{SHORTEST},512}}")
+
+
+def new_secret() -> str:
+    """A token that nobody has."""
+    return PREFIX + secrets.token_urlsafe(32)
 
 
 def fingerprint(secret: str) -> str:
@@ -31,22 +42,10 @@ class Tokens:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def create(
-        self, name: str, role: Role, *, by: str, note: str = "", expires_at: datetime | None = None
-    ) -> tuple[Token, str]:
+    def create(self, wanted: TokenRequest, *, by: str) -> tuple[Token, str]:
         """Make a token. Returns its row and the secret itself, which is kept nowhere and shown this once."""
-        secret = PREFIX + secrets.token_urlsafe(32)
-        row = Token(
-            id=new_id(),
-            name=name,
-            note=note,
-            role=role,
-            sha256=fingerprint(secret),
-            hint=secret[:HINT_LENGTH],
-            created_at=utc_now(),
-            created_by=by,
-            expires_at=expires_at,
-        )
+        secret = new_secret()
+        row = _row(secret, wanted, by=by)
         with self.database.writing() as session:
             session.add(row)
         return row, secret
@@ -80,3 +79,52 @@ class Tokens:
         with self.database.reading() as session:
             row = session.scalar(query)
         return None if row is None else Caller(row.name, Role(row.role), row.id)
+
+    def bootstrap(self, path: Path) -> bool:
+        """Where there is no token yet, make an admin's: the one in the file, else a new one, written to the file.
+
+        Returns whether it did. Safe to call from several processes at once. Raises UnusableToken where the file holds
+        something that could be guessed.
+        """
+        with self.database.writing() as session:
+            if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer anyway
+                session.execute(text("LOCK TABLE tokens IN SHARE ROW EXCLUSIVE MODE"))
+            if session.scalar(select(Token.id).limit(1)) is not None:
+                return False
+            secret = _handed_in(path) or _left_at(path)
+            first = TokenRequest(name="admin", role=Role.ADMIN, note="the first token, made at the first start")
+            session.add(_row(secret, first, by="bootstrap"))
+        return True
+
+
+def _row(secret: str, wanted: TokenRequest, *, by: str) -> Token:
+    now = utc_now()
+    return Token(
+        id=new_id(),
+        name=wanted.name,
+        note=wanted.note,
+        role=wanted.role,
+        sha256=fingerprint(secret),
+        hint=secret[:HINT_LENGTH],
+        created_at=now,
+        created_by=by,
+        expires_at=None if wanted.expires_days is None else now + timedelta(days=wanted.expires_days),
+    )
+
+
+def _handed_in(path: Path) -> str | None:
+    """The token that the operator has put there."""
+    secret = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    if secret and not _USABLE.fullmatch(secret):
+        raise UnusableToken(f"{path} must hold one line of {SHORTEST} to 512 letters, digits, and any of ._~+/=-")
+    return secret or None
+
+
+def _left_at(path: Path) -> str:
+    """A new token, in a file that its owner alone can read from the first moment on."""
+    secret = new_secret()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # it is empty
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(f"{secret}\n")
+    return secret

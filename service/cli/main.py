@@ -5,7 +5,7 @@ import sys
 import typer
 
 from cbam_core.errors import CbamError, SpecError
-from service.cli import backup, demo, experiments, export, logs, stack, submit, train
+from service.cli import backup, demo, experiments, export, logs, stack, submit, token, train
 from service.cli.output import complain
 
 app = typer.Typer(
@@ -15,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (stack, demo, submit, experiments, logs, train, export, backup):
+for group in (stack, demo, submit, experiments, logs, train, export, backup, token):
     group.register(app)
 
 

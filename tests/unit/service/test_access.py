@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from service.access_schemas import TokenRequest
 from service.roles import Role
 from service.tokens import Tokens
 from tests.specs import spec_dict
@@ -21,7 +22,8 @@ def bearer(tokens):
     """Makes a token and gives the headers of its bearer."""
 
     def make(name: str, role: Role = Role.USER) -> dict[str, str]:
-        return {"Authorization": f"Bearer {tokens.create(name, role, by='test')[1]}"}
+        _, secret = tokens.create(TokenRequest(name=name, role=role), by="test")
+        return {"Authorization": f"Bearer {secret}"}
 
     return make
 
@@ -77,7 +79,7 @@ def test_only_the_owner_and_admins_change_an_experiment(http, bearer):
 
 
 def test_a_revoked_token_is_out_at_once_and_the_server_stays_closed(http, tokens):
-    row, secret = tokens.create("ada", Role.ADMIN, by="test")
+    row, secret = tokens.create(TokenRequest(name="ada", role=Role.ADMIN), by="test")
     headers = {"Authorization": f"Bearer {secret}"}
     assert http.get("/v1/experiments", headers=headers).status_code == 200
     tokens.revoke(row.id)
