@@ -48,5 +48,9 @@ class PeerLost(CbamError):
     """Another worker of this gang is gone."""
 
 
+class Superseded(CbamError):
+    """A later attempt of this experiment has begun."""
+
+
 class WeightsUnavailable(CbamError):
     """The published weights cannot be fetched."""

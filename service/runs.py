@@ -1,6 +1,9 @@
 """Says in MLflow how each experiment ended, and what its workers could not tell. Tried until MLflow has heard it."""
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -8,13 +11,16 @@ from pathlib import Path
 from service.ledger import Ledger
 from service.models import Experiment
 from service.states import State
+from workers.fence import newest_attempt
+from workers.replay import is_waiting
 from workers.storage import ExperimentFolder
+from workers.tracking import find_run
 
 log = logging.getLogger(__name__)
 
 RUN_STATUS = {State.SUCCEEDED: "FINISHED", State.FAILED: "FAILED", State.CANCELLED: "KILLED"}
-EXPERIMENT_TAG = "cbam.experiment_id"
 RETRY_SECONDS = 5.0
+REPLAY_SECONDS = 1800.0
 
 
 class RunCloser:
@@ -60,27 +66,25 @@ class RunCloser:
             return {row.id: row.mlflow_run_id for row in rows}
         from mlflow import MlflowClient
 
-        from workers.tracking import replay
-
+        self._replay(self.tracking_uri, rows)
         client = MlflowClient(self.tracking_uri)
         closed: dict[str, str | None] = {}
         for row in rows:
-            replay(ExperimentFolder(self.storage, row.id), self.tracking_uri)  # told while MLflow was away
-            run_id = row.mlflow_run_id or _find(client, row)
+            run_id = row.mlflow_run_id or find_run(client, row.project, row.id)
             status = RUN_STATUS[State(row.state)]
-            if run_id is not None and client.get_run(run_id).info.status != status:
+            goes_on = newest_attempt(self._folder(row)) > row.attempt  # retried since it was read
+            if run_id is not None and not goes_on and client.get_run(run_id).info.status != status:
                 client.set_terminated(run_id, status)
             closed[row.id] = run_id
         return closed
 
+    def _replay(self, uri: str, rows: list[Experiment]) -> None:
+        """Hand over what could not be told while MLflow was away."""
+        waiting = [row.id for row in rows if is_waiting(self._folder(row))]
+        if waiting:
+            command = [sys.executable, "-m", "workers.replay", str(self.storage), *waiting]
+            environment = os.environ | {"MLFLOW_TRACKING_URI": uri}
+            subprocess.run(command, env=environment, check=True, timeout=REPLAY_SECONDS)
 
-def _find(client: object, row: Experiment) -> str | None:
-    """The run that a worker made and was killed before it could tell."""
-    from mlflow import MlflowClient
-
-    assert isinstance(client, MlflowClient)
-    experiment = client.get_experiment_by_name(row.project)
-    if experiment is None:
-        return None
-    runs = client.search_runs([experiment.experiment_id], f"tags.`{EXPERIMENT_TAG}` = '{row.id}'", max_results=1)
-    return runs[0].info.run_id if runs else None
+    def _folder(self, row: Experiment) -> ExperimentFolder:
+        return ExperimentFolder(self.storage, row.id)

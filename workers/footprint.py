@@ -18,6 +18,8 @@ class Footprint:
     def is_back(self) -> bool:
         """Collect what is no longer used, and say whether GPU and host memory are back where they were."""
         gc.collect()
+        if self._floor_bytes is None:
+            gc.freeze()  # torch and what else stays loaded: to look through it again takes longer than a short step
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from cbam_core.explain import Description, describe
 from cbam_core.networks import build_network
 from cbam_core.spec import ModelSpec
 from workers.assignment import Assignment
-from workers.data import Dataset, load_dataset
+from workers.data import load_dataset
 from workers.export import export
+from workers.fence import Fence
 from workers.logs import RankLog, log_to
 from workers.outcome import Ending, Outcome, classify
 from workers.portable import require
@@ -34,13 +36,18 @@ _OUT_OF_MEMORY_HINT = "Raise train.accumulate or resources.workers, lower global
 
 
 class _LastProgress:
-    """Passes progress on and remembers the last one, so that an outcome can say how far the attempt came."""
+    """Passes progress on and remembers the last one, so that an outcome can say how far the attempt came.
 
-    def __init__(self, report: Callable[[Progress], None]) -> None:
-        self._report = report
+    A report is also where an attempt that has been superseded learns of it: Superseded ends it.
+    """
+
+    def __init__(self, report: Callable[[Progress], None], fence: Fence) -> None:
+        self._report, self._fence = report, fence
         self.last = Progress()
 
     def __call__(self, progress: Progress) -> None:
+        if progress.phase != "ended":
+            self._fence.check_now_and_then()
         self.last = progress
         self._report(progress)
 
@@ -52,12 +59,16 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
     Every other ending is rank 0's to record, once all is exported and tracked; the other ranks just return it.
     """
     attempt = assignment.folder.attempt(assignment.attempt)
-    progress = _LastProgress(report)
+    fence = Fence(assignment)
+    progress = _LastProgress(report, fence)
     with log_to(attempt.log(assignment.rank)) as log:
-        progress(Progress(phase="starting", heartbeat=time.time()))
-        tracker = _tracker(assignment)
+        tracker = Tracker()
         with contextlib.ExitStack() as stack:
             try:
+                if assignment.rank == 0:
+                    fence.take()
+                progress(Progress(phase="starting", heartbeat=time.time()))
+                tracker = _tracker(assignment)
                 outcome = _train(assignment, stack, stop, report=progress, tracker=tracker)
             except Exception as error:
                 outcome = _failed(assignment, error, log, progress.last).record(attempt)
@@ -86,7 +97,7 @@ def _train(
     if gang.leads:
         require(spec.export)
     dataset = load_dataset(spec.data, assignment.data_roots).to(gang.device)
-    cost = _cost(spec.model, dataset)
+    cost = _cost(spec.model, dataset.num_classes, dataset.input_shape)
     trainer = Trainer(assignment, gang, dataset, tracker=tracker, report=report, stop=stop)
     logger.info(
         "%s on %s: attempt %d, rank %d of %d on %s, %d training and %d test images, %d steps",
@@ -123,13 +134,12 @@ def _tracker(assignment: Assignment) -> Tracker:
     return MlflowTracker(assignment, assignment.tracking_uri) if assignment.tracking_uri else Tracker()
 
 
-def _cost(model: ModelSpec, dataset: Dataset) -> Description:
-    """Parameters and multiply-adds, counted on a network without memory."""
+@lru_cache(maxsize=16)
+def _cost(model: ModelSpec, num_classes: int, input_shape: tuple[int, int, int]) -> Description:
+    """Parameters and multiply-adds, counted on a network without memory; once for all trials of a warm worker."""
     with torch.device("meta"):
-        network = build_network(
-            model.model_copy(update={"pretrained": False}), dataset.num_classes, dataset.input_shape[0]
-        )
-    return describe(network, dataset.input_shape)
+        network = build_network(model.model_copy(update={"pretrained": False}), num_classes, input_shape[0])
+    return describe(network, input_shape)
 
 
 def _summary(trainer: Trainer, cost: Description, wall_seconds: float) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The layout on shared storage, and writes that are whole or absent whatever dies meanwhile. Imports no torch, no Ray.
 
 experiments/<id>/spec.yaml
+experiments/<id>/attempts/<n>/fence
 experiments/<id>/attempts/<n>/rank-<r>.log
 experiments/<id>/attempts/<n>/result.json
 experiments/<id>/checkpoints/step-<k>/
@@ -18,7 +19,7 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 @dataclass(frozen=True)
 class AttemptFolder:
-    """What one attempt leaves behind: the log of every rank, and one record of how it ended."""
+    """What one attempt leaves behind: its fence, the log of every rank, and one record of how it ended."""
 
     path: Path
 
@@ -26,6 +27,11 @@ class AttemptFolder:
     def result(self) -> Path:
         """How the attempt ended; absent until it has."""
         return self.path / "result.json"
+
+    @property
+    def fence(self) -> Path:
+        """Its token, once it has begun; see workers/fence.py."""
+        return self.path / "fence"
 
     def log(self, rank: int) -> Path:
         """What `rank` had to say."""
@@ -92,11 +98,14 @@ class ExperimentFolder:
         """The folder of one attempt, counted from 1."""
         return AttemptFolder(self.path / "attempts" / str(number))
 
+    def attempt_numbers(self) -> list[int]:
+        """The attempts that have left a folder, in no order."""
+        folder = self.path / "attempts"
+        return [int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()] if folder.is_dir() else []
+
     def last_attempt(self) -> int:
         """The highest attempt number that has left a folder; 0 where there is none."""
-        folder = self.path / "attempts"
-        numbers = (int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()) if folder.is_dir() else ()
-        return max(numbers, default=0)
+        return max(self.attempt_numbers(), default=0)
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:

@@ -3,23 +3,20 @@
 import json
 import logging
 import os
-import subprocess
-import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-import torch
-
-from cbam_core.spec import read_spec
+from cbam_core.errors import CheckpointError, Superseded
 from workers.assignment import Assignment
+from workers.fence import Fence
 from workers.figures import confusion_matrix_png
 from workers.journal import Journal
 from workers.outcome import Outcome
+from workers.provenance import provenance, system_metrics, version_of
 from workers.storage import ExperimentFolder, write_atomically
 
 if TYPE_CHECKING:
@@ -30,15 +27,13 @@ EXPERIMENT_TAG = "cbam.experiment_id"
 FLUSH_SECONDS = 2.0
 SYSTEM_SECONDS = 10.0
 CLOSE_SECONDS = float(os.environ.get("CBAM_TRACKING_CLOSE_SECONDS", "60"))
-_BATCH_VALUES = 1000  # the most that MLflow takes in one log_batch
-_BATCH_PARAMS = 100
+_BATCH_LIMITS = {"metrics": 1000, "params": 100, "tags": 100}  # the most that MLflow takes in one log_batch
 _STEPS_BEFORE_FIRST_FLUSH = 3
-_PACKAGES = ("cbam-lab", "torch", "torchvision", "timm", "ray", "mlflow")
 _STATUS = {"succeeded": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
 _REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}  # MLflow would refuse it again: no use in sending it again
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the journal does the retrying
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the journal does the retrying; here a run would be created twice
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -72,14 +67,18 @@ class MlflowTracker(Tracker):
         self._folder = assignment.folder
         self._sender = Sender(assignment.folder, uri, run_name=self._spec.name, project=self._spec.project)
         self._journal = self._sender.journal
+        self._fence = Fence(assignment)
         self._logged = self._step = 0
         self._away = False
         self._next_sample = 0.0
         self._enough_steps, self._closing, self._given_up = threading.Event(), threading.Event(), threading.Event()
         if self._journal.is_new:
-            self._journal.append({"params": flatten(self._spec.model_dump(mode="json"))})
+            params = list(flatten(self._spec.model_dump(mode="json")).items())
+            most = _BATCH_LIMITS["params"]
+            for start in range(0, len(params), most):
+                self._journal.append({"params": dict(params[start : start + most])})
             self._journal.append({"artifact": str(self._folder.spec)})
-        self.tag(self._spec.tags | _provenance() | {"cbam.attempt": str(assignment.attempt)})
+        self.tag(self._spec.tags | provenance() | {"cbam.attempt": str(assignment.attempt)})
         self._thread = threading.Thread(target=self._send_for_ever, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -93,7 +92,8 @@ class MlflowTracker(Tracker):
         self._journal.append({"tags": dict(tags)})
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Values measured at `step`."""
+        """Values measured at `step`. Raises Superseded where another attempt writes the journal."""
+        self._fence.check_now_and_then()
         self._journal.append_metrics(step, metrics, _now())
         self._step = step
         self._logged += 1
@@ -102,6 +102,20 @@ class MlflowTracker(Tracker):
 
     def close(self, outcome: Outcome) -> None:
         """Hand over artifacts, model and status; after CLOSE_SECONDS the journal keeps what MLflow has not taken."""
+        try:
+            self._fence.check()
+            self._append_ending(outcome)
+        except (Superseded, CheckpointError):
+            self._given_up.set()  # what this attempt has not told yet is another one's to tell
+        self._closing.set()
+        self._enough_steps.set()
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            self._given_up.set()
+            logger.warning("MLflow has not taken everything; the rest waits in %s", self._folder.journal)
+        self._journal.close()
+
+    def _append_ending(self, outcome: Outcome) -> None:
         if outcome.outcome == "succeeded":
             for path in (self._folder.weights, self._folder.torch_program, self._folder.onnx_program):
                 if path.is_file():
@@ -111,26 +125,23 @@ class MlflowTracker(Tracker):
         status = _STATUS.get(outcome.outcome)
         if status and outcome.reason != "WORKER_DIED":  # a lost worker is replaced: the run goes on
             self._journal.append({"status": status})
-        self._closing.set()
-        self._enough_steps.set()
-        self._thread.join(CLOSE_SECONDS)
-        if self._thread.is_alive():
-            self._given_up.set()
-            logger.warning("MLflow has not taken everything; the rest waits in %s", self._folder.journal)
-        self._journal.close()
 
     def _send_for_ever(self) -> None:
         self._enough_steps.wait()
         while not self._given_up.is_set():
             closing = self._closing.is_set()
-            self._sample_system()
             if self._try_to_send() and closing:
                 return
             (self._given_up if closing else self._closing).wait(FLUSH_SECONDS)
 
     def _try_to_send(self) -> bool:
         try:
-            self._sender.send(self._given_up)
+            self._fence.check()
+            self._sample_system()
+            self._sender.send(self._may_send)
+        except Superseded:
+            self._given_up.set()
+            return False
         except Exception as error:  # whatever it is: tracking never costs the training
             if not self._away:
                 logger.warning("MLflow is away, what is for it waits in the journal: %s", _one_line(error))
@@ -139,10 +150,14 @@ class MlflowTracker(Tracker):
         self._away = False
         return True
 
+    def _may_send(self) -> bool:
+        self._fence.check()
+        return not self._given_up.is_set()
+
     def _sample_system(self) -> None:
         now = time.monotonic()
         if now >= self._next_sample and not self._closing.is_set():
-            self._journal.append_metrics(self._step, _system_metrics(), _now())
+            self._journal.append_metrics(self._step, system_metrics(), _now())
             self._next_sample = now + SYSTEM_SECONDS
 
 
@@ -155,14 +170,15 @@ class Sender:
         self._experiment_id = folder.experiment_id
         self._uri, self._run_name, self._project = uri, run_name, project
         self._client: MlflowClient | None = None
+        self._never_tried = self.journal.is_new
 
-    def send(self, given_up: threading.Event) -> None:
-        """Send what the journal holds, until it is empty or given up. Raises what MLflow raises while it is away."""
-        while (pending := self.journal.pending()) and not given_up.is_set():
-            for call, offset in _calls(pending):
-                if given_up.is_set():
+    def send(self, may_send: Callable[[], bool]) -> None:
+        """Send what the journal holds, call by call while it may. Raises what MLflow raises while it is away."""
+        while pending := self.journal.pending():
+            for records, offset in _batches(pending):
+                if not may_send():
                     return
-                self._send_one(self._connect(), call)
+                self._send_one(self._connect(), records)
                 self.journal.mark_sent(offset)
 
     def _connect(self) -> "MlflowClient":
@@ -172,68 +188,70 @@ class Sender:
             import mlflow
 
             logging.getLogger("mlflow.pytorch").setLevel(logging.ERROR)  # it warns of pickle at every model
-            mlflow.set_tracking_uri(self._uri)
             self._client = mlflow.MlflowClient(self._uri)
         if self.run_id is None:
             self.run_id = self._ensure_run(self._client)
         return self._client
 
     def _ensure_run(self, client: "MlflowClient") -> str:
-        experiment = client.get_experiment_by_name(self._project)
-        project_id = experiment.experiment_id if experiment else client.create_experiment(self._project)
-        if experiment and experiment.lifecycle_stage == "deleted":
-            client.restore_experiment(project_id)
-        runs = client.search_runs([project_id], f"tags.`{EXPERIMENT_TAG}` = '{self._experiment_id}'", max_results=1)
-        if runs:
-            client.update_run(runs[0].info.run_id, status="RUNNING")
-            return str(runs[0].info.run_id)
+        project_id = _ensure_project(client, self._project)
+        found = None if self._never_tried else find_run(client, self._project, self._experiment_id)
+        self._never_tried = False  # the answer to a creation may get lost
+        if found is not None:
+            client.update_run(found, status="RUNNING")
+            return found
         tags = {EXPERIMENT_TAG: self._experiment_id}
         return str(client.create_run(project_id, tags=tags, run_name=self._run_name).info.run_id)
 
-    def _send_one(self, client: "MlflowClient", call: Mapping[str, Any]) -> None:
+    def _send_one(self, client: "MlflowClient", records: Sequence[Mapping[str, Any]]) -> None:
         from mlflow.exceptions import MlflowException
 
         try:
-            self._dispatch(client, call)
+            self._dispatch(client, records)
         except MlflowException as error:
             if error.error_code not in _REFUSED:
                 raise
-            logger.warning("MLflow refuses %s: %s", ", ".join(call), _one_line(error))
+            if len(records) > 1:  # only one of them is to blame
+                for record in records:
+                    self._send_one(client, [record])
+                return
+            logger.warning("MLflow refuses %s: %s", ", ".join(records[0]), _one_line(error))
 
-    def _dispatch(self, client: "MlflowClient", call: Mapping[str, Any]) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
+    def _dispatch(self, client: "MlflowClient", records: Sequence[Mapping[str, Any]]) -> None:
         assert self.run_id is not None
-        match call:
-            case {"values": values}:
-                client.log_batch(self.run_id, metrics=[Metric(*value) for value in values])
-            case {"params": params}:
-                pairs = [Param(name, value) for name, value in params.items()]
-                for start in range(0, len(pairs), _BATCH_PARAMS):
-                    client.log_batch(self.run_id, params=pairs[start : start + _BATCH_PARAMS])
-            case {"tags": tags}:
-                client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-            case {"artifact": path}:
-                client.log_artifact(self.run_id, path, call.get("to"))
+        match records[0]:
+            case {"artifact": path, **rest}:
+                client.log_artifact(self.run_id, path, rest.get("to"))
             case {"confusion": path}:
                 matrix = json.loads(Path(path).read_text(encoding="utf-8"))
                 picture = Path(path).with_suffix(".png")
                 write_atomically(picture, confusion_matrix_png(matrix["counts"], matrix["classes"]))
                 client.log_artifact(self.run_id, str(picture))
             case {"model": path}:
-                _log_model(Path(path), self.run_id)
+                _log_model(client, Path(path), self.run_id, _ensure_project(client, self._project))
             case {"status": status}:
                 client.set_terminated(self.run_id, status)
+            case _:
+                _log_batch(client, self.run_id, records)
 
 
-def replay(folder: ExperimentFolder, uri: str) -> None:
-    """Send what an ended experiment's journal still holds; for when MLflow was away until its end.
+def find_run(client: "MlflowClient", project: str, experiment_id: str) -> str | None:
+    """The one MLflow run of an experiment, found by its tag; None where there is none yet."""
+    experiment = client.get_experiment_by_name(project)
+    if experiment is None:
+        return None
+    runs = client.search_runs([experiment.experiment_id], f"tags.`{EXPERIMENT_TAG}` = '{experiment_id}'", max_results=1)
+    return str(runs[0].info.run_id) if runs else None
 
-    Raises what MLflow raises while it is away. Not to be called while an attempt of the experiment lives.
-    """
-    if folder.journal.exists():
-        spec = read_spec(folder.spec)
-        Sender(folder, uri, run_name=spec.name, project=spec.project).send(threading.Event())
+
+def _ensure_project(client: "MlflowClient", name: str) -> str:
+    """The id of MLflow's experiment of this name, made or restored where it has to be."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        return str(client.create_experiment(name))
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, str]:
@@ -244,31 +262,52 @@ def flatten(value: Any, prefix: str = "") -> dict[str, str]:
     return {prefix: value if isinstance(value, str) else json.dumps(value)}
 
 
-def _calls(pending: list[tuple[dict[str, Any], int]]) -> Iterator[tuple[dict[str, Any], int]]:
-    """The records as calls to MLflow: runs of metrics become batches, everything keeps its order."""
-    values: list[tuple[str, float, int, int]] = []
+def _batches(pending: list[tuple[dict[str, Any], int]]) -> Iterator[tuple[list[dict[str, Any]], int]]:
+    """The records as calls to MLflow: what one log_batch can take goes together, and everything keeps its order."""
+    batch: list[dict[str, Any]] = []
+    size = dict.fromkeys(_BATCH_LIMITS, 0)
     end = 0
     for record, offset in pending:
-        metrics = record.get("metrics", {})
-        if values and (not metrics or len(values) + len(metrics) > _BATCH_VALUES):
-            yield {"values": values}, end
-            values = []
-        if metrics:
-            values += [(name, value, record["time"], record["step"]) for name, value in metrics.items()]
+        counts = {kind: len(record.get(kind, ())) for kind in _BATCH_LIMITS}
+        fits = any(counts.values()) and all(size[kind] + counts[kind] <= most for kind, most in _BATCH_LIMITS.items())
+        if batch and not fits:
+            yield batch, end
+            batch, size = [], dict.fromkeys(_BATCH_LIMITS, 0)
+        if any(counts.values()):
+            batch.append(record)
+            size = {kind: size[kind] + counts[kind] for kind in _BATCH_LIMITS}
         else:
-            yield record, offset
+            yield [record], offset
         end = offset
-    if values:
-        yield {"values": values}, end
+    if batch:
+        yield batch, end
 
 
-def _log_model(weights: Path, run_id: str) -> None:
+def _log_batch(client: "MlflowClient", run_id: str, records: Sequence[Mapping[str, Any]]) -> None:
+    from mlflow.entities import Metric, Param, RunTag
+
+    client.log_batch(
+        run_id,
+        metrics=[
+            Metric(name, value, record["time"], record["step"])
+            for record in records
+            for name, value in record.get("metrics", {}).items()
+        ],
+        params=[Param(*pair) for record in records for pair in record.get("params", {}).items()],
+        tags=[RunTag(*pair) for record in records for pair in record.get("tags", {}).items()],
+    )
+
+
+def _log_model(client: "MlflowClient", weights: Path, run_id: str, project_id: str) -> None:
     """Log the classifier with its signature. Pickled by reference: loading it takes an installed cbam-lab.
 
-    MLflow's other format, torch.export, needs no cbam-lab, but seconds to trace even a small network.
+    MLflow's other format, torch.export, needs no cbam-lab, but seconds to trace even a small network. Its own
+    `log_model` reads the history of every metric back, one call each, which takes longer than a short training.
     """
     import mlflow.pytorch
     import numpy as np
+    import torch
+    from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -277,53 +316,28 @@ def _log_model(weights: Path, run_id: str) -> None:
     classifier, input_shape = load_classifier(weights)
     classes = classifier(torch.zeros(1, *input_shape)).shape[1]
     floats = np.dtype("float32")
-    Model.log(
-        artifact_path=None,
-        name="model",
-        flavor=mlflow.pytorch,
-        run_id=run_id,
-        pytorch_model=classifier,
-        signature=ModelSignature(
-            Schema([TensorSpec(floats, (-1, *input_shape))]),
-            Schema([TensorSpec(floats, (-1, classes))]),
-        ),
-        pip_requirements=[f"{name}=={_version(name)}" for name in ("cbam-lab", "torch")],
-        serialization_format="pickle",
+    model = client.create_logged_model(
+        project_id, name="model", source_run_id=run_id, params=client.get_run(run_id).data.params
     )
-
-
-def _provenance() -> dict[str, str]:
-    """Where the result comes from: versions of what made it, and the commit of the code where it is a checkout."""
-    tags = {f"version.{name}": _version(name) for name in _PACKAGES} | {"version.python": sys.version.split()[0]}
-    if commit := os.environ.get("CBAM_GIT_COMMIT") or _git_commit():
-        tags["mlflow.source.git.commit"] = commit
-    return tags
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _git_commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _system_metrics() -> dict[str, float]:
-    """Of this worker and its machine, by the names of MLflow's own system metrics."""
-    memory, process = psutil.virtual_memory(), psutil.Process()
-    return {
-        "system/cpu_utilization_percentage": psutil.cpu_percent(),
-        "system/system_memory_usage_megabytes": memory.used / 1e6,
-        "system/system_memory_usage_percentage": memory.percent,
-        "system/process_memory_usage_megabytes": process.memory_info().rss / 1e6,
-    }
+    with tempfile.TemporaryDirectory() as folder:
+        mlflow.pytorch.save_model(
+            classifier,
+            folder,
+            mlflow_model=Model(
+                artifact_path=model.artifact_location,
+                run_id=run_id,
+                model_uuid=model.model_id,
+                model_id=model.model_id,
+            ),
+            signature=ModelSignature(
+                Schema([TensorSpec(floats, (-1, *input_shape))]), Schema([TensorSpec(floats, (-1, classes))])
+            ),
+            pip_requirements=[f"{name}=={version_of(name)}" for name in ("cbam-lab", "torch")],
+            serialization_format="pickle",
+        )
+        client.log_model_artifacts(model.model_id, folder)
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
 
 
 def _now() -> int:

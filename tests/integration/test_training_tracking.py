@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from cbam_core.spec import ExperimentSpec
 from workers import tracking
 from workers.assignment import Assignment
+from workers.replay import is_waiting, replay
 from workers.run import run
 from workers.stop import StopSignal
 
@@ -198,8 +199,11 @@ def test_mlflow_away_costs_nothing_and_loses_nothing(tmp_path, server, client, m
     assert outcome.outcome == "succeeded"
     assert "MLflow" in assignment.folder.attempt(1).log(0).read_text()
 
-    tracking.replay(assignment.folder, server.uri)
-    tracking.replay(assignment.folder, server.uri)
+    assert is_waiting(assignment.folder)
+    command = [sys.executable, "-m", "workers.replay", str(tmp_path), "away"]
+    subprocess.run(command, env=os.environ | {"MLFLOW_TRACKING_URI": server.uri}, check=True)
+    assert not is_waiting(assignment.folder)
+    replay(assignment.folder, server.uri)
     found = only_run(client, "away")
     assert found.info.status == "FINISHED"
     for key in ("train/loss", "val/top1", "lr"):

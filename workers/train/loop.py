@@ -14,6 +14,7 @@ from cbam_core.networks import build_network
 from workers.assignment import Assignment
 from workers.data import Dataset
 from workers.data.batches import Batches, Share
+from workers.fence import Fence
 from workers.progress import Phase, Progress
 from workers.seeding import seed_of
 from workers.stop import StopMode, StopSignal
@@ -51,6 +52,7 @@ class Trainer:
         self.gang, self.dataset, self.tracker = gang, dataset, tracker
         self._report, self._stop = report, stop
         self.checkpoints = Checkpoints(assignment.folder.checkpoints, self.spec.checkpoint)
+        self._fence = Fence(assignment)
 
         torch.manual_seed(seed_of(self.recipe.seed, "weights"))
         network = build_network(self.spec.model, dataset.num_classes, dataset.input_shape[0])
@@ -175,6 +177,7 @@ class Trainer:
             "metrics": self.metrics,
             "evaluation": vars(self.evaluation) if self.evaluation else None,
         }
+        self._fence.check()
         self.checkpoints.save(self.step, state, evaluated.metrics() if evaluated else {})
         self._saved_step = self.step
 

@@ -1,0 +1,59 @@
+"""The fence: storage knows which attempt of an experiment is the newest, and no other one may write.
+
+Before it trains, an attempt puts a file of its own beside its log; the newest attempt is the one with the highest
+number that has done so. A worker that was taken for dead while it was only cut off, or stopped, finds a higher number
+than its own before its next write, and ends. The file's time of change is when its attempt was last seen to be the
+newest, so it can be told afterwards that no two were alive at once. Imports no torch, no Ray.
+"""
+
+import os
+import time
+from contextlib import suppress
+
+from cbam_core.errors import CheckpointError, Superseded
+from workers.assignment import Assignment
+from workers.storage import ExperimentFolder, write_once
+
+EVERY_SECONDS = 1.0  # a look between writes: a shared file system may take milliseconds for it
+
+
+class Fence:
+    """One attempt's right to write to its experiment's folder and its MLflow run."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._folder, self._attempt = assignment.folder, assignment.attempt
+        self._token = assignment.token
+        self._path = self._folder.attempt(self._attempt).fence
+        self._checked_at = float("-inf")
+
+    def take(self) -> None:
+        """Become the newest attempt. Raises Superseded where a later one, or another of this number, has begun."""
+        if not write_once(self._path, self._token) and self._path.read_text(encoding="utf-8") != self._token:
+            raise Superseded(f"attempt {self._attempt} of this experiment has been begun by somebody else")
+        self.check()
+
+    def check(self) -> None:
+        """To be called before a write. Raises Superseded where a later attempt has begun, CheckpointError where storage
+        cannot say so.
+        """
+        try:
+            newest = newest_attempt(self._folder)
+        except OSError as error:
+            raise CheckpointError(f"storage does not say which attempt is the newest: {error}") from error
+        if newest > self._attempt:
+            raise Superseded(f"attempt {newest} of this experiment has begun, so attempt {self._attempt} ends")
+        self._checked_at = time.monotonic()
+        with suppress(OSError):
+            os.utime(self._path)
+
+    def check_now_and_then(self) -> None:
+        """The same once a second, for what is done at every step. Storage that does not answer supersedes nobody."""
+        if time.monotonic() - self._checked_at >= EVERY_SECONDS:
+            with suppress(CheckpointError):
+                self.check()
+
+
+def newest_attempt(folder: ExperimentFolder) -> int:
+    """The highest attempt that has taken the fence; 0 where none has."""
+    numbers = folder.attempt_numbers()
+    return next((number for number in sorted(numbers, reverse=True) if folder.attempt(number).fence.exists()), 0)

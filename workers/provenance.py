@@ -1,0 +1,48 @@
+"""Where a result comes from: the versions and the commit that made it, and the load of the machine it was made on."""
+
+import os
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+_PACKAGES = ("cbam-lab", "torch", "torchvision", "timm", "ray", "mlflow")
+
+
+def provenance() -> dict[str, str]:
+    """Where the result comes from: versions of what made it, and the commit of the code where it is a checkout."""
+    tags = {f"version.{name}": version_of(name) for name in _PACKAGES} | {"version.python": sys.version.split()[0]}
+    if commit := os.environ.get("CBAM_GIT_COMMIT") or _git_commit():
+        tags["mlflow.source.git.commit"] = commit
+    return tags
+
+
+def version_of(package: str) -> str:
+    """The installed version of a package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@cache
+def _git_commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def system_metrics() -> dict[str, float]:
+    """Of this worker and its machine, by the names of MLflow's own system metrics."""
+    memory, process = psutil.virtual_memory(), psutil.Process()
+    return {
+        "system/cpu_utilization_percentage": psutil.cpu_percent(),
+        "system/system_memory_usage_megabytes": memory.used / 1e6,
+        "system/system_memory_usage_percentage": memory.percent,
+        "system/process_memory_usage_megabytes": process.memory_info().rss / 1e6,
+    }

@@ -1,0 +1,42 @@
+"""Sends what the journals of ended experiments still hold, for when MLflow was away until their end.
+
+`python -m workers.replay STORAGE EXPERIMENT…`, to MLFLOW_TRACKING_URI: a process of its own, because the model of a
+finished training takes torch, which the dispatcher does not load.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cbam_core.spec import read_spec
+from workers.fence import newest_attempt
+from workers.journal import Journal
+from workers.storage import ExperimentFolder
+from workers.tracking import Sender
+
+
+def is_waiting(folder: ExperimentFolder) -> bool:
+    """Whether the journal holds what MLflow has not heard."""
+    return folder.journal.exists() and bool(Journal(folder.journal).pending())
+
+
+def replay(folder: ExperimentFolder, uri: str) -> None:
+    """Send what the journal still holds. Leaves off where another attempt begins meanwhile.
+
+    Raises what MLflow raises while it is away.
+    """
+    spec, newest = read_spec(folder.spec), newest_attempt(folder)
+    sender = Sender(folder, uri, run_name=spec.name, project=spec.project)
+    sender.send(lambda: newest_attempt(folder) == newest)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Replay the journals that the arguments name."""
+    storage, *experiment_ids = arguments
+    for experiment_id in experiment_ids:
+        replay(ExperimentFolder(Path(storage), experiment_id), os.environ["MLFLOW_TRACKING_URI"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
