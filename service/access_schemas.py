@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.models import Token
+from service.models import AuditEvent, Token
 from service.roles import Role
 from service.schemas import View
 
@@ -73,3 +73,29 @@ class TokenList(View):
     """Every token there ever was, the newest first."""
 
     items: list[TokenView]
+
+
+class AuditView(View):
+    """One thing that somebody did, or tried to do."""
+
+    seq: int
+    at: datetime
+    actor: str | None = Field(description="the caller's name; null where there was no good token")
+    token_id: str | None
+    action: str = Field(description="method and route", examples=["POST /v1/experiments/{experiment_id}/cancel"])
+    target: str = Field(description="what it was done to: the path, or where the new thing is")
+    status: int = Field(description="HTTP status of the answer")
+    address: str = Field(description="where the request came from")
+    request_id: str | None = Field(description="as in the log and in the answer's X-Request-ID")
+
+    @classmethod
+    def of(cls, row: AuditEvent) -> "AuditView":
+        """The view of a row."""
+        return cls.model_validate(row)
+
+
+class AuditPage(View):
+    """Some audit events, the newest first."""
+
+    items: list[AuditView]
+    next_cursor: str | None = Field(None, description="give it back as `cursor`; null on the last page")

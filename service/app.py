@@ -11,10 +11,12 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi_offline import FastAPIOffline
 
 from service import http_errors
+from service.audit import AuditLog
 from service.db import Database
 from service.errors import NoTokens
 from service.gate import Gate
 from service.guard import Guard
+from service.headers import SecurityHeaders
 from service.metrics import RequestMetrics, ServiceMetrics, watching_loop
 from service.request_log import RequestLog
 from service.routers import access, experiments, health, streams
@@ -36,13 +38,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     store = Store(Database(settings.database_url))
     tokens = Tokens(store.database)
+    audit = AuditLog(store.database, keep_days=settings.audit_days)
     metrics = ServiceMetrics(store)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(prepare, app)
+        audit.start()
         async with watching_loop(metrics.loop_lag):
             yield
+        await run_in_threadpool(audit.close)
         store.database.close()
 
     app = FastAPIOffline(  # its pages take nothing from a network
@@ -54,15 +59,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.store = store
     app.state.tokens = tokens
+    app.state.audit = audit
     app.state.metrics = metrics
     app.state.closing = threading.Event()  # set at SIGTERM: what streams ends
     http_errors.install(app)
     for router in (experiments.router, streams.router, access.router, health.router):
         app.include_router(router)
     hosts = {*LOOPBACK_HOSTS, settings.host, *settings.allowed_hosts}
-    app.add_middleware(Gate, tokens=tokens, on_loopback=settings.on_loopback)
-    app.add_middleware(Guard, hosts=hosts, body_limit_bytes=BODY_LIMIT_BYTES)
+    app.add_middleware(Gate, tokens=tokens, audit=audit, settings=settings)
+    app.add_middleware(Guard, hosts=hosts, body_limit_bytes=BODY_LIMIT_BYTES, body_seconds=settings.body_seconds)
     app.add_middleware(RequestMetrics, metrics=metrics)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestLog)
     return app
 

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Path, Request, Security
 from fastapi.security import HTTPBearer
 
+from service.audit import AuditLog
 from service.models import Experiment
 from service.roles import Caller, Role, require, require_change
 from service.settings import Settings
@@ -31,6 +32,12 @@ def tokens_of(request: Request) -> Tokens:
     return tokens
 
 
+def audit_of(request: Request) -> AuditLog:
+    """The audit events of the app's database."""
+    audit: AuditLog = request.app.state.audit
+    return audit
+
+
 def closing_of(request: Request) -> threading.Event:
     """Set once the server closes: whatever streams must end then."""
     closing: threading.Event = request.app.state.closing
@@ -40,6 +47,7 @@ def closing_of(request: Request) -> threading.Event:
 Closing = Annotated[threading.Event, Depends(closing_of)]
 TheSettings = Annotated[Settings, Depends(settings_of)]
 TheStore = Annotated[Store, Depends(store_of)]
+TheAudit = Annotated[AuditLog, Depends(audit_of)]
 TheTokens = Annotated[Tokens, Depends(tokens_of)]
 READS = frozenset({"GET", "HEAD"})
 BEARER = HTTPBearer(auto_error=False, description="a token of `cbam token create`; not needed while there are none")

@@ -1,52 +1,104 @@
 """Who is it? Every request passes here before anything else looks at it; what has no name goes no further."""
 
+import math
+from collections import OrderedDict
+from typing import Any
+
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import OperationalError
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.audit import AuditLog, Entry
 from service.http_errors import problem
+from service.limits import Buckets, network_of
 from service.roles import LOCAL, Caller
-from service.settings import is_loopback
-from service.tokens import Tokens
+from service.settings import Settings, is_loopback
+from service.store import utc_now
+from service.tokens import Tokens, fingerprint
 
 OPEN_PATHS = frozenset({"/healthz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
 OPEN_FOLDER = "/static-offline-docs/"  # what the pages above are made of
 READY_PATH = "/readyz"  # open too, but tells more to those who have a token
 FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"})
+LOOKS = frozenset({"GET", "HEAD", "OPTIONS"})
+MOST_WELCOME = 1024
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="cbam-lab"'}
 
 
 class Gate:
-    """ASGI middleware: finds the caller, kept as `request.state.caller`, or answers 401.
+    """ASGI middleware: finds the caller, kept as `request.state.caller`, or answers 401, or 429 to whoever hurries.
 
     While no token was ever made, a server on loopback takes everybody for `local`, an admin: it is their own machine.
     What a proxy forwarded is not: whoever stands before the proxy may be anywhere.
     The pages in `OPEN_PATHS` tell nothing that differs between two installations.
     """
 
-    def __init__(self, app: ASGIApp, *, tokens: Tokens, on_loopback: bool) -> None:
+    def __init__(self, app: ASGIApp, *, tokens: Tokens, audit: AuditLog, settings: Settings) -> None:
         self.app = app
         self.tokens = tokens
-        self.on_loopback = on_loopback
+        self.audit = audit
+        self.on_loopback = settings.on_loopback
+        self.requests = Buckets(per_second=settings.rate_per_second, burst=settings.rate_burst)
+        minutely = settings.failed_logins_per_minute
+        self.failures = Buckets(per_second=minutely / 60, burst=minutely)
+        self.welcome: OrderedDict[str, None] = OrderedDict()  # fingerprints of tokens that were good lately
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on with the caller's name, or answer."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path, secret, caller = scope["path"], _bearer(Headers(scope=scope)), None
-        refusal = None
-        if path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
-            try:
-                caller = await run_in_threadpool(self._caller, secret, self._is_own_machine(scope))
-            except OperationalError:
-                refusal = problem(503, "the database does not answer", instance=path, headers={"Retry-After": "2"})
-            else:
-                detail = "this needs a token" if secret is None else "this token is not known, or no longer"
-                refusal = problem(401, detail, instance=path, headers=CHALLENGE) if caller is None else None
-        scope.setdefault("state", {})["caller"] = caller
-        await (self.app if refusal is None or path == READY_PATH else refusal)(scope, receive, send)
+        state = scope.setdefault("state", {})
+        state["caller"] = None
+        if scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDER):
+            await self.app(scope, receive, send)
+            return
+        refusal = await self._refusal(scope, state)
+        answer = self.app if refusal is None or scope["path"] == READY_PATH else refusal
+        await answer(scope, receive, self._noting(scope, send))
+
+    async def _refusal(self, scope: Scope, state: dict[str, Any]) -> ASGIApp | None:
+        """Find the caller. Returns what to answer instead of passing on."""
+        path, secret = scope["path"], _bearer(Headers(scope=scope))
+        network = network_of(_address(scope))
+        wait = self.failures.wait_seconds(network)
+        if wait and path != READY_PATH and (secret is None or fingerprint(secret) not in self.welcome):
+            return _later(path, wait, "too many requests without a good token came from this address")
+        try:
+            caller = await run_in_threadpool(self._caller, secret, self._is_own_machine(scope))
+        except OperationalError:
+            return problem(503, "the database does not answer", instance=path, headers={"Retry-After": "2"})
+        if caller is None:
+            if path != READY_PATH:
+                self.failures.take(network)
+            detail = "this needs a token" if secret is None else "this token is not known, or no longer"
+            return problem(401, detail, instance=path, headers=CHALLENGE)
+        state["caller"] = caller
+        if caller.token_id is None or secret is None:
+            return None
+        self._welcome(fingerprint(secret))
+        self.audit.note_use(caller.token_id)
+        wait = self.requests.take(caller.token_id)
+        return _later(path, wait, "this token asks too often") if wait else None
+
+    def _noting(self, scope: Scope, send: Send) -> Send:
+        """Write down what was done, or was not allowed. Mere looking is not noted, nor is who is told to wait."""
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if status != 429 and (scope["method"] not in LOOKS or status in (401, 403)):
+                    self.audit.note(_entry(scope, message))
+            await send(message)
+
+        return noting
+
+    def _welcome(self, print_: str) -> None:
+        self.welcome[print_] = None
+        self.welcome.move_to_end(print_)
+        if len(self.welcome) > MOST_WELCOME:
+            self.welcome.popitem(last=False)
 
     def _is_own_machine(self, scope: Scope) -> bool:
         """By the setting, and by the address that was in fact connected to: they may differ."""
@@ -67,3 +119,26 @@ def _bearer(headers: Headers) -> str | None:
         return None
     scheme, _, secret = header.partition(" ")
     return secret.strip() if scheme.lower() == "bearer" else ""
+
+
+def _address(scope: Scope) -> str:
+    return str((scope.get("client") or ("",))[0])
+
+
+def _later(path: str, seconds: float, detail: str) -> ASGIApp:
+    return problem(429, detail, instance=path, headers={"Retry-After": str(math.ceil(seconds))})
+
+
+def _entry(scope: Scope, start: Message) -> Entry:
+    caller: Caller | None = scope["state"]["caller"]
+    route = getattr(scope.get("route"), "path", None) or "(no route)"
+    return Entry(
+        at=utc_now(),
+        actor=caller.name if caller else None,
+        token_id=caller.token_id if caller else None,
+        action=f"{scope['method']} {route}"[:128],
+        target=Headers(raw=start["headers"]).get("location", scope["path"])[:255],
+        status=start["status"],
+        address=_address(scope)[:64],
+        request_id=scope["state"].get("request_id"),
+    )

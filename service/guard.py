@@ -1,6 +1,8 @@
 """What is refused before it reaches a route: other hosts (DNS rebinding), and bodies too long or not JSON."""
 
+import asyncio
 import re
+import time
 from collections.abc import Collection
 
 from starlette.datastructures import Headers
@@ -20,10 +22,11 @@ class Guard:
     (FastAPI has a body limit of its own, but answers it in plain text where a length is announced.)
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Collection[str], body_limit_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, hosts: Collection[str], body_limit_bytes: int, body_seconds: float) -> None:
         self.app = app
         self.hosts = frozenset(hosts)
         self.body_limit_bytes = body_limit_bytes
+        self.body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or answer with a problem."""
@@ -31,12 +34,20 @@ class Guard:
         await (refusal or self.app)(scope, self._counting(receive), send)
 
     def _counting(self, receive: Receive) -> Receive:
-        """A body that does not announce its length is cut while it is read."""
-        seen = 0
+        """A body that does not announce its length is cut while it is read, and one that drips in is not waited for."""
+        seen, is_whole = 0, False
+        deadline = time.monotonic() + self.body_seconds
 
         async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
+            nonlocal seen, is_whole
+            if is_whole:
+                return await receive()  # which waits until the client leaves
+            try:
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    message = await receive()
+            except TimeoutError as error:
+                raise HTTPException(408, f"the body did not come within {self.body_seconds:g} seconds") from error
+            is_whole = not message.get("more_body", False)
             seen += len(message.get("body", b""))
             if seen > self.body_limit_bytes:
                 raise HTTPException(413, f"the body is over {self.body_limit_bytes} bytes")

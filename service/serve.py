@@ -1,5 +1,6 @@
 """Runs the API: `python -m service.serve`. At SIGTERM it finishes what it answers, ends what it streams, and leaves."""
 
+import asyncio
 import logging
 import signal
 import sys
@@ -7,6 +8,7 @@ import threading
 from types import FrameType
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service import log_lines
 from service.app import create_app, prepare
@@ -14,7 +16,43 @@ from service.errors import ServiceError
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
+HEAD_SECONDS = 10.0
 DRAIN_SECONDS = 8  # for requests in hand; streams end by themselves as soon as the server closes
+
+
+class PromptProtocol(H11Protocol):
+    """HTTP for clients that say what they want: one that sends the head of its request drop by drop is hung up on.
+
+    uvicorn waits for a head for ever, once its first byte has come; each such client costs an open file.
+    """
+
+    head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The first head is awaited from here on."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """The next head is awaited from its first byte on."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """There is nothing to await."""
+        super().connection_lost(exc)
+        self._rest()
+
+    def _watch(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._rest()
+        elif self.head_timer is None:
+            self.head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _rest(self) -> None:
+        if self.head_timer is not None:
+            self.head_timer.cancel()
+            self.head_timer = None
 
 
 class Server(uvicorn.Server):
@@ -42,6 +80,7 @@ def main() -> None:
         sys.exit(1)
     config = uvicorn.Config(
         app,
+        http=PromptProtocol,
         host=settings.host,
         port=settings.port,
         log_config=None,

@@ -31,6 +31,15 @@ class Settings(BaseSettings):
         None,
         description="where there is no token yet, the first start leaves an admin's here, or takes the one it finds",
     )
+    rate_per_second: Annotated[float, Field(gt=0)] = Field(
+        50.0, description="requests of one token, in the long run; each server process counts for itself"
+    )
+    rate_burst: Annotated[int, Field(ge=1)] = Field(200, description="requests of one token at once")
+    failed_logins_per_minute: Annotated[int, Field(ge=1)] = Field(
+        20, description="requests of one address without a good token; then those wait, good tokens do not"
+    )
+    body_seconds: Annotated[float, Field(gt=0)] = Field(30.0, description="a request's body must have come by then")
+    audit_days: Annotated[int, Field(ge=1, le=36500)] = Field(365, description="audit events are kept so long")
     ray_address: str = Field("", alias="RAY_ADDRESS", description="host:port of the Ray head; the local stack's")
     ray_namespace: str = Field("", description="holds this service's workers; made from the database's URL if empty")
     mlflow_tracking_uri: str | None = Field(None, alias="MLFLOW_TRACKING_URI")

@@ -40,8 +40,8 @@ def database_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, database_url: str) -> Settings:
-    """Settings whose every file is below the test's own folder, and that wait for nothing."""
+def settings(request: pytest.FixtureRequest, tmp_path: Path, database_url: str) -> Settings:
+    """Settings whose every file is below the test's own folder, and that wait for nothing; a parameter changes some."""
     return Settings(
         home=tmp_path / "home",
         database_url=database_url,
@@ -50,6 +50,7 @@ def settings(tmp_path: Path, database_url: str) -> Settings:
         dead_after_seconds=0.0,
         dead_after_looks=1,
         cancel_grace_seconds=5.0,
+        **getattr(request, "param", {}),
     )
 
 

@@ -1,10 +1,13 @@
 """Tokens over HTTP: who am I; and for admins: make, list, revoke."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated
 
-from service.access_schemas import CallerView, NewToken, TokenList, TokenRequest, TokenView
-from service.deps import FOR_ADMINS, GUARDED, Id, TheCaller, TheTokens
+from fastapi import APIRouter, Query, Response
+
+from service.access_schemas import AuditPage, AuditView, CallerView, NewToken, TokenList, TokenRequest, TokenView
+from service.deps import FOR_ADMINS, GUARDED, Id, TheAudit, TheCaller, TheTokens
 from service.http_errors import documented
+from service.store import PAGE_LIMIT
 
 router = APIRouter(prefix="/v1", tags=["access"])
 REFUSALS = documented(401, 403)
@@ -34,3 +37,18 @@ def list_tokens(tokens: TheTokens) -> TokenList:
 def revoke_token(token_id: Id, tokens: TheTokens) -> TokenView:
     """Shut a token out, from the next request on. Its row stays, for the history."""
     return TokenView.of(tokens.revoke(token_id))
+
+
+@router.get("/audit", dependencies=FOR_ADMINS, responses=REFUSALS | documented(422))
+def list_audit_events(
+    audit: TheAudit,
+    *,
+    actor: Annotated[str | None, Query(max_length=128, description="only what this caller did")] = None,
+    limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT)] = 50,
+    cursor: Annotated[str | None, Query(pattern="^[0-9]{1,18}$", description="the last page's `next_cursor`")] = None,
+) -> AuditPage:
+    """List who did, or tried to do, what: every change and every refusal, the newest first."""
+    rows = audit.page(actor=actor, before=None if cursor is None else int(cursor), limit=limit + 1)
+    more = len(rows) > limit
+    rows = rows[:limit]
+    return AuditPage(items=[AuditView.of(row) for row in rows], next_cursor=str(rows[-1].seq) if more else None)

@@ -34,6 +34,7 @@ def test_without_any_token_everybody_on_loopback_is_the_local_admin(http):
     assert http.post(f"{path}/cancel").status_code == 202
 
 
+@pytest.mark.parametrize("settings", [{"failed_logins_per_minute": 1000}], indirect=True)
 def test_one_token_closes_the_server_to_whoever_has_none(http, bearer):
     key = bearer("ada", Role.VIEWER)
     routes = http.get("/openapi.json").json()["paths"]
