@@ -23,6 +23,7 @@ from service.states import Liveness
 log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 0.05
+LOOK_SECONDS = 0.5  # the tables of nodes and reservations are read so often where no gang comes or goes
 IDLE_ROUND_SECONDS = 0.5  # without work there is nothing to hurry for; a new gang ends the pause
 STALE_SECONDS = 5.0
 RECONNECT_SECONDS = 2.0
@@ -38,13 +39,16 @@ class RayCluster:
         self.linger_seconds = settings.linger_seconds
         self.gangs: dict[str, RayGang] = {}
         self.heirs: dict[GangKey, Launch] = {}  # launches that have no gang yet
-        self.nodes: tuple[Node, ...] = ()
+        self.nodes: list[dict[str, Any]] = []  # the cluster's tables, as last read
+        self.groups: dict[str, dict[str, Any]] = {}
+        self.looked_at = 0.0
         self.wanted: tuple[Need, ...] = ()
         self.told: tuple[Need, ...] = ()
         self.rounded_at = 0.0
         self.trouble = "not connected yet"
         self.closing = threading.Event()
         self.wake = threading.Event()
+        self.news = threading.Event()
         self.thread = threading.Thread(target=self._loop, name="ray", daemon=True)
         self.thread.start()
 
@@ -58,7 +62,13 @@ class RayCluster:
             if any(not gang.known for gang in self.gangs.values()):
                 raise ClusterUnavailable("gangs that were left here have not said yet what they do")
             seen = {key: GangView(liveness=Liveness.UNKNOWN) for key in self.heirs}
-            return ClusterView(self.nodes, seen | {gang.key: gang.view for gang in self.gangs.values() if gang.key})
+            seen |= {gang.key: gang.view for gang in self.gangs.values() if gang.key}
+            return ClusterView(self._free_nodes(), seen)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until a gang has begun, ended or died, at most so long."""
+        self.news.wait(seconds)
+        self.news.clear()
 
     def start(self, launch: Launch) -> None:
         """Give the launch to the gang that has it already, to one of its shape that has just ended, or to a new one."""
@@ -104,9 +114,14 @@ class RayCluster:
     def _of(self, key: GangKey) -> RayGang | None:
         return next((gang for gang in self.gangs.values() if gang.key == key), None)
 
+    def _free_nodes(self) -> tuple[Node, ...]:
+        """The nodes, less what gangs hold that train: whoever lingers, or is about to, makes room when asked."""
+        held = [row for name, row in self.groups.items() if name in self.gangs and not self.gangs[name].lends_its_place]
+        return _free(self.nodes, held)
+
     def _settle_heirs(self) -> None:
         """Each launch takes an idle gang of its shape, waits for one that is about to be idle, or gets a new one."""
-        ending = [gang.need for gang in self.gangs.values() if gang.letting_go_since and not gang.releasing]
+        ending = [gang.need for gang in self.gangs.values() if gang.lends_its_place and not gang.idle]
         for key, launch in list(self.heirs.items()):
             need = need_of(launch)
             idle = next((gang for gang in self.gangs.values() if gang.idle and gang.need == need), None)
@@ -153,30 +168,42 @@ class RayCluster:
 
     def _round(self) -> None:
         """Bring every gang forward, adopt those that a dispatcher before left, forget what is gone."""
-        groups = _placement_groups(self.namespace)
+        self._look()
         with self.lock:
-            for name, group in groups.items():
-                if name not in self.gangs and group["state"] != "REMOVED":
-                    self.gangs[name] = RayGang(name, self.namespace)
-            self._retire_idle(groups)
+            self._retire_idle(self.groups)
             gangs = dict(self.gangs)
         for name, gang in gangs.items():
+            before = gang.headline
             try:
-                gang.advance(groups.get(name))
+                gang.advance(self.groups.get(name))
             except ray.exceptions.RaySystemError:  # the connection itself: nothing can be done for any gang
                 raise
             except Exception:  # one gang that cannot be brought forward must not hold up the others
                 log.exception("gang %s cannot be brought forward", name)
+            if gang.headline != before:
+                self.news.set()
         self._tell_autoscaler()
-        alive = [node for node in ray.nodes() if node["Alive"]]
         with self.lock:
             for name, gang in gangs.items():
                 if gang.gone:
                     del self.gangs[name]
             self._settle_heirs()
-            busy = [group for name, group in groups.items() if name in self.gangs and not self.gangs[name].idle]
-            self.nodes = _free(alive, busy)
             self.rounded_at = time.monotonic()
+
+    def _look(self) -> None:
+        """Read the tables anew where a gang waits for what stands in them, or it is time; adopt what was left here."""
+        now = time.monotonic()
+        with self.lock:
+            settled = all(gang.settled for gang in self.gangs.values())
+        if settled and now - self.looked_at < LOOK_SECONDS:
+            return
+        groups = _placement_groups(self.namespace)
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        with self.lock:
+            self.groups, self.nodes, self.looked_at = groups, nodes, now
+            for name, group in groups.items():
+                if name not in self.gangs and group["state"] != "REMOVED":
+                    self.gangs[name] = RayGang(name, self.namespace)
 
     def _tell_autoscaler(self) -> None:
         """Ask for what runs and what waits: a request stands until the next one, and an autoscaler fills all of it."""

@@ -75,18 +75,22 @@ class Dispatcher:
         )
         self.watches: dict[GangKey, Watch] = {}
         self.notes: list[Note] = []  # progress that is still to be written, all at once
+        self.made_room = False  # whether an attempt has ended in this tick
         self.renewed_at: float | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Tick until told to stop. A database that is away is waited for."""
         while not stop.is_set():
+            began = time.monotonic()
             try:
                 self.tick()
             except NotLeading:
                 self.renewed_at = None
             except OperationalError as error:
                 log.warning("the database does not answer: %s", error.orig)
-            stop.wait(self.settings.tick_seconds)
+            stop.wait(min(self.settings.tick_seconds, time.monotonic() - began))  # at most half of the time is ours
+            if not stop.is_set():
+                self.cluster.wait(self.settings.tick_seconds)
         try:
             self.leadership.release()
         except OperationalError as error:
@@ -120,8 +124,9 @@ class Dispatcher:
         self.watches = {key: watch for key, watch in self.watches.items() if key in wanted}
         if view is not None:
             self._reap(view, wanted)
-            for key in self.admitter.admit(view):
+            for key in self.admitter.admit((self._look() if self.made_room else None) or view):
                 self.watches[key] = Watch(launched=True)
+        self.made_room = False
         self.closer.tick()
 
     def _leads(self) -> bool:
@@ -171,6 +176,7 @@ class Dispatcher:
             ends = move.to in TERMINAL or move.to in (State.QUEUED, State.PAUSED)
             moved = self._apply(row, move, _ending(row, seen, record) if ends else None)
             if moved is None or ends:
+                self.made_room |= moved is not None
                 return
             row = moved
         if not over:

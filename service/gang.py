@@ -101,6 +101,10 @@ class Cluster(Protocol):
         """Look. Raises ClusterUnavailable where nothing is known at present: then nothing may be concluded."""
         ...
 
+    def wait(self, seconds: float) -> None:
+        """Return after so long, or as soon as something has happened that is worth a look."""
+        ...
+
     def start(self, launch: Launch) -> None:
         """Reserve and start the gang; a gang that is there already is left as it is."""
         ...

@@ -25,7 +25,7 @@ from workers.progress import Progress
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.25
+POLL_SECONDS = (0.1, 1.0)  # how often a worker is asked: soon after its start and before its end, and in between
 IDLE_POLL_SECONDS = 2.0
 SILENT_SECONDS = 30.0  # a worker that has not answered for so long is neither alive nor dead
 LET_GO_SECONDS = 10.0  # from the record of a success to the end of every rank
@@ -53,6 +53,7 @@ class RayGang:
         self._group: Any = None
         self._places: list[Any] | None = None  # references to the workers' answers: where they are
         self._begun = False
+        self._begun_at = self.found_at
         self._stop_sent: StopMode | None = None
 
     @property
@@ -60,12 +61,29 @@ class RayGang:
         """Whether it waits for another attempt, and holds its place only until somebody needs the room."""
         return self.idle_since is not None and not self.releasing
 
+    @property
+    def lends_its_place(self) -> bool:
+        """Whether another attempt can have its place: it is idle, or is about to be."""
+        return (self.idle_since or self.letting_go_since) is not None and not self.releasing
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing in the cluster's tables is waited for: it has its workers, and keeps them."""
+        return bool(self.ranks) and self.known and not self.releasing
+
+    @property
+    def headline(self) -> tuple[object, ...]:
+        """What the dispatcher should look at as soon as it changes."""
+        return self.view.liveness, self.view.outcome is None, self.view.progress.step > 0, self.idle, self.gone
+
     def take(self, launch: Launch) -> None:
         """Give an idle gang its next attempt, or one that a dispatcher before left the launch it is missing."""
         if self.key != launch.key:
             self.view = GangView(liveness=Liveness.UNKNOWN)
-            self.idle_since = self._places = None
-            self._begun = False
+            self.idle_since = None
+            if len(self.ranks) > 1:  # they need a port to meet that is free now
+                self._places = None
+            self._begun, self._begun_at = False, time.monotonic()
             self.stop_mode = self._stop_sent = None
             for rank in self.ranks:
                 rank.forget()
@@ -141,7 +159,7 @@ class RayGang:
     def _poll(self, group: Mapping[str, Any]) -> None:
         """Ask every worker how far it is, and take the answers that have come."""
         for rank in self.ranks:
-            rank.poll(IDLE_POLL_SECONDS if self.idle else POLL_SECONDS)
+            rank.poll(IDLE_POLL_SECONDS if self.idle else self._poll_seconds())
         placed = Counter(group["bundles_to_node_id"].values())
         if died := next((rank.died for rank in self.ranks if rank.died), None):
             self._die(Reason.WORKER_DIED, died, placed)
@@ -153,6 +171,16 @@ class RayGang:
         if len(outcomes) == len(self.ranks):
             progress = replace(self.view.progress, phase="ended")
             self.view = replace(self.view, progress=progress, outcome=verdict(outcomes))
+
+    def _poll_seconds(self) -> float:
+        """A twentieth of its age, or of the time it still needs: a short training is seen to end soon, and thousands of
+        long ones are no load.
+        """
+        shortest, longest = POLL_SECONDS
+        left = self.view.progress.eta_seconds
+        age = time.monotonic() - self._begun_at
+        nearest = 0.0 if self.stop_mode or self.letting_go_since else min(age, age if left is None else left)
+        return min(longest, max(shortest, nearest / 20))
 
     def _identify(self) -> None:
         """Learn from the workers which attempt a gang runs that a dispatcher before this one left."""

@@ -1,6 +1,7 @@
 """Fakes for tests of the service and of what is built on it. They pass the same contract tests as the real ones."""
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -68,6 +69,10 @@ class InMemoryCluster:
                 self._work(gang)
             views = {key: self._view(gang) for key, gang in self.gangs.items()}
             return ClusterView(self._free_nodes(), views)
+
+    def wait(self, seconds: float) -> None:
+        """Something happens here at every look only, so there is nothing to be early for."""
+        time.sleep(seconds)
 
     def start(self, launch: Launch) -> None:
         """Start a gang; one that is there already is left as it is."""

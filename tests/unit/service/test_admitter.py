@@ -3,6 +3,7 @@
 from service.dispatcher import Dispatcher
 from service.experiments import act
 from service.gang import GangKey, Need, Node
+from service.roles import LOCAL
 from service.states import Reason, State
 from tests.dispatching import tick, until
 from tests.specs import spec
@@ -38,7 +39,7 @@ def test_the_autoscaler_hears_of_what_waits_for_room(dispatcher, store, cluster)
     row, _ = store.submit(spec(resources={"workers": 8}))
     tick(dispatcher, 2)
     assert cluster.asked_for == (Need(8, 1, 0),)
-    act(store, row.id, "cancel")
+    act(store, row.id, "cancel", caller=LOCAL)
     tick(dispatcher, 2)
     assert cluster.asked_for == ()
 
@@ -65,7 +66,7 @@ def test_a_cancel_stands_above_a_displacement(dispatcher, store, cluster):
     store.submit(spec(priority=5))
     tick(dispatcher, 2)
     assert store.get(weak.id).desired == "yield"
-    act(store, weak.id, "cancel")
+    act(store, weak.id, "cancel", caller=LOCAL)
     cluster.obeys_stop = True
     until(dispatcher, store, weak.id, State.CANCELLED)
 

@@ -6,6 +6,7 @@ from service.dispatcher import PAUSE_GRACE_SECONDS, Dispatcher
 from service.errors import IllegalAction, NotLeading
 from service.experiments import act
 from service.gang import GangKey
+from service.roles import LOCAL
 from service.states import Move, Reason, State
 from service.store import Store
 from service.testing import FakeClock, InMemoryCluster
@@ -43,7 +44,7 @@ def test_progress_is_in_the_row_while_it_runs(dispatcher, store):
 def test_a_cancel_ends_it_and_frees_what_it_holds(dispatcher, store, cluster):
     row, _ = store.submit(spec(train={"epochs": 1000, "global_batch_size": 128}))
     until(dispatcher, store, row.id, State.RUNNING)
-    act(store, row.id, "cancel")
+    act(store, row.id, "cancel", caller=LOCAL)
     until(dispatcher, store, row.id, State.CANCELLED)
     assert store.get(row.id).reason == Reason.CANCELLED_BY_USER
     assert not cluster.observe().gangs
@@ -53,7 +54,7 @@ def test_a_worker_that_does_not_obey_a_cancel_is_killed_after_the_grace(dispatch
     cluster.obeys_stop = False
     row, _ = store.submit(spec(train={"epochs": 1000, "global_batch_size": 128}))
     until(dispatcher, store, row.id, State.RUNNING)
-    act(store, row.id, "cancel")
+    act(store, row.id, "cancel", caller=LOCAL)
     tick(dispatcher, 3)
     assert store.get(row.id).state == State.CANCELLING
     clock.advance(settings.cancel_grace_seconds)
@@ -66,7 +67,7 @@ def test_a_cancel_that_the_cluster_could_not_hear_is_said_again(dispatcher, stor
     row, _ = store.submit(spec(train={"epochs": 1000, "global_batch_size": 128}))
     until(dispatcher, store, row.id, State.RUNNING)
     cluster.reachable = False
-    act(store, row.id, "cancel")
+    act(store, row.id, "cancel", caller=LOCAL)
     tick(dispatcher, 2)
     cluster.reachable = True
     tick(dispatcher, 3)
@@ -75,7 +76,7 @@ def test_a_cancel_that_the_cluster_could_not_hear_is_said_again(dispatcher, stor
 
 def test_a_queued_experiment_is_cancelled_without_ever_starting(dispatcher, store, cluster):
     row, _ = store.submit(spec(resources={"workers": 8}))
-    act(store, row.id, "cancel")
+    act(store, row.id, "cancel", caller=LOCAL)
     tick(dispatcher)
     assert way(store, row.id) == ["QUEUED", "CANCELLED"]
     assert not cluster.starts
@@ -84,12 +85,12 @@ def test_a_queued_experiment_is_cancelled_without_ever_starting(dispatcher, stor
 def test_a_pause_frees_the_gang_and_a_resume_starts_another_attempt(dispatcher, store, cluster):
     row, _ = store.submit(spec(train={"epochs": 3, "global_batch_size": 128}))
     until(dispatcher, store, row.id, State.RUNNING)
-    act(store, row.id, "pause")
+    act(store, row.id, "pause", caller=LOCAL)
     until(dispatcher, store, row.id, State.PAUSED)
     assert not cluster.observe().gangs
     tick(dispatcher, 3)
     assert store.get(row.id).state == State.PAUSED
-    act(store, row.id, "resume")
+    act(store, row.id, "resume", caller=LOCAL)
     until(dispatcher, store, row.id, State.SUCCEEDED)
     assert [attempt.number for attempt in store.attempts(row.id)] == [1, 2]
     assert store.get(row.id).free_retries == 0
@@ -99,7 +100,7 @@ def test_a_pause_that_is_not_obeyed_still_ends_paused(dispatcher, store, cluster
     cluster.obeys_stop = False
     row, _ = store.submit(spec(train={"epochs": 1000, "global_batch_size": 128}))
     until(dispatcher, store, row.id, State.RUNNING)
-    act(store, row.id, "pause")
+    act(store, row.id, "pause", caller=LOCAL)
     tick(dispatcher, 2)
     clock.advance(PAUSE_GRACE_SECONDS)
     until(dispatcher, store, row.id, State.PAUSED)
@@ -290,8 +291,8 @@ def test_a_failed_experiment_can_be_tried_again(dispatcher, store, cluster):
     until(dispatcher, store, row.id, State.RUNNING)
     cluster.fail(GangKey(row.id, 1), "USER_ERROR")
     until(dispatcher, store, row.id, State.FAILED)
-    act(store, row.id, "retry")
+    act(store, row.id, "retry", caller=LOCAL)
     until(dispatcher, store, row.id, State.SUCCEEDED)
     assert [attempt.number for attempt in store.attempts(row.id)] == [1, 2]
     with pytest.raises(IllegalAction, match="SUCCEEDED"):
-        act(store, row.id, "retry")
+        act(store, row.id, "retry", caller=LOCAL)
