@@ -2,19 +2,30 @@
 
 Before it trains, an attempt puts a file of its own beside its log; the newest attempt is the one with the highest
 number that has done so. A worker that was taken for dead while it was only cut off, or stopped, finds a higher number
-than its own before its next write, and ends. The file's time of change is when its attempt was last seen to be the
-newest, so it can be told afterwards that no two were alive at once. Imports no torch, no Ray.
+than its own before its next write, and ends. The file says when the attempt began, and its time of change when it was
+last seen to be the newest: so one can tell afterwards that no two were alive at once. Imports no torch, no Ray.
 """
 
+import json
 import os
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 
 from cbam_core.errors import CheckpointError, Superseded
 from workers.assignment import Assignment
 from workers.storage import ExperimentFolder, write_once
 
 EVERY_SECONDS = 1.0  # a look between writes: a shared file system may take milliseconds for it
+
+
+@dataclass(frozen=True)
+class Hold:
+    """When an attempt had the fence, in unix seconds: from its beginning to the last time it was seen as the newest."""
+
+    attempt: int
+    taken_at: float
+    seen_at: float
 
 
 class Fence:
@@ -28,7 +39,8 @@ class Fence:
 
     def take(self) -> None:
         """Become the newest attempt. Raises Superseded where a later one, or another of this number, has begun."""
-        if not write_once(self._path, self._token) and self._path.read_text(encoding="utf-8") != self._token:
+        mine = json.dumps({"token": self._token, "taken_at": time.time()})
+        if not write_once(self._path, mine) and json.loads(self._path.read_text("utf-8"))["token"] != self._token:
             raise Superseded(f"attempt {self._attempt} of this experiment has been begun by somebody else")
         self.check()
 
@@ -57,3 +69,13 @@ def newest_attempt(folder: ExperimentFolder) -> int:
     """The highest attempt that has taken the fence; 0 where none has."""
     numbers = folder.attempt_numbers()
     return next((number for number in sorted(numbers, reverse=True) if folder.attempt(number).fence.exists()), 0)
+
+
+def holds(folder: ExperimentFolder) -> list[Hold]:
+    """Who had the fence when, by attempt: each must have ended before the next one began."""
+    paths = [(number, folder.attempt(number).fence) for number in sorted(folder.attempt_numbers())]
+    return [
+        Hold(number, json.loads(path.read_text("utf-8"))["taken_at"], path.stat().st_mtime)
+        for number, path in paths
+        if path.exists()
+    ]

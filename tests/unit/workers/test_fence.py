@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cbam_core.errors import CheckpointError, Superseded
-from workers.fence import EVERY_SECONDS, Fence, newest_attempt
+from workers.fence import EVERY_SECONDS, Fence, holds, newest_attempt
 
 
 @pytest.fixture
@@ -65,21 +65,24 @@ def test_storage_that_does_not_answer_stops_a_write_but_supersedes_nobody(attemp
     fence.check_now_and_then()
 
 
-def test_the_file_tells_when_its_attempt_was_last_the_newest(attempt):
+def test_the_files_tell_that_no_two_were_alive_at_once(attempt):
     mine, next_one = attempt(1, "t1"), attempt(2, "t2")
     fence = Fence(mine)
     fence.take()
-    began = mine.folder.attempt(1).fence.stat().st_mtime_ns
+    (began,) = holds(mine.folder)
     deadline = time.monotonic() + 30
-    while mine.folder.attempt(1).fence.stat().st_mtime_ns == began:
+    while holds(mine.folder) == [began]:
         fence.check_now_and_then()
         assert time.monotonic() < deadline, f"it looks every {EVERY_SECONDS} s"
+    (held,) = holds(mine.folder)
+    assert (held.attempt, held.taken_at) == (1, began.taken_at)
+    assert held.seen_at > began.seen_at
     Fence(next_one).take()
-    last = mine.folder.attempt(1).fence.stat().st_mtime_ns
     with pytest.raises(Superseded):
         fence.check()
-    assert mine.folder.attempt(1).fence.stat().st_mtime_ns == last
-    assert last <= next_one.folder.attempt(2).fence.stat().st_mtime_ns
+    before, after = holds(mine.folder)
+    assert before == held, "whoever is superseded does not say that it is alive"
+    assert before.seen_at <= after.taken_at
 
 
 def test_a_superseded_training_ends_without_another_write(attempt, train):
