@@ -32,6 +32,10 @@ class DataError(CbamError):
     """The dataset is missing or damaged."""
 
 
+class LoaderDied(CbamError):
+    """A process that reads images has ended."""
+
+
 class LossNotFinite(CbamError):
     """The loss is not finite."""
 

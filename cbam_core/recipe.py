@@ -73,6 +73,11 @@ class DataSpec(Part):
     )
     image_size: Annotated[int, Field(ge=8, le=1024)] = Field(32, description="side of the square input, in pixels")
     augment: AugmentSpec = AugmentSpec()
+    workers_per_rank: Annotated[int, Field(ge=0, le=128)] = Field(
+        0,
+        description="processes that read images ahead of each worker, for sets larger than memory: an imagefolder stays "
+        "on disk, others in the machine's memory; 0: all images are held on the training device",
+    )
 
     @field_validator("root")
     @classmethod

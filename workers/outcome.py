@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
-from cbam_core.errors import CheckpointError, DataError, LossNotFinite, PeerLost, Superseded
+from cbam_core.errors import CheckpointError, DataError, LoaderDied, LossNotFinite, PeerLost, Superseded
 from workers.storage import AttemptFolder, write_once
 
 Ending = Literal["succeeded", "failed", "cancelled", "paused"]
@@ -18,6 +18,7 @@ Reason = Literal["USER_ERROR", "CUDA_OOM", "LOSS_NOT_FINITE", "DATA_ERROR", "WOR
 _BY_TYPE: tuple[tuple[type[Exception], Reason], ...] = (
     (PeerLost, "WORKER_DIED"),
     (Superseded, "WORKER_DIED"),
+    (LoaderDied, "WORKER_DIED"),
     (LossNotFinite, "LOSS_NOT_FINITE"),
     (DataError, "DATA_ERROR"),
     (CheckpointError, "CHECKPOINT_ERROR"),

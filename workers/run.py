@@ -96,7 +96,9 @@ def _train(
     gang = stack.enter_context(gang_of(assignment))
     if gang.leads:
         require(spec.export)
-    dataset = load_dataset(spec.data, assignment.data_roots).to(gang.device)
+    dataset = load_dataset(spec.data, assignment.data_roots)
+    if not spec.data.workers_per_rank:
+        dataset = dataset.to(gang.device)
     cost = _cost(spec.model, dataset.num_classes, dataset.input_shape)
     trainer = Trainer(assignment, gang, dataset, tracker=tracker, report=report, stop=stop)
     logger.info(

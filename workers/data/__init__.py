@@ -1,4 +1,4 @@
-"""The images: datasets by name, held as uint8 on the training device, and the batches every step sees."""
+"""The images: datasets by name, held on the training device or read ahead, and the batches every step sees."""
 
 from workers.data.dataset import Dataset, Split
 from workers.data.registry import load_dataset

@@ -57,14 +57,22 @@ def padded_crop(images: Tensor, padding: int, numbers: Tensor) -> Tensor:
 
 def random_resized_crop(images: Tensor, numbers: Tensor) -> Tensor:
     """Scale a random part to the whole, bilinear: 8 to 100 % of the area, 3:4 to 4:3; `numbers` N 4."""
-    area = 0.08 + 0.92 * numbers[:, 0]
-    ratio = torch.exp(math.log(3 / 4) + numbers[:, 1] * math.log(16 / 9))
-    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
-    left, top = numbers[:, 2] * (1 - width), numbers[:, 3] * (1 - height)
+    left, top, width, height = part_of(numbers, 1.0)
     zero = torch.zeros_like(width)
     rows = [torch.stack([width, zero, 2 * left + width - 1], 1), torch.stack([zero, height, 2 * top + height - 1], 1)]
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def part_of(numbers: Tensor, aspect: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Left, top, width and height, each N, of the parts that random_resized_crop cuts out, as shares of the sides.
+
+    `numbers` N 4; `aspect` is the width of the whole by its height, as 3:4 to 4:3 speaks of pixels.
+    """
+    area = 0.08 + 0.92 * numbers[:, 0]
+    ratio = torch.exp(math.log(3 / 4) + numbers[:, 1] * math.log(16 / 9)) / aspect
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    return numbers[:, 2] * (1 - width), numbers[:, 3] * (1 - height), width, height
 
 
 def erase(images: Tensor, chance: float, numbers: Tensor) -> Tensor:

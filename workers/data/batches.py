@@ -1,6 +1,6 @@
 """The batches of a training: which images every step sees, on every rank, from the seed and the step alone."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +10,12 @@ from cbam_core.errors import DataError
 from cbam_core.spec import AugmentSpec
 from workers.data import policies
 from workers.data.augment import NUMBERS, erase, mix, place, tint
-from workers.data.dataset import Dataset, Split
+from workers.data.dataset import Dataset, Images, Order
+from workers.data.loaders import Loader
 from workers.seeding import generator_of
 
 NO_AUGMENTATION = AugmentSpec()
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,38 @@ class Share:
         return batch[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
 
 
+@dataclass(frozen=True)
+class _Direct:
+    """Brings images from where they are, as a Loader would: those in memory are on the training device already."""
+
+    images: Images
+    orders: Iterable[Order]
+    device: torch.device
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for order in self.orders:
+            indices = order.indices.to(self.device)
+            yield self.images.take(Order(indices, order.crops)), self.images.labels[indices]
+
+
 class Batches:
-    """Normalised batches from a dataset that lives on the training device.
+    """Normalised batches on the training device.
 
     The order of an epoch is a permutation drawn from (seed, epoch), cut into global batches; a last, smaller one is
-    left out. So the images of step k are the same for any number of ranks, and after any resume.
+    left out. So the images of step k are the same for any number of ranks, and after any resume. `loaders` processes
+    bring them; with none, this one takes them from where they are, which for images in memory is fastest.
     """
 
-    def __init__(self, dataset: Dataset, share: Share, *, seed: int, augment: AugmentSpec = NO_AUGMENTATION) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        share: Share,
+        *,
+        seed: int,
+        augment: AugmentSpec = NO_AUGMENTATION,
+        device: torch.device = CPU,
+        loaders: int = 0,
+    ) -> None:
         if len(dataset.train) < share.global_batch_size:
             raise DataError(
                 f"the training set has {len(dataset.train)} images, fewer than "
@@ -50,46 +76,59 @@ class Batches:
         self._dataset = dataset
         self._share = share
         self._seed = seed
-        self._augment = augment
-        self._device = dataset.train.images.device
-        self._mean = torch.tensor(dataset.mean, device=self._device).mul(255).view(1, -1, 1, 1)
-        self._inverse_std = torch.tensor(dataset.std, device=self._device).mul(255).reciprocal().view(1, -1, 1, 1)
+        self._cuts = augment.random_resized_crop and dataset.train.cuts
+        self._augment = augment.model_copy(update={"random_resized_crop": False}) if self._cuts else augment
+        self._device = device
+        self._processes = loaders
+        test = torch.arange(len(dataset.test)).split(share.global_batch_size)
+        self._test = self._bring(dataset.test, [Order(share.of(batch)) for batch in test])
+        self._mean = torch.tensor(dataset.mean, device=device).mul(255).view(1, -1, 1, 1)
+        self._inverse_std = torch.tensor(dataset.std, device=device).mul(255).reciprocal().view(1, -1, 1, 1)
 
     @property
     def steps_per_epoch(self) -> int:
         """Full global batches in the training set."""
         return len(self._dataset.train) // self._share.global_batch_size
 
-    def train_from(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def train_from(self, step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Images (float N C H W) and targets of this rank for `step`, and every step after it, for ever.
 
-        Targets are classes (N), or probabilities (N K) where images are mixed.
+        Targets are classes (N), or probabilities (N K) where images are mixed. To close it ends the processes.
         """
-        epoch, first = divmod(step, self.steps_per_epoch)
-        while True:
-            order = torch.randperm(len(self._dataset.train), generator=generator_of(self._seed, "epoch", epoch))
-            for batch in order.split(self._share.global_batch_size)[first : self.steps_per_epoch]:
-                yield self._changed(self._share.of(batch).to(self._device), step)
-                step += 1
-            epoch, first = epoch + 1, 0
+        for images, labels in self._bring(self._dataset.train, self._orders(step)):
+            yield self._changed(images, labels, step)
+            step += 1
 
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This rank's part of the test images, each image once over all ranks.
 
         Every rank gets the same number of batches, the last ones possibly empty, so that ranks may meet at each.
         """
-        indices = torch.arange(len(self._dataset.test), device=self._device)
-        for batch in indices.split(self._share.global_batch_size):
-            yield self._take(self._dataset.test, self._share.of(batch))
+        for images, labels in self._test:
+            yield self.normalise(images.float()), labels
 
-    def _take(self, split: Split, indices: Tensor) -> tuple[Tensor, Tensor]:
-        return self.normalise(split.images[indices].float()), split.labels[indices]
+    def _orders(self, step: int) -> Iterator[Order]:
+        """What this rank asks for at `step` and after it, for ever."""
+        epoch, first = divmod(step, self.steps_per_epoch)
+        while True:
+            shuffled = torch.randperm(len(self._dataset.train), generator=generator_of(self._seed, "epoch", epoch))
+            for batch in shuffled.split(self._share.global_batch_size)[first : self.steps_per_epoch]:
+                crops = self._numbers("augment", step, NUMBERS)[:, :4] if self._cuts else None
+                yield Order(self._share.of(batch), crops)
+                step += 1
+            epoch, first = epoch + 1, 0
 
-    def _changed(self, indices: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """The training images at `indices` as the spec changes them at `step`."""
+    def _bring(self, images: Images, orders: Iterable[Order]) -> Iterable[tuple[Tensor, Tensor]]:
+        """uint8 images N C H W and classes N of every order, on the training device."""
+        if not self._processes:
+            return _Direct(images, orders, self._device)
+        return Loader(images, orders, processes=self._processes, device=self._device)
+
+    def _changed(self, pixels: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Training images, uint8 N C H W, as the spec changes them at `step`."""
+        images = pixels.float()
         if self._augment == NO_AUGMENTATION:
-            return self._take(self._dataset.train, indices)
-        images, labels = self._dataset.train.images[indices].float(), self._dataset.train.labels[indices]
+            return self.normalise(images), labels
         numbers = self._numbers("augment", step, NUMBERS).to(self._device)
         images = place(images, self._augment, numbers)
         if count := policies.layers(self._augment):

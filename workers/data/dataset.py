@@ -1,7 +1,7 @@
-"""A dataset in memory: uint8 images and their labels, and the statistics that normalise them."""
+"""A dataset: uint8 images and their labels, in memory or on disk, and the statistics that normalise them."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -11,11 +11,52 @@ from cbam_core.errors import DataError
 
 
 @dataclass(frozen=True)
+class Order:
+    """Which images to bring: indices in N, and for images that are cut where they are read, N 4 numbers in 0..1."""
+
+    indices: Tensor
+    crops: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def part(self, which: slice) -> Self:
+        """The same for some of the images."""
+        return type(self)(self.indices[which], None if self.crops is None else self.crops[which])
+
+
+class Images(Protocol):
+    """The images of one split, wherever they are, and their class indices as int64 in N."""
+
+    @property
+    def labels(self) -> Tensor:
+        """N"""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C H W"""
+
+    @property
+    def cuts(self) -> bool:
+        """Whether `take` cuts a random part out of the image as it was taken, which is more than it would bring."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, order: Order) -> Tensor:
+        """uint8 N C H W"""
+
+    def to(self, device: torch.device) -> Self:
+        """The same images, on `device` where they are in memory."""
+
+
+@dataclass(frozen=True)
 class Split:
-    """Images as uint8 in N C H W and their class indices as int64 in N."""
+    """Images in memory, as uint8 in N C H W, and their class indices as int64 in N."""
 
     images: Tensor
     labels: Tensor
+
+    cuts = False
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
@@ -23,6 +64,16 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C H W"""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def take(self, order: Order) -> Tensor:
+        """uint8 N C H W, on the device where the images are."""
+        return self.images[order.indices]
 
     def to(self, device: torch.device) -> Self:
         """The same images on `device`."""
@@ -33,8 +84,8 @@ class Split:
 class Dataset:
     """Disjoint images to train on and to test on. `mean` and `std` are per channel, of the training images in 0..1."""
 
-    train: Split
-    test: Split
+    train: Images
+    test: Images
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -53,11 +104,10 @@ class Dataset:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """C H W"""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+        return self.train.shape
 
     def to(self, device: torch.device) -> Self:
-        """The same images on `device`."""
+        """The same images, on `device` where they are in memory."""
         return type(self)(self.train.to(device), self.test.to(device), self.classes, self.mean, self.std)
 
 

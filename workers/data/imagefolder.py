@@ -1,23 +1,85 @@
 """Your own images, in ImageNet's layout: root/train/<class>/*.jpg and root/val/<class>/*.jpg.
 
-Decoded once, by many threads, and held as uint8 like every other dataset; so it must fit into memory.
+Either decoded once, by many threads, and held as uint8 like every other dataset, for what fits into memory; or left
+where they are and decoded whenever a batch wants them.
 """
 
+import math
 import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import psutil
 import torch
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from cbam_core.errors import DataError
-from workers.data.dataset import Dataset, Split
+from workers.data.augment import part_of
+from workers.data.dataset import Dataset, Order, Split, channel_statistics
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+STATISTICS_IMAGES = 1024
+"""Where the images stay on disk, mean and deviation are those of so many of them, evenly spread."""
+Files = Sequence[tuple[Path, int]]
+"""Paths, each with its class."""
+Part = tuple[float, float, float, float]
+"""Left, top, width and height, as shares of the image's sides."""
+_UNREADABLE = (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError)
 _TEST_NAMES = ("val", "test")
 _LAYOUT = "expected train/<class>/<image> and val/<class>/<image>"
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Images on disk, decoded whenever they are taken.
+
+    `names` holds all paths in one string of bytes, which end at `ends`: tensors, so that the processes that read
+    share one copy of a million names.
+    """
+
+    names: Tensor
+    ends: Tensor
+    labels: Tensor
+    image_size: int
+
+    cuts = True
+
+    @classmethod
+    def of(cls, files: Files, image_size: int) -> Self:
+        """These files, each with its class."""
+        names = [os.fsencode(path) for path, _ in files]
+        ends = torch.tensor([len(name) for name in names]).cumsum(0)
+        characters = torch.from_numpy(np.frombuffer(b"".join(names), np.uint8).copy())
+        return cls(characters, ends, torch.tensor([label for _, label in files]), image_size)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C H W"""
+        return 3, self.image_size, self.image_size
+
+    def take(self, order: Order) -> Tensor:
+        """uint8 N C H W: the middle of each image, or where `crops` says so, a random part of the whole."""
+        images = torch.empty(len(order), *self.shape, dtype=torch.uint8)
+        crops = [None] * len(order) if order.crops is None else order.crops.unbind()
+        for place, (index, crop) in enumerate(zip(order.indices.tolist(), crops, strict=True)):
+            images[place] = torch.from_numpy(decode(self._path(index), self.image_size, crop))
+        return images
+
+    def to(self, _device: torch.device) -> Self:
+        """Themselves: they are on disk."""
+        return self
+
+    def _path(self, index: int) -> Path:
+        start = int(self.ends[index - 1]) if index else 0
+        return Path(os.fsdecode(self.names[start : int(self.ends[index])].numpy().tobytes()))
 
 
 def load_imagefolder(root: Path, image_size: int) -> Dataset:
@@ -25,63 +87,98 @@ def load_imagefolder(root: Path, image_size: int) -> Dataset:
 
     Raises DataError, with what to do, for a wrong layout, an unreadable image, or more than memory holds.
     """
+    train, test, classes = _list(root)
+    _check_memory((len(train) + len(test)) * 3 * image_size**2)
+    return Dataset.of(_read(train, image_size), _read(test, image_size), classes)
+
+
+def open_imagefolder(root: Path, image_size: int) -> Dataset:
+    """The same, left on disk. Raises DataError for a wrong layout, or where an image of a sample cannot be read."""
+    train, test, classes = _list(root)
+    spread = range(0, len(train), max(1, len(train) // STATISTICS_IMAGES))
+    mean, std = channel_statistics(_read([train[index] for index in spread], image_size).images)
+    return Dataset(ImageFiles.of(train, image_size), ImageFiles.of(test, image_size), classes, mean, std)
+
+
+def decode(path: Path, image_size: int, crop: Tensor | None = None) -> np.ndarray:
+    """uint8 3 H W: the shorter side scaled to image_size, then the middle; or the part that `crop` (4) draws, scaled.
+
+    A JPEG is decoded at the smallest scale that still has the pixels that are wanted. Raises DataError.
+    """
+    part, wanted = None, (image_size, image_size)
+    try:
+        with Image.open(path) as file:
+            if crop is not None:
+                part = _part(crop, file.width / file.height)
+                wanted = (math.ceil(image_size / part[2]), math.ceil(image_size / part[3]))
+            file.draft("RGB", wanted)
+            image = file.convert("RGB")
+    except _UNREADABLE as error:
+        raise DataError(f"cannot read {path}: {error}; delete it, or copy it again") from error
+    square = _middle(image, image_size) if part is None else _scaled_part(image, part, image_size)
+    return np.asarray(square).transpose(2, 0, 1).copy()
+
+
+def _part(crop: Tensor, aspect: float) -> Part:
+    left, top, width, height = (float(share) for share in part_of(crop[None], aspect))
+    return left, top, width, height
+
+
+def _scaled_part(image: Image.Image, part: Part, image_size: int) -> Image.Image:
+    left, top, width, height = (round(share * side) for share, side in zip(part, image.size * 2, strict=True))
+    piece = image.crop((left, top, left + max(1, width), top + max(1, height)))
+    return piece.resize((image_size, image_size), Image.Resampling.BILINEAR)
+
+
+def _middle(image: Image.Image, image_size: int) -> Image.Image:
+    scale = image_size / min(image.size)
+    width, height = (max(image_size, round(side * scale)) for side in image.size)
+    left, top = (width - image_size) // 2, (height - image_size) // 2
+    scaled = image.resize((width, height), Image.Resampling.BILINEAR)
+    return scaled.crop((left, top, left + image_size, top + image_size))
+
+
+def _list(root: Path) -> tuple[Files, Files, tuple[str, ...]]:
+    """The images to train on and to test on, and the classes' names."""
     train = root / "train"
     test = next((root / name for name in _TEST_NAMES if (root / name).is_dir()), None)
     if not train.is_dir() or test is None:
         raise DataError(f"{root} has no train and val folder; {_LAYOUT}")
     classes = tuple(sorted(folder.name for folder in train.iterdir() if folder.is_dir()))
-    parts = [_files(train, classes), _files(test, classes)]
-    _check_memory(sum(map(len, parts)) * 3 * image_size**2)
-    return Dataset.of(_read(parts[0], image_size), _read(parts[1], image_size), classes)
+    return _files(train, classes), _files(test, classes), classes
 
 
-def _files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
+def _files(folder: Path, classes: tuple[str, ...]) -> Files:
     """Every image below `folder` with its class, in a fixed order."""
     unknown = sorted({child.name for child in folder.iterdir() if child.is_dir()} - set(classes))
     if unknown:
         raise DataError(f"{folder} has classes that the training images do not have: {', '.join(unknown[:5])}")
-    files = [
-        (path, label)
-        for label, name in enumerate(classes)
-        for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in SUFFIXES
-    ]
+    files = [(path, label) for label, name in enumerate(classes) for path in sorted(_images_below(folder / name))]
     if not files:
         raise DataError(f"{folder} has no images ({', '.join(sorted(SUFFIXES))}); {_LAYOUT}")
     return files
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    for place, _, names in os.walk(folder):
+        yield from (Path(place, name) for name in names if os.path.splitext(name)[1].lower() in SUFFIXES)
 
 
 def _check_memory(needed: int) -> None:
     available = psutil.virtual_memory().available
     if needed > available // 2:
         raise DataError(
-            f"the images take {needed / 2**30:.1f} GiB of the {available / 2**30:.1f} GiB that are free; "
-            "choose a smaller image_size, or a machine with more memory"
+            f"the images take {needed / 2**30:.1f} GiB of the {available / 2**30:.1f} GiB that are free; set "
+            "data.workers_per_rank to leave them on disk, or choose a smaller image_size"
         )
 
 
-def _read(files: list[tuple[Path, int]], image_size: int) -> Split:
+def _read(files: Files, image_size: int) -> Split:
     images = torch.empty(len(files), 3, image_size, image_size, dtype=torch.uint8)
 
     def read(number: int) -> None:
-        images[number] = torch.from_numpy(_decode(files[number][0], image_size))
+        images[number] = torch.from_numpy(decode(files[number][0], image_size))
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         list(threads.map(read, range(len(files))))
     return Split(images, torch.tensor([label for _, label in files], dtype=torch.int64))
-
-
-def _decode(path: Path, image_size: int) -> np.ndarray:
-    """uint8 3 H W: the shorter side scaled to image_size, then the middle."""
-    try:
-        with Image.open(path) as file:
-            file.draft("RGB", (image_size, image_size))
-            image = file.convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}; delete it, or copy it again") from error
-    scale = image_size / min(image.size)
-    width, height = (max(image_size, round(side * scale)) for side in image.size)
-    left, top = (width - image_size) // 2, (height - image_size) // 2
-    scaled = image.resize((width, height), Image.Resampling.BILINEAR)
-    middle = scaled.crop((left, top, left + image_size, top + image_size))
-    return np.asarray(middle).transpose(2, 0, 1).copy()

@@ -1,4 +1,4 @@
-"""From the name in the spec to the dataset in memory."""
+"""From the name in the spec to the dataset."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from workers.data.cluttered import load_cluttered_digits
 from workers.data.dataset import Dataset
 from workers.data.digits import load_digits
 from workers.data.fashion import load_fashion_mnist
-from workers.data.imagefolder import load_imagefolder
+from workers.data.imagefolder import load_imagefolder, open_imagefolder
 from workers.data.synthetic import load_synthetic
 
 MADE: dict[str, Callable[[int], Dataset]] = {
@@ -33,7 +33,9 @@ def load_dataset(data: DataSpec, data_roots: tuple[str, ...] = ()) -> Dataset:
     """The dataset that `data` names. Raises DataError, with what to do, where it is missing, damaged or not allowed."""
     if data.root is None:
         return MADE[data.dataset](data.image_size)
-    return READ[data.dataset](allowed_root(data.root, data_roots), data.image_size)
+    root = allowed_root(data.root, data_roots)
+    read = open_imagefolder if data.dataset == "imagefolder" and data.workers_per_rank else READ[data.dataset]
+    return read(root, data.image_size)
 
 
 def allowed_root(root: str, data_roots: tuple[str, ...]) -> Path:

@@ -1,5 +1,6 @@
 """The training of one network, on one rank, in four verbs: resume, train_step, evaluate, save."""
 
+import contextlib
 import logging
 import math
 import time
@@ -59,7 +60,14 @@ class Trainer:
         self.learner = Learner(self.recipe, network, gang)
 
         share = Share(gang.rank, gang.world_size, self.recipe.global_batch_size)
-        self.batches = Batches(dataset, share, seed=self.recipe.seed, augment=self.spec.data.augment)
+        self.batches = Batches(
+            dataset,
+            share,
+            seed=self.recipe.seed,
+            augment=self.spec.data.augment,
+            device=gang.device,
+            loaders=self.spec.data.workers_per_rank,
+        )
         self.total_steps = self.recipe.epochs * self.batches.steps_per_epoch
         self.log_every = math.ceil(self.total_steps / CURVE_POINTS)
         self.pace = Pace(self.recipe.global_batch_size)
@@ -77,19 +85,19 @@ class Trainer:
         """Train to the end and return None, or to the step at which the gang agrees to stop, and return how."""
         self.resume()
         self.learner.network.train()
-        batches = self.batches.train_from(self.step)
-        while not self.done:
-            if self.stop_agreed():
-                self.say("stopping")
-                if self._agreed == "pause":
+        with contextlib.closing(self.batches.train_from(self.step)) as batches:
+            while not self.done:
+                if self.stop_agreed():
+                    self.say("stopping")
+                    if self._agreed == "pause":
+                        self.save()
+                    break
+                if self.epochs_trained > self.epochs_evaluated:
+                    self.evaluate()
+                else:
+                    self.train_step(batches)
+                if self._checkpoint_is_due():
                     self.save()
-                break
-            if self.epochs_trained > self.epochs_evaluated:
-                self.evaluate()
-            else:
-                self.train_step(batches)
-            if self._checkpoint_is_due():
-                self.save()
         self.gang.settle()
         return self._agreed
 

@@ -173,11 +173,12 @@ def test_a_wrong_folder_of_images_says_what_is_wrong(tmp_path, harm, words):
         load(tmp_path, "imagefolder")
 
 
-def test_more_images_than_memory_holds_are_refused_before_they_are_read(tmp_path, monkeypatch):
+def test_more_images_than_memory_holds_are_refused_or_left_on_disk(tmp_path, monkeypatch):
     make_imagefolder(tmp_path)
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 10_000}))
-    with pytest.raises(DataError, match="smaller image_size"):
+    with pytest.raises(DataError, match="set data.workers_per_rank to leave them on disk"):
         load(tmp_path, "imagefolder")
+    assert len(load(tmp_path, "imagefolder", workers_per_rank=1).train) == 10
 
 
 @pytest.mark.parametrize("name", ["digits", "cluttered_digits", "synthetic"])

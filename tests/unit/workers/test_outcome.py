@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from cbam_core.errors import CheckpointError, DataError, LossNotFinite, PeerLost
+from cbam_core.errors import CheckpointError, DataError, LoaderDied, LossNotFinite, PeerLost
 from workers.assignment import Assignment
 from workers.outcome import Outcome, classify, read_outcome
 from workers.progress import Progress
@@ -25,6 +25,7 @@ def caused_by(cause: Exception) -> Exception:
         (DataError(), "DATA_ERROR"),
         (CheckpointError(), "CHECKPOINT_ERROR"),
         (PeerLost(), "WORKER_DIED"),
+        (LoaderDied(), "WORKER_DIED"),
         (RuntimeError(GLOO), "WORKER_DIED"),
         (torch.distributed.DistNetworkError("refused"), "WORKER_DIED"),
         (torch.OutOfMemoryError("CUDA out of memory"), "CUDA_OOM"),
