@@ -75,8 +75,8 @@ class DataSpec(Part):
     augment: AugmentSpec = AugmentSpec()
     workers_per_rank: Annotated[int, Field(ge=0, le=128)] = Field(
         0,
-        description="processes that read images ahead of each worker, for sets larger than memory: an imagefolder stays "
-        "on disk, others in the machine's memory; 0: all images are held on the training device",
+        description="processes beside each worker that read images ahead, for sets larger than memory: an imagefolder "
+        "stays on disk, others in the machine's memory; 0: all images are held on the training device",
     )
 
     @field_validator("root")

@@ -176,7 +176,7 @@ def test_a_wrong_folder_of_images_says_what_is_wrong(tmp_path, harm, words):
 def test_more_images_than_memory_holds_are_refused_or_left_on_disk(tmp_path, monkeypatch):
     make_imagefolder(tmp_path)
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 10_000}))
-    with pytest.raises(DataError, match="set data.workers_per_rank to leave them on disk"):
+    with pytest.raises(DataError, match=r"set data\.workers_per_rank to leave them on disk"):
         load(tmp_path, "imagefolder")
     assert len(load(tmp_path, "imagefolder", workers_per_rank=1).train) == 10
 
