@@ -19,10 +19,11 @@ from service.guard import Guard
 from service.headers import SecurityHeaders
 from service.metrics import RequestMetrics, ServiceMetrics, watching_loop
 from service.request_log import RequestLog
-from service.routers import access, experiments, health, streams
+from service.routers import access, experiments, health, streams, webhooks
 from service.settings import Settings
 from service.store import Store
 from service.tokens import Tokens
+from service.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 BODY_LIMIT_BYTES = 1024 * 1024
@@ -60,10 +61,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.store = store
     app.state.tokens = tokens
     app.state.audit = audit
+    app.state.webhooks = Webhooks(store.database)
     app.state.metrics = metrics
     app.state.closing = threading.Event()  # set at SIGTERM: what streams ends
     http_errors.install(app)
-    for router in (experiments.router, streams.router, access.router, health.router):
+    for router in (experiments.router, streams.router, access.router, webhooks.router, health.router):
         app.include_router(router)
     hosts = {*LOOPBACK_HOSTS, settings.host, *settings.allowed_hosts}
     app.add_middleware(Gate, tokens=tokens, audit=audit, settings=settings)

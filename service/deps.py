@@ -12,6 +12,7 @@ from service.roles import Caller, Role, require, require_change
 from service.settings import Settings
 from service.store import Store
 from service.tokens import Tokens
+from service.webhooks import Webhooks
 
 
 def settings_of(request: Request) -> Settings:
@@ -32,6 +33,12 @@ def tokens_of(request: Request) -> Tokens:
     return tokens
 
 
+def webhooks_of(request: Request) -> Webhooks:
+    """The webhooks of the app's database."""
+    webhooks: Webhooks = request.app.state.webhooks
+    return webhooks
+
+
 def audit_of(request: Request) -> AuditLog:
     """The audit events of the app's database."""
     audit: AuditLog = request.app.state.audit
@@ -48,6 +55,7 @@ Closing = Annotated[threading.Event, Depends(closing_of)]
 TheSettings = Annotated[Settings, Depends(settings_of)]
 TheStore = Annotated[Store, Depends(store_of)]
 TheAudit = Annotated[AuditLog, Depends(audit_of)]
+TheWebhooks = Annotated[Webhooks, Depends(webhooks_of)]
 TheTokens = Annotated[Tokens, Depends(tokens_of)]
 READS = frozenset({"GET", "HEAD"})
 BEARER = HTTPBearer(auto_error=False, description="a token of `cbam token create`; not needed while there are none")

@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from service import log_lines, logs
 from service.admitter import Admitter
+from service.courier import Courier
 from service.db import Database
 from service.errors import ClusterUnavailable, NotLeading, StaleMove
 from service.gang import Cluster, ClusterView, GangKey, GangView, StopMode
@@ -356,7 +357,10 @@ def main() -> None:
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
+    courier = Courier(database, settings)
+    courier.start()
     Dispatcher(database, RayCluster(settings), settings).run(stop)
+    courier.close()
     database.close()
 
 

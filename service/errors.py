@@ -16,6 +16,22 @@ class TokenNotFound(ServiceError):
     """There is no token with this id."""
 
 
+class WebhookNotFound(ServiceError):
+    """There is no webhook with this id."""
+
+
+class TooManyWebhooks(ServiceError):
+    """Nobody may have so many webhooks."""
+
+
+class AddressRefused(ServiceError):
+    """This address is not a public one."""
+
+
+class DeliveryFailed(ServiceError):
+    """The receiver could not be reached."""
+
+
 class UnusableToken(ServiceError):
     """This cannot be a token."""
 

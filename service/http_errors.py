@@ -20,6 +20,8 @@ from service.errors import (
     IllegalAction,
     InvalidField,
     TokenNotFound,
+    TooManyWebhooks,
+    WebhookNotFound,
 )
 from service.schemas import ErrorItem, Problem
 
@@ -30,6 +32,8 @@ STATUS_OF: dict[type[CbamError], int] = {
     Forbidden: 403,
     ExperimentNotFound: 404,
     TokenNotFound: 404,
+    WebhookNotFound: 404,
+    TooManyWebhooks: 409,
     IllegalAction: 409,
     IdempotencyConflict: 422,
     InvalidField: 422,

@@ -39,6 +39,9 @@ class Settings(BaseSettings):
         20, description="requests of one address without a good token; then those wait, good tokens do not"
     )
     body_seconds: Annotated[float, Field(gt=0)] = Field(30.0, description="a request's body must have come by then")
+    webhook_allow_private: bool = Field(
+        False, description="webhooks may go to addresses that are not on the public internet"
+    )
     audit_days: Annotated[int, Field(ge=1, le=36500)] = Field(365, description="audit events are kept so long")
     ray_address: str = Field("", alias="RAY_ADDRESS", description="host:port of the Ray head; the local stack's")
     ray_namespace: str = Field("", description="holds this service's workers; made from the database's URL if empty")

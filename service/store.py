@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from cbam_core.spec import ExperimentSpec
+from service import outbox
 from service.db import Database
 from service.errors import ExperimentNotFound, IdempotencyConflict, IllegalAction, StaleMove
 from service.models import Attempt, Event, Experiment, IdempotencyKey
@@ -54,20 +55,20 @@ def change_state(session: Session, row: Experiment, move: Move, *, by: str) -> N
     )
     if moved.rowcount != 1:  # type: ignore[attr-defined]
         raise StaleMove
-    session.add(
-        Event(
-            experiment_id=row.id,
-            attempt=row.attempt,
-            from_state=source,
-            to_state=move.to,
-            reason=move.reason,
-            message=move.message,
-            by=by,
-            at=utc_now(),
-        )
+    event = Event(
+        experiment_id=row.id,
+        attempt=row.attempt,
+        from_state=source,
+        to_state=move.to,
+        reason=move.reason,
+        message=move.message,
+        by=by,
+        at=utc_now(),
     )
+    session.add(event)
     session.flush()
     session.refresh(row)
+    outbox.tell(session, row, event)
 
 
 class Store:
@@ -197,7 +198,10 @@ def _insert(session: Session, spec: ExperimentSpec, owner: str) -> Experiment:
     )
     session.add(row)
     session.flush()
-    session.add(Event(experiment_id=row.id, attempt=0, to_state=State.QUEUED, by=owner, at=now))
+    event = Event(experiment_id=row.id, attempt=0, to_state=State.QUEUED, message="", by=owner, at=now)
+    session.add(event)
+    session.flush()
+    outbox.tell(session, row, event)
     return row
 
 

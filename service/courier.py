@@ -1,0 +1,178 @@
+"""Sends what is in the outbox. A thread beside the dispatcher, which it never holds up: they share only the database.
+
+Any number of couriers may work at once: whoever claims a message has it for a minute. A message arrives at least once;
+its `webhook-id` stays the same, so that a receiver can tell a second copy. Messages to one webhook go one at a time.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.db import Database
+from service.errors import AddressRefused, DeliveryFailed
+from service.models import Webhook, WebhookDelivery
+from service.outbound import post
+from service.settings import Settings
+from service.store import utc_now
+
+log = logging.getLogger(__name__)
+LOOK_SECONDS = 1.0
+CLAIM_SECONDS = 60.0  # longer than a try can take; whoever was killed in one loses it after that
+PAUSES_SECONDS = (5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 21600.0, 43200.0)  # a day altogether
+KEEP = timedelta(days=30)
+PRUNE_LOOKS = 3600
+AT_ONCE = 8
+GONE = 410
+
+Send = Callable[..., int]
+
+
+class Courier:
+    """Delivers messages until it is closed."""
+
+    def __init__(self, database: Database, settings: Settings, *, send: Send = post) -> None:
+        self.database = database
+        self.allow_private = settings.webhook_allow_private
+        self.send = send
+        self.pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="courier")
+        self.busy: set[str] = set()  # webhooks that are being told something
+        self.lock = threading.Lock()
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._run, name="courier", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self.thread.start()
+
+    def close(self) -> None:
+        """End after the tries in hand."""
+        self.stop.set()
+        self.thread.join()
+        self.pool.shutdown(cancel_futures=True)
+
+    def _run(self) -> None:
+        looks = 0
+        while not self.stop.is_set():
+            try:
+                self._look()
+                if looks % PRUNE_LOOKS == 0:
+                    self._prune()
+            except SQLAlchemyError as error:
+                log.warning("webhooks wait for the database: %s", error)
+            except Exception:
+                log.exception("webhooks cannot be looked at")
+            looks += 1
+            self.stop.wait(LOOK_SECONDS)
+
+    def _look(self) -> None:
+        """Give every webhook that something is due for a thread, unless it has one."""
+        query = (
+            select(WebhookDelivery.webhook_id)
+            .join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
+            .where(WebhookDelivery.state == "pending", WebhookDelivery.next_at <= utc_now(), Webhook.enabled)
+            .distinct()
+        )
+        with self.database.reading() as session:
+            due = set(session.scalars(query))
+        with self.lock:
+            new = due - self.busy
+            self.busy |= new
+        for webhook_id in new:
+            self.pool.submit(self._serve, webhook_id)
+
+    def _serve(self, webhook_id: str) -> None:
+        """Send what is due for one webhook, the oldest first, until something fails."""
+        try:
+            while not self.stop.is_set() and (claimed := self._claim(webhook_id)) and self._try(*claimed):
+                pass
+        except SQLAlchemyError as error:
+            log.warning("webhook %s waits for the database: %s", webhook_id, error)
+        except Exception:
+            log.exception("webhook %s cannot be served", webhook_id)
+        finally:
+            with self.lock:
+                self.busy.discard(webhook_id)
+
+    def _claim(self, webhook_id: str) -> tuple[Webhook, WebhookDelivery] | None:
+        now = utc_now()
+        query = (
+            select(Webhook, WebhookDelivery)
+            .join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
+            .where(WebhookDelivery.webhook_id == webhook_id, Webhook.enabled)
+            .where(WebhookDelivery.state == "pending", WebhookDelivery.next_at <= now)
+            .order_by(WebhookDelivery.created_at, WebhookDelivery.id)
+            .limit(1)
+        )
+        with self.database.writing() as session:
+            found = session.execute(query.with_for_update(of=WebhookDelivery, skip_locked=True)).one_or_none()
+            if found is None:
+                return None
+            webhook, message = found
+            message.tries += 1
+            message.next_at = now + timedelta(seconds=CLAIM_SECONDS)
+        return webhook, message
+
+    def _try(self, webhook: Webhook, message: WebhookDelivery) -> bool:
+        """Send one message and write down how it went. Returns whether it arrived."""
+        status: int | None = None
+        error = ""
+        body = json.dumps(message.payload, separators=(",", ":")).encode()
+        headers = signed_headers(webhook.secret, message.id, int(utc_now().timestamp()), body)
+        try:
+            status = self.send(webhook.url, body, headers, allow_private=self.allow_private)
+        except (AddressRefused, DeliveryFailed) as failure:
+            error = str(failure)
+        if status is not None and not 200 <= status < 300:
+            error = f"the receiver answered {status}" + ("; redirects are not followed" if status < 400 else "")
+        self._settle(message, status, error)
+        return not error
+
+    def _settle(self, message: WebhookDelivery, status: int | None, error: str) -> None:
+        now = utc_now()
+        values: dict[str, Any] = {"status": status, "error": error}
+        if not error:
+            values |= {"state": "delivered", "ended_at": now}
+        elif status == GONE or message.tries > len(PAUSES_SECONDS):
+            values |= {"state": "failed", "ended_at": now}
+        else:
+            pause = PAUSES_SECONDS[message.tries - 1] * random.uniform(0.9, 1.1)
+            values |= {"next_at": now + timedelta(seconds=pause)}
+        with self.database.writing() as session:
+            session.execute(
+                update(WebhookDelivery)
+                .where(WebhookDelivery.id == message.id, WebhookDelivery.state == "pending")
+                .values(**values)
+            )
+            if status == GONE:
+                session.execute(update(Webhook).where(Webhook.id == message.webhook_id).values(enabled=False))
+        if error:
+            log.info("webhook %s: message %s, try %s: %s", message.webhook_id, message.id, message.tries, error)
+
+    def _prune(self) -> None:
+        with self.database.writing() as session:
+            session.execute(delete(WebhookDelivery).where(WebhookDelivery.created_at < utc_now() - KEEP))
+
+
+def signed_headers(secret: str, message_id: str, timestamp: int, body: bytes) -> Mapping[str, str]:
+    """The headers of Standard Webhooks 1.0: HMAC-SHA256 over id, time and body, so that neither can be changed."""
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    digest = hmac.digest(key, f"{message_id}.{timestamp}.".encode() + body, hashlib.sha256)
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": f"cbam-lab/{version('cbam-lab')}",
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": f"v1,{base64.b64encode(digest).decode()}",
+    }

@@ -1,0 +1,63 @@
+"""What webhooks are to be told, written in the transaction of the change: neither is ever without the other."""
+
+import secrets
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, exists, or_, select
+from sqlalchemy.orm import Session
+
+from service.models import Event, Experiment, Token, Webhook, WebhookDelivery
+
+STATE_CHANGED = "experiment.state_changed"
+MESSAGE_CHARACTERS = 2000
+
+
+def tell(session: Session, row: Experiment, event: Event) -> None:
+    """Leave a delivery for every webhook that waits for this event."""
+    valid = and_(
+        Token.name == Webhook.owner,
+        Token.revoked_at.is_(None),
+        or_(Token.expires_at.is_(None), Token.expires_at > event.at),
+    )
+    query = select(Webhook).where(
+        Webhook.enabled,
+        or_(Webhook.everyone, Webhook.owner == row.owner),
+        or_(Webhook.project.is_(None), Webhook.project == row.project),
+        or_(exists().where(valid), ~exists().where(Token.id.is_not(None))),  # whoever was shut out is told nothing more
+    )
+    for webhook in session.scalars(query):
+        if not webhook.states or event.to_state in webhook.states:
+            session.add(delivery(webhook, STATE_CHANGED, _data(row, event), row.id, at=event.at))
+
+
+def delivery(
+    webhook: Webhook, kind: str, data: dict[str, Any], experiment_id: str | None, *, at: datetime
+) -> WebhookDelivery:
+    """A message that is due at once."""
+    return WebhookDelivery(
+        id=f"msg_{secrets.token_hex(12)}",
+        webhook_id=webhook.id,
+        type=kind,
+        experiment_id=experiment_id,
+        payload={"type": kind, "timestamp": at.isoformat(), "data": data},
+        next_at=at,
+        created_at=at,
+    )
+
+
+def _data(row: Experiment, event: Event) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "project": row.project,
+        "owner": row.owner,
+        "seq": event.seq,
+        "attempt": event.attempt,
+        "from_state": event.from_state,
+        "to_state": event.to_state,
+        "reason": event.reason,
+        "message": event.message[:MESSAGE_CHARACTERS],
+        "by": event.by,
+        "path": f"/v1/experiments/{row.id}",
+    }
