@@ -23,10 +23,11 @@ from cbam_core.spec import ExperimentSpec
 from service.db import Database
 from service.dispatcher import Dispatcher
 from service.gang import Node
+from service.listing import Filter
 from service.models import Base, Experiment
 from service.settings import Settings
 from service.states import State
-from service.store import Filter, Store, new_id, utc_now
+from service.store import Store, new_id, utc_now
 from service.testing import InMemoryCluster
 from tests.postgresql import PostgresServer, postgres_server, programs
 

@@ -81,6 +81,15 @@ __all__ = [
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._ +-]*$")]
 
+Markdown = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\x00]*$")]
+Tags = Annotated[
+    dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._/-]+$")],
+        Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")],
+    ],
+    Field(max_length=64),
+]
+Priority = Annotated[int, Field(ge=-1000, le=1000)]
 WorkerCount = Annotated[int, Field(ge=1, le=4096)]
 LONGEST_DEADLINE_MINUTES = 10 * 365 * 24 * 60
 
@@ -214,11 +223,9 @@ class ExperimentSpec(Part):
 
     name: Name
     project: Name = Field("default", description="MLflow experiment under which the run appears")
-    tags: dict[
-        Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._/-]+$")],
-        Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")],
-    ] = Field(default={}, max_length=64)
-    priority: Annotated[int, Field(ge=-1000, le=1000)] = Field(0, description="the larger number starts first")
+    description: Markdown = Field("", description="what it is for, in Markdown; MLflow shows it beside the run")
+    tags: Tags = Field(default={})
+    priority: Priority = Field(0, description="the larger number starts first")
     model: ModelSpec
     data: DataSpec
     train: TrainSpec = TrainSpec()

@@ -18,8 +18,19 @@ from service.gate import Gate
 from service.guard import Guard
 from service.headers import SecurityHeaders
 from service.metrics import RequestMetrics, ServiceMetrics, watching_loop
+from service.previewer import Previewer
 from service.request_log import RequestLog
-from service.routers import access, experiments, health, streams, webhooks
+from service.routers import (
+    access,
+    bulk,
+    catalogue,
+    cluster,
+    experiments,
+    health,
+    history,
+    streams,
+    webhooks,
+)
 from service.settings import Settings
 from service.store import Store
 from service.tokens import Tokens
@@ -48,6 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         audit.start()
         async with watching_loop(metrics.loop_lag):
             yield
+        await app.state.previewer.close()
         await run_in_threadpool(audit.close)
         store.database.close()
 
@@ -63,10 +75,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.audit = audit
     app.state.webhooks = Webhooks(store.database)
     app.state.metrics = metrics
+    app.state.previewer = Previewer()
     app.state.closing = threading.Event()  # set at SIGTERM: what streams ends
     http_errors.install(app)
-    for router in (experiments.router, streams.router, access.router, webhooks.router, health.router):
-        app.include_router(router)
+    for module in (experiments, bulk, history, streams, catalogue, access, webhooks, cluster, health):
+        app.include_router(module.router)
     hosts = {*LOOPBACK_HOSTS, settings.host, *settings.allowed_hosts}
     app.add_middleware(Gate, tokens=tokens, audit=audit, settings=settings)
     app.add_middleware(Guard, hosts=hosts, body_limit_bytes=BODY_LIMIT_BYTES, body_seconds=settings.body_seconds)

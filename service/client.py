@@ -18,6 +18,7 @@ from cbam_core.spec import ExperimentSpec, read_spec
 from service.access_schemas import CallerView, NewToken, TokenList, TokenView
 from service.errors import ApiError, ServerUnreachable
 from service.handle import ExperimentHandle
+from service.preview_views import PreviewView
 from service.roles import Role
 from service.schemas import (
     AttemptList,
@@ -26,7 +27,6 @@ from service.schemas import (
     EventView,
     ExperimentPage,
     ExperimentView,
-    PreviewView,
     Readiness,
     View,
 )

@@ -8,6 +8,7 @@ from fastapi.security import HTTPBearer
 
 from service.audit import AuditLog
 from service.models import Experiment
+from service.previewer import Previewer
 from service.roles import Caller, Role, require, require_change
 from service.settings import Settings
 from service.store import Store
@@ -51,6 +52,13 @@ def closing_of(request: Request) -> threading.Event:
     return closing
 
 
+def previewer_of(request: Request) -> Previewer:
+    """The one that has networks measured."""
+    previewer: Previewer = request.app.state.previewer
+    return previewer
+
+
+ThePreviewer = Annotated[Previewer, Depends(previewer_of)]
 Closing = Annotated[threading.Event, Depends(closing_of)]
 TheSettings = Annotated[Settings, Depends(settings_of)]
 TheStore = Annotated[Store, Depends(store_of)]

@@ -20,12 +20,14 @@ from service import log_lines, logs
 from service.admitter import Admitter
 from service.courier import Courier
 from service.db import Database
+from service.eraser import Eraser
 from service.errors import ClusterUnavailable, NotLeading, StaleMove
 from service.gang import Cluster, ClusterView, GangKey, GangView, StopMode
 from service.lease import Leadership
 from service.ledger import Ending, Ledger, Note
 from service.log_lines import about
 from service.models import Attempt, Experiment
+from service.observatory import Observatory
 from service.runs import RunCloser
 from service.settings import Settings
 from service.states import TERMINAL, Desired, Liveness, Move, Reason, Situation, State, decide
@@ -74,6 +76,9 @@ class Dispatcher:
         self.closer = RunCloser(
             self.ledger, storage=settings.storage_root, tracking_uri=settings.mlflow_tracking_uri, clock=clock
         )
+        self.eraser = Eraser(self.ledger, storage=settings.storage_root, clock=clock)
+        self.observatory = Observatory(self.ledger, clock=clock)
+        self.trouble = ""  # why the cluster could not be seen when it was last looked at
         self.watches: dict[GangKey, Watch] = {}
         self.notes: list[Note] = []  # progress that is still to be written, all at once
         self.made_room = False  # whether an attempt has ended in this tick
@@ -97,6 +102,7 @@ class Dispatcher:
         except OperationalError as error:
             log.warning("the lease cannot be given back, and runs out by itself: %s", error.orig)
         self.closer.close()
+        self.eraser.close()
         self.cluster.close()
 
     def tick(self) -> None:
@@ -129,6 +135,15 @@ class Dispatcher:
                 self.watches[key] = Watch(launched=True)
         self.made_room = False
         self.closer.tick()
+        self._keep_house(view)
+
+    def _keep_house(self, view: ClusterView | None) -> None:
+        """Tell the API what the cluster has, and erase what was deleted, once no worker can write to it any more."""
+        if view is None:
+            self.observatory.note(None, self.trouble)
+            return
+        self.observatory.note(view.nodes)
+        self.eraser.tick({key.experiment_id for key in view.gangs})
 
     def _leads(self) -> bool:
         now = self.clock()
@@ -144,6 +159,7 @@ class Dispatcher:
             return self.cluster.observe()
         except ClusterUnavailable as error:
             log.debug("nothing is known of the cluster: %s", error)
+            self.trouble = str(error)
             return None
 
     def _settle(self, row: Experiment) -> None:

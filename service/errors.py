@@ -1,5 +1,7 @@
 """Everything `service` raises on purpose. The docstring is the default message; HTTP codes are in `http_errors.py`."""
 
+from collections.abc import Sequence
+
 from cbam_core.errors import CbamError
 from service.states import ACTIONS, State
 
@@ -10,6 +12,10 @@ class ServiceError(CbamError):
 
 class ExperimentNotFound(ServiceError):
     """There is no experiment with this id."""
+
+
+class TemplateNotFound(ServiceError):
+    """There is no template with this name."""
 
 
 class TokenNotFound(ServiceError):
@@ -57,11 +63,27 @@ class IdempotencyConflict(ServiceError):
     """This Idempotency-Key was used before with another body."""
 
 
-class InvalidField(ServiceError):
+class VersionConflict(ServiceError):
+    """The experiment has changed since this version of it was read; read it again."""
+
+
+class PreviewUnavailable(ServiceError):
+    """Networks cannot be measured at the moment."""
+
+
+class InvalidFields(ServiceError):
+    """Fields of the request cannot be used."""
+
+    def __init__(self, items: Sequence[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{pointer}: {detail}" for pointer, detail in items))
+        self.items = tuple(items)
+
+
+class InvalidField(InvalidFields):
     """A field of the request cannot be used."""
 
     def __init__(self, pointer: str, detail: str) -> None:
-        super().__init__(f"{pointer}: {detail}")
+        super().__init__([(pointer, detail)])
         self.pointer = pointer
         self.detail = detail
 

@@ -2,15 +2,19 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cbam_core.spec import ExperimentSpec
 from service.errors import IllegalAction, InvalidField
 from service.models import Experiment
+from service.overrides import overridden
 from service.roles import Caller, require_change
 from service.settings import Settings
 from service.states import ACTIONS, TERMINAL, Desired, State
 from service.store import Store
+from service.submission import checked
 
 WISHES = {"cancel": Desired.CANCEL, "pause": Desired.PAUSE, "resume": Desired.RUN}
 
@@ -23,8 +27,27 @@ def submit(
     Raises InvalidField (a dataset outside the data roots) or IdempotencyConflict (the key came with another body).
     """
     check_data_root(settings, spec)
-    body = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
-    return store.submit(spec, owner=caller.name, key=key, body_hash=hashlib.sha256(body.encode()).hexdigest())
+    return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(spec.model_dump(mode="json")))
+
+
+def _hash(body: object) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def clone(
+    store: Store,
+    settings: Settings,
+    original: Experiment,
+    overrides: Mapping[str, Any],
+    *,
+    caller: Caller,
+    key: str | None,
+) -> tuple[Experiment, bool]:
+    """Submit an experiment's spec, as it is now, with changes. Raises what `submit` raises, and InvalidFields."""
+    spec = checked(overridden(original.spec, overrides))
+    check_data_root(settings, spec)
+    body = {"clone": original.id, "overrides": dict(overrides)}
+    return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(body), cloned_from=original.id)
 
 
 def check_data_root(settings: Settings, spec: ExperimentSpec) -> None:

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from cbam_core.errors import CbamError, SpecError
@@ -18,9 +19,12 @@ from service.errors import (
     Forbidden,
     IdempotencyConflict,
     IllegalAction,
-    InvalidField,
+    InvalidFields,
+    PreviewUnavailable,
+    TemplateNotFound,
     TokenNotFound,
     TooManyWebhooks,
+    VersionConflict,
     WebhookNotFound,
 )
 from service.schemas import ErrorItem, Problem
@@ -28,16 +32,20 @@ from service.schemas import ErrorItem, Problem
 log = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
+RETRY_AFTER_SECONDS = "2"
 STATUS_OF: dict[type[CbamError], int] = {
     Forbidden: 403,
     ExperimentNotFound: 404,
+    TemplateNotFound: 404,
     TokenNotFound: 404,
     WebhookNotFound: 404,
     TooManyWebhooks: 409,
     IllegalAction: 409,
+    VersionConflict: 412,
     IdempotencyConflict: 422,
-    InvalidField: 422,
+    InvalidFields: 422,
     SpecError: 422,
+    PreviewUnavailable: 503,
 }
 
 
@@ -45,6 +53,12 @@ def documented(*codes: int) -> dict[int | str, dict[str, Any]]:
     """The `responses=` of a route that may answer with these problems."""
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
     return {code: {"description": HTTPStatus(code).phrase, "content": {PROBLEM_JSON: schema}} for code in codes}
+
+
+def with_headers(code: int, headers: Mapping[str, str]) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route whose answer carries these headers, each with its meaning."""
+    schema = {"type": "string"}
+    return {code: {"headers": {name: {"description": text, "schema": schema} for name, text in headers.items()}}}
 
 
 def problem(
@@ -65,8 +79,25 @@ def problem(
         errors=list(errors),
         legal=None if legal is None else list(legal),
     )
+    return _answer(body, headers)
+
+
+def problem_of(error: CbamError, *, instance: str) -> Problem:
+    """A domain error as a problem; its status is 500 where the table does not know it."""
+    status = next((code for kind, code in STATUS_OF.items() if isinstance(error, kind)), 500)
+    return Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=str(error),
+        instance=instance,
+        errors=[ErrorItem(pointer=pointer, detail=detail) for pointer, detail in getattr(error, "items", ())],
+        legal=list(error.legal) if isinstance(error, IllegalAction) else None,
+    )
+
+
+def _answer(body: Problem, headers: Mapping[str, str] | None) -> JSONResponse:
     content = body.model_dump(mode="json", exclude_none=True)
-    return JSONResponse(content, status_code=status, media_type=PROBLEM_JSON, headers=headers)
+    return JSONResponse(content, status_code=body.status, media_type=PROBLEM_JSON, headers=headers)
 
 
 def validation_items(errors: Sequence[Mapping[str, Any]], body: object) -> list[ErrorItem]:
@@ -76,7 +107,7 @@ def validation_items(errors: Sequence[Mapping[str, Any]], body: object) -> list[
         place, *rest = error["loc"] or ("body",)
         inside = {**error, "loc": rest} if place == "body" else error
         ((pointer, detail),) = complaints([inside], body)
-        items.append(ErrorItem(pointer=pointer if place == "body" else str(error["loc"][-1]), detail=detail))
+        items.append(ErrorItem(pointer=pointer if place == "body" else str(error["loc"][1]), detail=detail))
     return items
 
 
@@ -86,20 +117,16 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(PoolTimeout, _database)
     app.add_exception_handler(Exception, _unexpected)
 
 
 async def _domain(request: Request, error: Exception) -> JSONResponse:
-    status = next((code for kind, code in STATUS_OF.items() if isinstance(error, kind)), 500)
-    if status == 500:
+    assert isinstance(error, CbamError)
+    body = problem_of(error, instance=request.url.path)
+    if body.status == 500:
         return await _unexpected(request, error)
-    return problem(
-        status,
-        str(error),
-        instance=request.url.path,
-        errors=[ErrorItem(pointer=error.pointer, detail=error.detail)] if isinstance(error, InvalidField) else (),
-        legal=error.legal if isinstance(error, IllegalAction) else None,
-    )
+    return _answer(body, {"Retry-After": RETRY_AFTER_SECONDS} if body.status == 503 else None)
 
 
 async def _validation(request: Request, error: Exception) -> JSONResponse:
@@ -122,7 +149,8 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 async def _database(request: Request, error: Exception) -> JSONResponse:
     log.error("the database does not answer: %s", error)
-    return problem(503, "the database does not answer", instance=request.url.path, headers={"Retry-After": "2"})
+    headers = {"Retry-After": RETRY_AFTER_SECONDS}
+    return problem(503, "the database does not answer", instance=request.url.path, headers=headers)
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

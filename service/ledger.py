@@ -3,22 +3,24 @@
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, func, or_, select, update
+from sqlalchemy import Select, and_, bindparam, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.db import Database
 from service.errors import StaleMove
+from service.gang import Node
 from service.lease import Leadership
-from service.models import Attempt, Experiment
+from service.models import Attempt, ClusterRow, Deletion, Experiment
 from service.states import HOLDS_GANG, TERMINAL, Desired, Move, Reason, Retry, State
 from service.store import change_state, utc_now
 
 QUEUE_WINDOW = 200  # as many of the queue's first are looked at in one tick
 MAX_BACKOFF_SECONDS = 300.0
+CLUSTER = "ray"  # the name of the one row
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,25 @@ class Ledger:
                 .where(Experiment.id == experiment_id)
                 .values(tracking_closed=True, mlflow_run_id=run_id)
             )
+
+    def deletions(self) -> list[str]:
+        """The ids of deleted experiments whose files may still be there."""
+        with self.database.reading() as session:
+            return [*session.scalars(select(Deletion.experiment_id).order_by(Deletion.at).limit(QUEUE_WINDOW))]
+
+    def close_deletion(self, experiment_id: str) -> None:
+        """Note that nothing of a deleted experiment is left."""
+        with self._writing() as session:
+            session.execute(delete(Deletion).where(Deletion.experiment_id == experiment_id))
+
+    def note_cluster(self, *, reachable: bool, message: str, nodes: Sequence[Node] | None) -> None:
+        """Write down what is seen of the cluster, for the API; without nodes those that were last seen stay."""
+        with self._writing() as session:
+            row = session.get(ClusterRow, CLUSTER) or ClusterRow(name=CLUSTER, nodes=[])
+            row.at, row.reachable, row.message = utc_now(), reachable, message
+            if nodes is not None:
+                row.nodes = [asdict(node) for node in nodes]
+            session.add(row)
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:

@@ -88,16 +88,22 @@ class Experiment(Base):
         Index("ix_experiments_project", "project", "created_at", "id"),
         Index("ix_experiments_owner", "owner", "created_at", "id"),
         Index("ix_experiments_tracking", "tracking_closed", "state"),
+        Index("ix_experiments_name", "name", "created_at", "id"),
+        Index("ix_experiments_priority", "priority", "created_at", "id"),
+        Index("ix_experiments_started", "started_at", "created_at", "id"),
+        Index("ix_experiments_ended", "ended_at", "created_at", "id"),
     )
 
     id: Mapped[str] = mapped_column(ShortWords(32), primary_key=True)
     name: Mapped[str] = mapped_column(ShortWords(128))
     project: Mapped[str] = mapped_column(ShortWords(128))
+    description: Mapped[str] = mapped_column(Words, default="", server_default="")
     tags: Mapped[dict[str, Any]]
     owner: Mapped[str] = mapped_column(ShortWords(128), default="local")
     priority: Mapped[int]
     passed: Mapped[int] = mapped_column(default=0)
     spec: Mapped[dict[str, Any]]
+    cloned_from: Mapped[str | None] = mapped_column(String(32))  # no foreign key: a copy outlives what it was made of
     state: Mapped[str] = mapped_column(String(16))
     desired: Mapped[str] = mapped_column(String(16), default="run")
     reason: Mapped[str | None] = mapped_column(String(32))
@@ -116,6 +122,45 @@ class Experiment(Base):
     deadline_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+
+
+class Label(Base):
+    """What experiments are found by: a tag, or (with a colon before it) something that the spec names.
+
+    It keeps the experiment's created_at, so that one index has the newest experiments of a label side by side.
+    """
+
+    __tablename__ = "labels"
+    __table_args__ = (Index("ix_labels_page", "key", "value", "created_at", "experiment_id"),)
+
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(ShortWords(80), primary_key=True)
+    value: Mapped[str] = mapped_column(ShortWords(512))
+    created_at: Mapped[datetime]
+
+
+class Deletion(Base):
+    """An experiment whose rows are gone and whose files may still be there; gone itself once they are."""
+
+    __tablename__ = "deletions"
+
+    experiment_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(ShortWords(128))
+    owner: Mapped[str] = mapped_column(ShortWords(128))
+    by: Mapped[str] = mapped_column(ShortWords(128))
+    at: Mapped[datetime] = mapped_column(index=True)
+
+
+class ClusterRow(Base):
+    """What the leading dispatcher last saw of the cluster. One row; the API asks nobody else."""
+
+    __tablename__ = "cluster"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    at: Mapped[datetime]
+    reachable: Mapped[bool]
+    message: Mapped[str] = mapped_column(Words, default="")
+    nodes: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
 
 
 class Attempt(Base):

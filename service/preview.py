@@ -1,35 +1,40 @@
-"""What a spec would run, without running it. The one file of the service that loads torch, and only when asked."""
+"""What a spec would run, without running it. Loads no torch: the network is measured by a process of its own."""
+
+from dataclasses import asdict
 
 from cbam_core.datasets import DATASETS
 from cbam_core.spec import ExperimentSpec
-from service.schemas import PreviewView, SiteView
+from service.advice import Case, advice_on
+from service.memory import estimate, images_per_pass
+from service.preview_views import AdviceView, MemoryView, PreviewView, SiteView
+from service.previewer import Previewer
 
 DEFAULT_CLASSES = 1000  # where only the folder on the workers' disk knows
 
 
-def preview(spec: ExperimentSpec) -> PreviewView:
-    """Build the network without memory for its weights, and count. Raises SpecError where it cannot be built."""
-    import torch
+async def preview(previewer: Previewer, spec: ExperimentSpec) -> PreviewView:
+    """Have the network measured, and say what follows from it.
 
-    from cbam_core.explain import describe
-    from cbam_core.networks import build_network
-
+    Raises InvalidField where it cannot be built, PreviewUnavailable where it cannot be measured now.
+    """
     facts = DATASETS[spec.data.dataset]
-    with torch.device("meta"):
-        network = build_network(spec.model, facts.classes or DEFAULT_CLASSES, facts.channels)
-    cost = describe(network, (facts.channels, spec.data.image_size, spec.data.image_size))
-    steps = None if facts.train_images is None else facts.train_images // spec.train.global_batch_size
+    classes = facts.classes or DEFAULT_CLASSES
+    measured = await previewer.measure(
+        spec.model, channels=facts.channels, classes=classes, image_size=spec.data.image_size
+    )
+    case = Case(spec, measured, facts)
+    memory = estimate(spec, measured, facts)
     return PreviewView(
-        parameters=cost.parameters,
-        macs=cost.macs,
-        attention_parameters=sum(site.parameters for site in cost.attention),
-        attention_macs=sum(site.macs for site in cost.attention),
-        sites=[
-            SiteView(name=site.name, channels=site.channels, parameters=site.parameters, macs=site.macs)
-            for site in cost.attention
-        ],
-        classes=facts.classes or DEFAULT_CLASSES,
+        parameters=measured.parameters,
+        macs=measured.macs,
+        attention_parameters=sum(site.parameters for site in measured.sites),
+        attention_macs=sum(site.macs for site in measured.sites),
+        sites=[SiteView.model_validate(site) for site in measured.sites],
+        classes=classes,
         train_images=facts.train_images,
-        steps_per_epoch=steps,
-        total_steps=None if steps is None else steps * spec.train.epochs,
+        steps_per_epoch=case.steps_per_epoch,
+        total_steps=case.steps,
+        images_per_pass=images_per_pass(spec),
+        memory=MemoryView(**asdict(memory), total=memory.total),
+        warnings=[AdviceView.model_validate(found) for found in advice_on(case)],
     )

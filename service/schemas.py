@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cbam_core.spec import Markdown, Priority, Tags
 from service.models import Attempt, Event, Experiment
 from service.settings import Settings
 from service.states import ACTIONS, Desired, Reason, State
@@ -34,6 +35,7 @@ class Links(View):
     self: str
     logs: str
     events: str
+    metrics: str
     mlflow: str | None = Field(None, description="the run's page, once there is a run")
 
 
@@ -44,8 +46,11 @@ class ExperimentView(View):
     name: str
     project: str
     owner: str = Field(description="whose it is; `local` where it was submitted without a token")
+    description: str = Field(description="what it is for, in Markdown")
     tags: dict[str, str]
     priority: int
+    version: int = Field(description="grows with every change of it, but not with its progress; also its ETag")
+    cloned_from: str | None = Field(description="the experiment that it was made from")
     state: State
     desired: Desired = Field(description="what was last asked for: run, pause or cancel")
     reason: Reason | None = Field(description="why it is where it is, where that needs a reason")
@@ -80,6 +85,7 @@ class ExperimentView(View):
                     self=path,
                     logs=f"{path}/logs",
                     events=f"{path}/events",
+                    metrics=f"{path}/metrics",
                     mlflow=run if row.mlflow_run_id and settings.mlflow_public_url else None,
                 ),
             }
@@ -91,6 +97,16 @@ class ExperimentPage(View):
 
     items: list[ExperimentView]
     next_cursor: str | None = Field(None, description="give it back as `cursor`; null on the last page")
+
+
+class ExperimentChanges(BaseModel):
+    """What of an experiment may be changed; what is left out, or null, stays."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, json_schema_extra={"minProperties": 1})
+
+    priority: Priority | None = Field(None, description="the larger number starts first")
+    tags: Tags | None = Field(None, description="all tags: those that are not named go")
+    description: Markdown | None = Field(None, description="what it is for, in Markdown")
 
 
 class EventView(View):
@@ -133,35 +149,29 @@ class EventList(View):
     """The history of one experiment, oldest first."""
 
     items: list[EventView]
+    next_cursor: str | None = Field(None, description="give it back as `cursor`; null on the last page")
 
 
 class AttemptList(View):
     """The attempts of one experiment, oldest first."""
 
     items: list[AttemptView]
+    next_cursor: str | None = Field(None, description="give it back as `cursor`; null on the last page")
 
 
-class SiteView(View):
-    """One attention module in the network."""
+class CurveView(View):
+    """The history of one metric: three columns of one length."""
 
-    name: str = Field(description="path of the module in the network")
-    channels: int
-    parameters: int
-    macs: int
+    name: str = Field(description="as in MLflow: val/top1, train/loss, lr, …")
+    steps: list[int] = Field(description="optimizer steps, rising")
+    values: list[float | None] = Field(description="null where a value was not finite")
+    times: list[int] = Field(description="when it was measured, Unix time in milliseconds")
 
 
-class PreviewView(View):
-    """What would run."""
+class CurveList(View):
+    """The history of an experiment's metrics, by name."""
 
-    parameters: int
-    macs: int = Field(description="multiply-accumulates of one forward pass of one image")
-    attention_parameters: int
-    attention_macs: int
-    sites: list[SiteView]
-    classes: int = Field(description="outputs of the network; 1000 is assumed where the dataset's folder decides")
-    train_images: int | None = Field(description="null where the dataset's folder decides")
-    steps_per_epoch: int | None
-    total_steps: int | None
+    items: list[CurveView]
 
 
 class ErrorItem(View):

@@ -104,9 +104,9 @@ ACTIONS: dict[State, tuple[str, ...]] = {
     S.PAUSING: ("cancel", "resume"),
     S.PAUSED: ("cancel", "resume"),
     S.CANCELLING: (),
-    S.SUCCEEDED: (),
-    S.FAILED: ("retry",),
-    S.CANCELLED: ("retry",),
+    S.SUCCEEDED: ("delete",),
+    S.FAILED: ("retry", "delete"),
+    S.CANCELLED: ("retry", "delete"),
 }
 """What a user may ask for in each state; the answer to anything else names these."""
 

@@ -4,23 +4,24 @@ A state changes in one place only, `change_state`: it checks the move and writes
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Select, func, select, tuple_, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from cbam_core.spec import ExperimentSpec
 from service import outbox
 from service.db import Database
-from service.errors import ExperimentNotFound, IdempotencyConflict, IllegalAction, StaleMove
-from service.models import Attempt, Event, Experiment, IdempotencyKey
+from service.errors import ExperimentNotFound, IdempotencyConflict, IllegalAction, StaleMove, VersionConflict
+from service.listing import Filter, Place, Sort, labels_of, page_query
+from service.models import Attempt, ClusterRow, Deletion, Event, Experiment, IdempotencyKey, Label
 from service.states import ACTIONS, Desired, Move, State, is_legal
 
 ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford: no letter looks like a digit
-PAGE_LIMIT = 200
+KEY_LIFE = timedelta(hours=24)  # an Idempotency-Key means nothing after that
 
 
 def utc_now() -> datetime:
@@ -34,12 +35,12 @@ def new_id() -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filter:
-    """Which experiments a list shows."""
+class Changes:
+    """What of an experiment may be changed after its submission; None leaves it as it is."""
 
-    states: Sequence[State] = ()
-    project: str | None = None
-    name_contains: str | None = None
+    priority: int | None = None
+    tags: dict[str, str] | None = None
+    description: str | None = None
 
 
 def change_state(session: Session, row: Experiment, move: Move, *, by: str) -> None:
@@ -78,17 +79,25 @@ class Store:
         self.database = database
 
     def submit(
-        self, spec: ExperimentSpec, *, owner: str = "local", key: str | None = None, body_hash: str = ""
+        self,
+        spec: ExperimentSpec,
+        *,
+        owner: str = "local",
+        key: str | None = None,
+        body_hash: str = "",
+        cloned_from: str | None = None,
     ) -> tuple[Experiment, bool]:
-        """Store an experiment as QUEUED; with a key that this owner used before, give the experiment stored then.
+        """Store an experiment as QUEUED; with a key that this owner used in the last day, give the one stored then.
 
         Returns the row and whether it is new. Raises IdempotencyConflict where the key came with another body.
         """
         try:
             with self.database.writing() as session:
-                if key is not None and (known := _known(session, owner, key, body_hash)):
-                    return known, False
-                row = _insert(session, spec, owner)
+                if key is not None:
+                    session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < utc_now() - KEY_LIFE))
+                    if known := _known(session, owner, key, body_hash):
+                        return known, False
+                row = _insert(session, spec, owner, cloned_from)
                 if key is not None:
                     session.add(_used(row, key, body_hash))
                 return row, True
@@ -106,17 +115,47 @@ class Store:
             return _found(session, experiment_id)
 
     def page(
-        self, where: Filter, *, limit: int = 50, after: tuple[datetime, str] | None = None
-    ) -> tuple[list[Experiment], tuple[datetime, str] | None]:
-        """The newest experiments, and the place where the next page starts, or None on the last."""
-        query = _filtered(where).order_by(Experiment.created_at.desc(), Experiment.id.desc()).limit(limit + 1)
-        if after is not None:
-            query = query.where(tuple_(Experiment.created_at, Experiment.id) < tuple_(*after))
+        self, where: Filter, *, sort: Sort = Sort.NEWEST, limit: int = 50, after: Place | None = None
+    ) -> tuple[list[Experiment], Place | None]:
+        """Experiments in their order, and the place where the next page starts, or None on the last."""
         with self.database.reading() as session:
-            rows = list(session.scalars(query))
+            rows = list(session.scalars(page_query(where, sort, after).limit(limit + 1)))
         more = len(rows) > limit
         rows = rows[:limit]
-        return rows, (rows[-1].created_at, rows[-1].id) if more else None
+        return rows, Place.of(rows[-1], sort) if more else None
+
+    def change(self, experiment_id: str, changes: Changes, *, version: int | None = None) -> Experiment:
+        """Change what may be changed, where the row is still of that version. Raises VersionConflict.
+
+        The spec says the same afterwards: the next attempt, and its MLflow run, go by it.
+        """
+        with self.database.writing() as session:
+            row = _found(session, experiment_id, lock=True)
+            _check_version(row, version)
+            new = {name: value for name, value in vars(changes).items() if value is not None}
+            if all(getattr(row, name) == value for name, value in new.items()):
+                return row
+            for name, value in new.items():
+                setattr(row, name, value)
+            row.spec = row.spec | new
+            row.version += 1
+            if changes.tags is not None:
+                session.execute(delete(Label).where(Label.experiment_id == row.id))
+                session.add_all(labels_of(row))
+            return row
+
+    def delete(self, experiment_id: str, *, by: str, version: int | None = None) -> None:
+        """Forget an experiment that has ended; a note stays until its files are gone too.
+
+        Raises IllegalAction while it has not ended, VersionConflict.
+        """
+        with self.database.writing() as session:
+            row = _found(session, experiment_id, lock=True)
+            _check_version(row, version)
+            if "delete" not in ACTIONS[State(row.state)]:
+                raise IllegalAction("delete", State(row.state))
+            session.add(Deletion(experiment_id=row.id, name=row.name, owner=row.owner, by=by, at=utc_now()))
+            session.execute(delete(Experiment).where(Experiment.id == row.id))
 
     def wish(self, experiment_id: str, choose: Callable[[Experiment], Desired]) -> Experiment:
         """Write down what the user wants, chosen from the row as it is now; the dispatcher makes it so."""
@@ -146,19 +185,24 @@ class Store:
             row.tracking_closed = False
             return row
 
-    def events(self, experiment_id: str, *, after_seq: int = 0) -> list[Event]:
+    def events(self, experiment_id: str, *, after_seq: int = 0, limit: int | None = None) -> list[Event]:
         """The moves of one experiment, oldest first. Raises ExperimentNotFound."""
         query = select(Event).where(Event.experiment_id == experiment_id, Event.seq > after_seq).order_by(Event.seq)
         with self.database.reading() as session:
             _found(session, experiment_id)
-            return list(session.scalars(query))
+            return list(session.scalars(query.limit(limit)))
 
-    def attempts(self, experiment_id: str) -> list[Attempt]:
-        """The attempts of one experiment, oldest first. Raises ExperimentNotFound."""
-        query = select(Attempt).where(Attempt.experiment_id == experiment_id).order_by(Attempt.number)
+    def attempts(self, experiment_id: str, *, after: int = 0, limit: int | None = None) -> list[Attempt]:
+        """The attempts of one experiment behind a number, oldest first. Raises ExperimentNotFound."""
+        query = select(Attempt).where(Attempt.experiment_id == experiment_id, Attempt.number > after)
         with self.database.reading() as session:
             _found(session, experiment_id)
-            return list(session.scalars(query))
+            return list(session.scalars(query.order_by(Attempt.number).limit(limit)))
+
+    def cluster(self) -> ClusterRow | None:
+        """What the dispatcher last saw of the cluster, if there ever was one."""
+        with self.database.reading() as session:
+            return session.scalar(select(ClusterRow).order_by(ClusterRow.at.desc()).limit(1))
 
     def count_by_state(self) -> dict[State, int]:
         """How many experiments are in each state; every state has a number."""
@@ -179,16 +223,18 @@ class Store:
             session.execute(select(1))
 
 
-def _insert(session: Session, spec: ExperimentSpec, owner: str) -> Experiment:
+def _insert(session: Session, spec: ExperimentSpec, owner: str, cloned_from: str | None) -> Experiment:
     now = utc_now()
     row = Experiment(
         id=new_id(),
         name=spec.name,
         project=spec.project,
+        description=spec.description,
         tags=spec.tags,
         owner=owner,
         priority=spec.priority,
         spec=spec.model_dump(mode="json"),
+        cloned_from=cloned_from,
         state=State.QUEUED,
         progress={},
         summary={},
@@ -202,6 +248,7 @@ def _insert(session: Session, spec: ExperimentSpec, owner: str) -> Experiment:
     session.add(event)
     session.flush()
     outbox.tell(session, row, event)
+    session.add_all(labels_of(row))
     return row
 
 
@@ -231,12 +278,6 @@ def _found(session: Session, experiment_id: str, *, lock: bool = False) -> Exper
     return row
 
 
-def _filtered(where: Filter) -> Select[Experiment]:
-    query = select(Experiment)
-    if where.states:
-        query = query.where(Experiment.state.in_(where.states))
-    if where.project is not None:
-        query = query.where(Experiment.project == where.project)
-    if where.name_contains:
-        query = query.where(Experiment.name.icontains(where.name_contains, autoescape=True))
-    return query
+def _check_version(row: Experiment, version: int | None) -> None:
+    if version is not None and row.version != version:
+        raise VersionConflict

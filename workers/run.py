@@ -24,7 +24,7 @@ from workers.progress import Progress
 from workers.seeding import reproducible
 from workers.stop import StopMode, StopSignal
 from workers.storage import write_once
-from workers.tracking import MlflowTracker, Tracker
+from workers.tracking import JournalTracker, MlflowTracker, Tracker
 from workers.train.gang import gang_of
 from workers.train.loop import Trainer
 from workers.train.utilisation import model_flops_utilisation, peak_flops, peak_memory_bytes
@@ -129,11 +129,11 @@ def _train(
 
 
 def _tracker(assignment: Assignment) -> Tracker:
-    """Rank 0 tracks, where there is an MLflow. It also leaves the spec where there is none, for the run's artifacts."""
+    """Rank 0 tracks, and leaves the spec, which is one of the run's artifacts."""
     if assignment.rank:
         return Tracker()
     write_once(assignment.folder.spec, assignment.spec.to_yaml())
-    return MlflowTracker(assignment, assignment.tracking_uri) if assignment.tracking_uri else Tracker()
+    return MlflowTracker(assignment, assignment.tracking_uri) if assignment.tracking_uri else JournalTracker(assignment)
 
 
 @lru_cache(maxsize=16)

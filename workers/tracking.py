@@ -1,4 +1,4 @@
-"""Where metrics go: nowhere (Tracker), or to MLflow (MlflowTracker), without ever holding up the training."""
+"""Where metrics go: nowhere (Tracker), into a file, or from there to MLflow, without ever holding up the training."""
 
 import json
 import logging
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 EXPERIMENT_TAG = "cbam.experiment_id"
+DESCRIPTION_TAG = "mlflow.note.content"  # what MLflow shows as the run's description, in Markdown
 FLUSH_SECONDS = 2.0
 SYSTEM_SECONDS = 10.0
 CLOSE_SECONDS = float(os.environ.get("CBAM_TRACKING_CLOSE_SECONDS", "60"))
@@ -41,7 +42,7 @@ _ENVIRONMENT = {
 
 
 class Tracker:
-    """Tracks nothing: what every rank but the first uses, and every rank where there is no MLflow."""
+    """Tracks nothing: what every rank but the first uses."""
 
     run_id: str | None = None
 
@@ -55,23 +56,14 @@ class Tracker:
         """The attempt ended like this; hand over what is left, in bounded time."""
 
 
-class MlflowTracker(Tracker):
-    """Writes all to the experiment's journal, at once; one background thread sends the journal to MLflow.
+class JournalTracker(Tracker):
+    """Writes all to the experiment's journal, at once: the service shows its curves, with and without an MLflow."""
 
-    The training thread never waits for MLflow, and MLflow's import (seconds) happens beside the first steps. An
-    experiment has one run, found by its tag: a later attempt continues it.
-    """
-
-    def __init__(self, assignment: Assignment, uri: str) -> None:
+    def __init__(self, assignment: Assignment) -> None:
         self._spec = assignment.spec
         self._folder = assignment.folder
-        self._sender = Sender(assignment.folder, uri, run_name=self._spec.name, project=self._spec.project)
-        self._journal = self._sender.journal
+        self._journal = Journal(assignment.folder.journal)
         self._fence = Fence(assignment)
-        self._logged = self._step = 0
-        self._away = False
-        self._next_sample = 0.0
-        self._enough_steps, self._closing, self._given_up = threading.Event(), threading.Event(), threading.Event()
         if self._journal.is_new:
             params = list(flatten(self._spec.model_dump(mode="json")).items())
             most = _BATCH_LIMITS["params"]
@@ -79,13 +71,8 @@ class MlflowTracker(Tracker):
                 self._journal.append({"params": dict(params[start : start + most])})
             self._journal.append({"artifact": str(self._folder.spec)})
         self.tag(self._spec.tags | provenance() | {"cbam.attempt": str(assignment.attempt)})
-        self._thread = threading.Thread(target=self._send_for_ever, name="mlflow", daemon=True)
-        self._thread.start()
-
-    @property
-    def run_id(self) -> str | None:  # type: ignore[override]
-        """The MLflow run, once it is known."""
-        return self._sender.run_id
+        if self._spec.description:
+            self.tag({DESCRIPTION_TAG: self._spec.description})
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Facts about the run."""
@@ -95,6 +82,39 @@ class MlflowTracker(Tracker):
         """Values measured at `step`. Raises Superseded where another attempt writes the journal."""
         self._fence.check_now_and_then()
         self._journal.append_metrics(step, metrics, _now())
+
+    def close(self, outcome: Outcome) -> None:  # noqa: ARG002
+        """Write no more."""
+        self._journal.close()
+
+
+class MlflowTracker(JournalTracker):
+    """The journal, and one background thread that sends it to MLflow.
+
+    The training thread never waits for MLflow, and MLflow's import (seconds) happens beside the first steps. An
+    experiment has one run, found by its tag: a later attempt continues it.
+    """
+
+    def __init__(self, assignment: Assignment, uri: str) -> None:
+        super().__init__(assignment)
+        self._sender = Sender(
+            self._folder, uri, run_name=self._spec.name, project=self._spec.project, journal=self._journal
+        )
+        self._logged = self._step = 0
+        self._away = False
+        self._next_sample = 0.0
+        self._enough_steps, self._closing, self._given_up = threading.Event(), threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._send_for_ever, name="mlflow", daemon=True)
+        self._thread.start()
+
+    @property
+    def run_id(self) -> str | None:  # type: ignore[override]
+        """The MLflow run, once it is known."""
+        return self._sender.run_id
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Values measured at `step`. Raises Superseded where another attempt writes the journal."""
+        super().log(step, metrics)
         self._step = step
         self._logged += 1
         if self._logged == _STEPS_BEFORE_FIRST_FLUSH:
@@ -113,7 +133,7 @@ class MlflowTracker(Tracker):
         if self._thread.is_alive():
             self._given_up.set()
             logger.warning("MLflow has not taken everything; the rest waits in %s", self._folder.journal)
-        self._journal.close()
+        super().close(outcome)
 
     def _append_ending(self, outcome: Outcome) -> None:
         if outcome.outcome == "succeeded":
@@ -164,8 +184,10 @@ class MlflowTracker(Tracker):
 class Sender:
     """Sends a journal to MLflow, from where the last sender stopped, in order. Made anew after a crash, it goes on."""
 
-    def __init__(self, folder: ExperimentFolder, uri: str, *, run_name: str, project: str) -> None:
-        self.journal = Journal(folder.journal)
+    def __init__(
+        self, folder: ExperimentFolder, uri: str, *, run_name: str, project: str, journal: Journal | None = None
+    ) -> None:
+        self.journal = journal or Journal(folder.journal)
         self.run_id: str | None = None
         self._experiment_id = folder.experiment_id
         self._uri, self._run_name, self._project = uri, run_name, project

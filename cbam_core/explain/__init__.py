@@ -8,25 +8,30 @@ if TYPE_CHECKING:
     from cbam_core.explain.evidence import grad_cam
     from cbam_core.explain.figure import attention_figure
     from cbam_core.explain.maps import attention_maps
+    from cbam_core.explain.memory import KeptForBackward, kept_for_backward
 
 _HOMES = {
     "AttentionSite": "cost",
     "Description": "cost",
+    "KeptForBackward": "memory",
     "StageCost": "cost",
     "attention_figure": "figure",
     "attention_maps": "maps",
     "describe": "cost",
     "grad_cam": "evidence",
+    "kept_for_backward": "memory",
 }
 
 __all__ = [
     "AttentionSite",
     "Description",
+    "KeptForBackward",
     "StageCost",
     "attention_figure",
     "attention_maps",
     "describe",
     "grad_cam",
+    "kept_for_backward",
 ]
 
 

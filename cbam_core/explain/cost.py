@@ -17,11 +17,13 @@ Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 
 @dataclass(frozen=True)
 class AttentionSite:
-    """One attention module of a network: its dotted name, its class, its channels, and what it adds."""
+    """One attention module of a network: its dotted name, its class, the map it sees, and what it adds."""
 
     name: str
     kind: str
     channels: int
+    height: int
+    width: int
     parameters: int
     macs: int
 
@@ -80,7 +82,7 @@ class _Tally:
 
     macs: Counter[str] = field(default_factory=Counter)
     activations: Counter[str] = field(default_factory=Counter)
-    channels: dict[str, int] = field(default_factory=dict)
+    maps: dict[str, tuple[int, ...]] = field(default_factory=dict)  # what attention modules see: C, H, W
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
@@ -129,10 +131,13 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 def _site(network: nn.Module, name: str, tally: _Tally) -> AttentionSite:
     module = network.get_submodule(name)
+    channels, height, width = tally.maps[name]
     return AttentionSite(
         name=name,
         kind=type(module).__name__,
-        channels=tally.channels[name],
+        channels=channels,
+        height=height,
+        width=width,
         parameters=_parameters(module),
         macs=_inside(tally.macs, name),
     )
@@ -196,6 +201,6 @@ def _note(tally: _Tally, name: str) -> Hook:
             tally.macs[name] += output.numel() * (module.weight.numel() // module.weight.shape[0])
             tally.activations[name] += output.numel()
         if isinstance(module, Attention):
-            tally.channels[name] = inputs[0].shape[1]
+            tally.maps[name] = tuple(inputs[0].shape[1:])
 
     return hook

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from service.client import Client
-    from service.schemas import ExperimentView, PreviewView
+    from service.preview_views import PreviewView
+    from service.schemas import ExperimentView
 
 LOOK_SECONDS = 0.5
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 from service.access_schemas import AuditPage, AuditView, CallerView, NewToken, TokenList, TokenRequest, TokenView
 from service.deps import FOR_ADMINS, GUARDED, Id, TheAudit, TheCaller, TheTokens
 from service.http_errors import documented
-from service.store import PAGE_LIMIT
+from service.listing import PAGE_LIMIT
 
 router = APIRouter(prefix="/v1", tags=["access"])
 REFUSALS = documented(401, 403)

@@ -1,29 +1,50 @@
-"""Experiments over HTTP: submit, look, list, ask for a change. Routes translate; they decide nothing."""
+"""Experiments over HTTP: submit, look, list, change, copy, delete. Routes translate; they decide nothing."""
 
-import base64
-import binascii
-import json
-from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Body, Header, Query, Request, Response
 
-from cbam_core.spec import ExperimentSpec
 from service import experiments, preview
-from service.deps import GUARDED, Existing, ExperimentId, TheCaller, TheSettings, TheStore
-from service.errors import InvalidField
-from service.http_errors import documented
-from service.schemas import AttemptList, AttemptView, EventList, EventView, ExperimentPage, ExperimentView, PreviewView
-from service.states import State
-from service.store import PAGE_LIMIT, Filter
+from service.deps import GUARDED, Changeable, Existing, TheCaller, ThePreviewer, TheSettings, TheStore
+from service.http_errors import documented, with_headers
+from service.listing import Place
+from service.models import Experiment
+from service.preview_views import PreviewView
+from service.queries import ListQuery
+from service.schemas import ExperimentChanges, ExperimentPage, ExperimentView
+from service.store import Changes
+from service.submission import Overrides, Submission, spec_of
 
 router = APIRouter(prefix="/v1/experiments", tags=["experiments"], dependencies=GUARDED, responses=documented(401, 403))
-Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="a name of your choice: sent again within 24 hours, it gives the same experiment",
+    ),
+]
+IfMatch = Annotated[
+    str | None,
+    Header(alias="If-Match", max_length=64, description="the ETag that was read: 412 where it has changed since"),
+]
+TAG = {"ETag": "its version, for If-Match"}
+TAG_AND_PLACE = TAG | {"Location": "the path of the experiment"}
 
 
-@router.post("", status_code=201, responses=documented(400, 413, 415, 422))
+def _shown(row: Experiment, response: Response, request: Request, *, is_new: bool = False) -> ExperimentView:
+    response.headers["ETag"] = f'"{row.version}"'
+    if is_new:
+        response.headers["Location"] = f"/v1/experiments/{row.id}"
+    return ExperimentView.of(row, request.app.state.settings)
+
+
+@router.post("", status_code=201, responses=with_headers(201, TAG_AND_PLACE) | documented(400, 413, 415, 422))
 def submit(
-    spec: ExperimentSpec,
+    submission: Submission,
+    request: Request,
     response: Response,
     *,
     store: TheStore,
@@ -32,58 +53,79 @@ def submit(
     idempotency_key: Key = None,
 ) -> ExperimentView:
     """Accept an experiment: it is stored, will run as soon as it fits, and survives whatever fails."""
-    row, _ = experiments.submit(store, settings, spec, caller=caller, key=idempotency_key)
-    response.headers["Location"] = f"/v1/experiments/{row.id}"
-    return ExperimentView.of(row, settings)
+    row, _ = experiments.submit(store, settings, spec_of(submission), caller=caller, key=idempotency_key)
+    return _shown(row, response, request, is_new=True)
 
 
-@router.post("/preview", responses=documented(400, 413, 415, 422))
-def show_preview(spec: ExperimentSpec, settings: TheSettings) -> PreviewView:
-    """Say what would run: parameters, MACs, attention sites, steps. Nothing is stored."""
+@router.post("/preview", responses=documented(400, 413, 415, 422, 503))
+async def show_preview(submission: Submission, settings: TheSettings, previewer: ThePreviewer) -> PreviewView:
+    """Say what would run: parameters, MACs, attention sites, steps, memory, and what looks odd. Nothing is stored."""
+    spec = spec_of(submission)
     experiments.check_data_root(settings, spec)
-    return preview.preview(spec)
+    return await preview.preview(previewer, spec)
 
 
 @router.get("", responses=documented(422))
-def list_page(
+def list_page(query: Annotated[ListQuery, Query()], store: TheStore, settings: TheSettings) -> ExperimentPage:
+    """List experiments, the newest first. What lacks the value that the list is sorted by is left out."""
+    after = Place.from_cursor(query.cursor, query.sort) if query.cursor is not None else None
+    rows, place = store.page(query.to_filter(), sort=query.sort, limit=query.limit, after=after)
+    cursor = None if place is None else place.to_cursor()
+    return ExperimentPage(items=[ExperimentView.of(row, settings) for row in rows], next_cursor=cursor)
+
+
+@router.get("/{experiment_id}", responses=with_headers(200, TAG) | documented(404, 422))
+def show(row: Existing, request: Request, response: Response) -> ExperimentView:
+    """Show one experiment: state, progress, last metrics, links."""
+    return _shown(row, response, request)
+
+
+@router.patch("/{experiment_id}", responses=with_headers(200, TAG) | documented(400, 404, 412, 413, 415, 422))
+def change(
+    row: Changeable,
+    changes: ExperimentChanges,
+    request: Request,
+    response: Response,
+    *,
+    store: TheStore,
+    if_match: IfMatch = None,
+) -> ExperimentView:
+    """Change priority, tags or description; what is left out stays. The next attempt, and its MLflow run, go by it."""
+    wanted = Changes(**changes.model_dump(exclude_none=True))
+    return _shown(store.change(row.id, wanted, version=_version(if_match)), response, request)
+
+
+@router.delete("/{experiment_id}", status_code=204, responses=documented(404, 409, 412, 422))
+def delete(row: Changeable, store: TheStore, caller: TheCaller, if_match: IfMatch = None) -> None:
+    """Delete an experiment that has ended, with its attempts, events, logs and checkpoints. Its MLflow run stays."""
+    store.delete(row.id, by=caller.name, version=_version(if_match))
+
+
+@router.post(
+    "/{experiment_id}/clone",
+    status_code=201,
+    responses=with_headers(201, TAG_AND_PLACE) | documented(400, 404, 413, 415, 422),
+)
+def clone(
+    row: Existing,
+    request: Request,
+    response: Response,
+    overrides: Annotated[Overrides, Body(default_factory=dict)],
+    *,
     store: TheStore,
     settings: TheSettings,
-    *,
-    state: Annotated[list[State] | None, Query(description="repeat it for several states")] = None,
-    project: Annotated[str | None, Query(max_length=128)] = None,
-    q: Annotated[str | None, Query(max_length=128, description="part of the name")] = None,
-    limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT)] = 50,
-    cursor: Annotated[str | None, Query(max_length=256, description="`next_cursor` of the page before")] = None,
-) -> ExperimentPage:
-    """List experiments, the newest first."""
-    where = Filter(states=state or (), project=project, name_contains=q)
-    rows, after = store.page(where, limit=limit, after=_place(cursor))
-    return ExperimentPage(items=[ExperimentView.of(row, settings) for row in rows], next_cursor=_cursor(after))
-
-
-@router.get("/{experiment_id}", responses=documented(404, 422))
-def show(row: Existing, settings: TheSettings) -> ExperimentView:
-    """Show one experiment: state, progress, last metrics, links."""
-    return ExperimentView.of(row, settings)
-
-
-@router.get("/{experiment_id}/events", responses=documented(404, 422))
-def events(experiment_id: ExperimentId, store: TheStore) -> EventList:
-    """Show every change of state, oldest first."""
-    return EventList(items=[EventView.of(row) for row in store.events(experiment_id)])
-
-
-@router.get("/{experiment_id}/attempts", responses=documented(404, 422))
-def attempts(experiment_id: ExperimentId, store: TheStore) -> AttemptList:
-    """Show every attempt, oldest first."""
-    return AttemptList(items=[AttemptView.of(row) for row in store.attempts(experiment_id)])
-
-
-def _act(
-    request: Request, experiment_id: ExperimentId, store: TheStore, settings: TheSettings, caller: TheCaller
+    caller: TheCaller,
+    idempotency_key: Key = None,
 ) -> ExperimentView:
+    """Submit the same experiment once more, with changes. The copy is the caller's, whoever's the original is."""
+    copy, _ = experiments.clone(store, settings, row, overrides, caller=caller, key=idempotency_key)
+    return _shown(copy, response, request, is_new=True)
+
+
+def _act(row: Changeable, request: Request, response: Response, store: TheStore) -> ExperimentView:
     action = request.url.path.rsplit("/", 1)[-1]
-    return ExperimentView.of(experiments.act(store, experiment_id, action, caller=caller), settings)
+    caller = request.state.caller
+    return _shown(experiments.act(store, row.id, action, caller=caller), response, request)
 
 
 for action, meaning in {
@@ -98,27 +140,16 @@ for action, meaning in {
         methods=["POST"],
         status_code=202,
         response_model=ExperimentView,
-        responses=documented(404, 409, 422),
+        responses=with_headers(202, TAG) | documented(404, 409, 422),
         name=action,
         summary=action.capitalize(),
         description=meaning,
     )
 
 
-def _cursor(place: tuple[datetime, str] | None) -> str | None:
-    if place is None:
+def _version(if_match: str | None) -> int | None:
+    """The version that an If-Match header names; -1, which none has, where it is no ETag of ours."""
+    if if_match is None or if_match.strip() == "*":
         return None
-    return base64.urlsafe_b64encode(json.dumps([place[0].isoformat(), place[1]]).encode()).decode()
-
-
-def _place(cursor: str | None) -> tuple[datetime, str] | None:
-    if cursor is None:
-        return None
-    try:
-        at, experiment_id = json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
-        place = datetime.fromisoformat(at), str(experiment_id)
-    except (ValueError, TypeError, binascii.Error) as error:
-        raise InvalidField("cursor", "not a cursor of this server") from error
-    if place[0].tzinfo is None:
-        raise InvalidField("cursor", "not a cursor of this server")
-    return place
+    digits = if_match.strip().removeprefix('"').removesuffix('"')
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else -1

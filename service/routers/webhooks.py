@@ -6,8 +6,8 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 
 from service.deps import GUARDED, Id, TheCaller, TheWebhooks
 from service.http_errors import documented
+from service.listing import PAGE_LIMIT
 from service.models import Webhook
-from service.store import PAGE_LIMIT
 from service.webhook_schemas import (
     DeliveryList,
     DeliveryView,

@@ -12,8 +12,9 @@ from service.db import Database
 from service.dispatcher import Dispatcher
 from service.lease import Leadership
 from service.ledger import Ending, Ledger, Note
+from service.listing import Filter
 from service.states import TERMINAL, Move, Reason, State
-from service.store import Filter, Store
+from service.store import Store
 from service.testing import InMemoryCluster
 from tests.specs import spec, spec_dict
 from tests.waiting import wait_until

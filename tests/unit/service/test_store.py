@@ -6,9 +6,10 @@ import pytest
 
 from service.db import Database
 from service.errors import ExperimentNotFound, IdempotencyConflict, StaleMove
+from service.listing import Filter
 from service.models import Experiment
 from service.states import Move, State
-from service.store import Filter, Store, change_state
+from service.store import Store, change_state
 from tests.specs import spec
 
 

@@ -1,0 +1,52 @@
+"""Changes to a spec: a JSON merge patch (RFC 7396) whose top keys may be dotted paths, as in `{"train.epochs": 3}`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.errors import InvalidField
+
+TAGS = "tags"  # the names of tags have dots of their own
+
+
+def overridden(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields with the overrides put in; null takes a field away, so that its default stands again.
+
+    What names its kind by `type` (attention, optimizer, schedule) is replaced as a whole where the kind changes: the
+    options of one kind are not those of another. Raises InvalidField where a dotted path leads through a value.
+    """
+    result = dict(fields)
+    for key, value in overrides.items():
+        head, dot, rest = key.partition(".")
+        path = [key] if not dot else [head, rest] if head == TAGS else key.split(".")
+        patch = value
+        for name in reversed(path[1:]):
+            patch = {name: patch}
+        _check_path(result, path, key)
+        result = _merged(result, {path[0]: patch})
+    return result
+
+
+def _check_path(fields: Mapping[str, Any], path: list[str], key: str) -> None:
+    """A plain patch may put fields where a value was; a path that was misspelt should not."""
+    inner: Any = fields
+    for name in path[:-1]:
+        inner = inner.get(name)
+        if inner is None:
+            return
+        if not isinstance(inner, Mapping):
+            pointer = key.replace("~", "~0").replace("/", "~1")
+            raise InvalidField(f"/{pointer}", f"{name} holds a value, not fields")
+
+
+def _merged(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in patch.items():
+        old = result.get(key)
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, Mapping):
+            keeps = isinstance(old, Mapping) and value.get("type", old.get("type")) == old.get("type")
+            result[key] = _merged(old if isinstance(old, Mapping) and keeps else {}, value)
+        else:
+            result[key] = value
+    return result

@@ -1,0 +1,118 @@
+"""Has networks measured by a process of its own, one at a time, and remembers what it was told."""
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from cbam_core.spec import ModelSpec
+from service.errors import InvalidField, PreviewUnavailable
+
+MEASURE_SECONDS = 120.0  # a cold start of torch on a busy machine is half of it
+MOST_WAITING = 16
+REMEMBERED = 256
+LONGEST_ANSWER_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Site:
+    """One attention module of a network: its dotted name, the map it sees, and what it adds."""
+
+    name: str
+    kind: str
+    channels: int
+    height: int
+    width: int
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a network costs; see `cbam_core.explain`."""
+
+    parameters: int
+    macs: int
+    sites: tuple[Site, ...]
+    kept_bytes_per_image: int
+    largest_kept_bytes: int
+
+
+class Previewer:
+    """Asks the worker process; starts it when it is needed and not there."""
+
+    def __init__(self) -> None:
+        self._process: Process | None = None
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+        self._known: OrderedDict[str, Measured] = OrderedDict()
+
+    async def measure(self, model: ModelSpec, *, channels: int, classes: int, image_size: int) -> Measured:
+        """Measure a network. Raises InvalidField (it cannot be built), PreviewUnavailable (too many ask, or it takes
+        too long).
+        """
+        fields = {"model": model.model_dump(mode="json"), "channels": channels, "classes": classes}
+        request = json.dumps(fields | {"image_size": image_size}, sort_keys=True)
+        if request not in self._known:
+            if self._waiting >= MOST_WAITING:
+                raise PreviewUnavailable("too many previews are asked for at once")
+            self._waiting += 1
+            try:
+                async with self._turn:
+                    self._known.setdefault(request, await self._ask(request))
+            finally:
+                self._waiting -= 1
+        self._known.move_to_end(request)
+        while len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return self._known[request]
+
+    async def close(self) -> None:
+        """End the worker process."""
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    async def _ask(self, request: str) -> Measured:
+        if (known := self._known.get(request)) is not None:  # whoever stood before in the line asked the same
+            return known
+        try:
+            async with asyncio.timeout(MEASURE_SECONDS):
+                answer = await self._exchange(request) or await self._exchange(request)  # it may just have gone idle
+        except BaseException as error:  # an answer that nobody waits for must not be the next one's
+            await self.close()
+            if isinstance(error, TimeoutError):
+                raise PreviewUnavailable(f"the network was not built within {MEASURE_SECONDS:.0f} s") from error
+            raise
+        if not answer:
+            raise PreviewUnavailable("the process that builds networks ended; is torch installed here?")
+        fields = json.loads(answer)
+        if "refused" in fields:
+            raise InvalidField("/model", fields["refused"])
+        return Measured(**fields | {"sites": tuple(Site(**site) for site in fields["sites"])})
+
+    async def _exchange(self, request: str) -> bytes:
+        """The worker's answer, or nothing where it ended."""
+        if self._process is None or self._process.returncode is not None:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "service.preview_worker"),
+                stdin=PIPE,
+                stdout=PIPE,
+                limit=LONGEST_ANSWER_BYTES,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(f"{request}\n".encode())
+            await self._process.stdin.drain()
+            answer = await self._process.stdout.readline()
+        except ConnectionError:
+            answer = b""
+        if not answer:
+            await self.close()
+        return answer
