@@ -15,6 +15,9 @@ class DatasetFacts:
     needs_root: bool
 
 
+DOWNLOADABLE = ("cifar10", "cifar100", "fashion_mnist")
+"""Those that `download` fetches."""
+
 DATASETS: dict[str, DatasetFacts] = {
     "digits": DatasetFacts("1,797 handwritten digits, 8×8, that scikit-learn ships", 10, 1, 1442, 355, False),
     "cluttered_digits": DatasetFacts(

@@ -48,6 +48,10 @@ class CheckpointError(CbamError):
     """The checkpoint cannot be written or read."""
 
 
+class Stalled(CbamError):
+    """The training no longer moves."""
+
+
 class PeerLost(CbamError):
     """Another worker of this gang is gone."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from cbam_core.datasets import DATASETS
+from cbam_core.datasets import DATASETS, DOWNLOADABLE
 from cbam_core.part import Part, Share
 
 ExportFormat = Literal["torch_export", "onnx"]
@@ -71,6 +71,9 @@ class DataSpec(Part):
         max_length=4096,
         description="absolute folder that holds the dataset, below one of the server's data roots",
     )
+    download: bool = Field(
+        False, description="fetch what is missing below root from its publisher, where the operator allows it"
+    )
     image_size: Annotated[int, Field(ge=8, le=1024)] = Field(32, description="side of the square input, in pixels")
     augment: AugmentSpec = AugmentSpec()
     workers_per_rank: Annotated[int, Field(ge=0, le=128)] = Field(
@@ -93,6 +96,12 @@ class DataSpec(Part):
             raise ValueError(f"{self.dataset} is read from no folder; leave `root` out")
         if needs_root and self.root is None:
             raise ValueError(f"{self.dataset} is read from a folder; say which in `root`")
+        return self
+
+    @model_validator(mode="after")
+    def _published(self) -> Self:
+        if self.download and self.dataset not in DOWNLOADABLE:
+            raise ValueError(f"only {', '.join(DOWNLOADABLE)} can be downloaded; leave `download` out")
         return self
 
     @model_validator(mode="after")

@@ -62,6 +62,8 @@ class Admitter:
                 storage=self.settings.storage_root,
                 tracking_uri=self.settings.mlflow_tracking_uri,
                 data_roots=tuple(map(str, self.settings.data_roots)),
+                allow_download=self.settings.allow_download,
+                hang_seconds=self.settings.hang_seconds,
             )
         )
 

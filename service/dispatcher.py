@@ -34,9 +34,9 @@ from service.states import TERMINAL, Desired, Liveness, Move, Reason, Situation,
 from service.store import utc_now
 from workers.outcome import Outcome, read_outcome
 from workers.storage import ExperimentFolder
+from workers.watchdog import patience_seconds
 
 log = logging.getLogger("service.dispatcher")
-HANG_STEPS = 10
 STACKS_SECONDS = 3.0
 PAUSE_GRACE_SECONDS = 300.0  # a checkpoint of a large network takes its time; without it the last one is used
 
@@ -256,16 +256,16 @@ class Dispatcher:
     def _hangs(self, row: Experiment, watch: Watch, seen: GangView) -> bool:
         """Whether a gang that the cluster knows has given no sign of life for far longer than a step takes.
 
-        Its stacks are asked for first, and given a moment to be written.
+        Its stacks are asked for first, and given a moment to be written. Workers watch themselves, with the same
+        patience; where they can, they leave a record of it in that moment.
         """
         now, progress = self.clock(), seen.progress
         sign = (progress.step, progress.phase, progress.heartbeat)
         if watch.moved_at is None or sign != watch.sign_of_life or row.state == State.STARTING:
             watch.moved_at, watch.sign_of_life, watch.stacks_asked_at = now, sign, None
             return False
-        speed = progress.images_per_second or 0.0
-        step_seconds = row.spec["train"]["global_batch_size"] / speed if speed else 0.0
-        if now - watch.moved_at < max(self.settings.hang_seconds, HANG_STEPS * step_seconds):
+        patience = patience_seconds(self.settings.hang_seconds, progress, row.spec["train"]["global_batch_size"])
+        if now - watch.moved_at < patience:
             return False
         if watch.stacks_asked_at is None:
             watch.stacks_asked_at = now

@@ -51,7 +51,9 @@ def clone(
 
 
 def check_data_root(settings: Settings, spec: ExperimentSpec) -> None:
-    """Raise InvalidField where the spec would read outside the folders that the operator opened."""
+    """Raise InvalidField where the spec would read, or download, what the operator has not opened."""
+    if spec.data.download and not settings.allow_download:
+        raise InvalidField("/data/download", "the operator allows no downloads (CBAM_ALLOW_DOWNLOAD)")
     if spec.data.root is None:
         return
     root = Path(spec.data.root).resolve()

@@ -56,6 +56,8 @@ class Launch:
     storage: Path
     tracking_uri: str | None
     data_roots: tuple[str, ...] = ()
+    allow_download: bool = False
+    hang_seconds: float = 300.0
 
 
 @dataclass(frozen=True)

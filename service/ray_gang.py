@@ -361,6 +361,8 @@ def assignment_of(launch: Launch, rank: int, places: Sequence[Place]) -> Assignm
         master_port=places[0].port,
         tracking_uri=launch.tracking_uri,
         data_roots=launch.data_roots,
+        allow_download=launch.allow_download,
+        hang_seconds=launch.hang_seconds,
         node_gpus=node_gpus,
         gpu_index=node_gpus.index(mine.gpus[0]) if mine.gpus else 0,
     )

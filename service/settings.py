@@ -22,6 +22,7 @@ class Settings(BaseSettings):
     data_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="folders a spec may read datasets from, separated by colons"
     )
+    allow_download: bool = Field(False, description="whether a spec may have its dataset downloaded below a data root")
     host: str = Field("127.0.0.1", description="address the API listens on; beyond loopback only once there is a token")
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -91,6 +91,7 @@ def _assignment(spec: ExperimentSpec, folder: ExperimentFolder, rank: int, world
         master_port=port,
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"),
         data_roots=(spec.data.root,) if spec.data.root else (),
+        allow_download=True,  # who runs it by hand is the operator
     )
 
 

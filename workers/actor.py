@@ -4,7 +4,6 @@ Imports no torch, because the dispatcher imports it: torch comes with the first 
 """
 
 import contextlib
-import faulthandler
 import logging
 import os
 import socket
@@ -19,6 +18,7 @@ from workers.footprint import Footprint
 from workers.outcome import Outcome, classify
 from workers.progress import Progress
 from workers.stop import StopMode, StopSignal
+from workers.watchdog import dump_stacks
 
 logger = logging.getLogger(__name__)
 
@@ -90,9 +90,7 @@ class TrainWorker:
             return
         path = self._assignment.folder.attempt(self._assignment.attempt).log(self._assignment.rank)
         with path.open("a", encoding="utf-8") as file:
-            file.write("--- stacks of all threads ---\n")
-            file.flush()
-            faulthandler.dump_traceback(file, all_threads=True)
+            dump_stacks(file)
 
     def _run(self, assignment: Assignment, stop: StopSignal) -> None:
         try:

@@ -14,7 +14,9 @@ class Assignment:
     """One rank's share of one attempt.
 
     `token` is the lease under which the attempt runs and stands in its result. The ranks meet at
-    `master_address:master_port`, which rank 0 opens. A dataset may be read only below one of `data_roots`.
+    `master_address:master_port`, which rank 0 opens. A dataset may be read only below one of `data_roots`,
+    and downloaded there where `allow_download` says so. A training that gives no sign of life for `hang_seconds`, or 10
+    steps, ends itself.
     `node_gpus` are the GPUs of the whole gang on this rank's node: every rank there sees all of them, in one order, so
     that peers can reach each other's memory; `gpu_index` is this rank's own among them.
     """
@@ -30,6 +32,8 @@ class Assignment:
     master_port: int = 0
     tracking_uri: str | None = None
     data_roots: tuple[str, ...] = ()
+    allow_download: bool = False
+    hang_seconds: float = 300.0
     node_gpus: tuple[str, ...] = ()
     gpu_index: int = 0
 

@@ -9,16 +9,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
-from cbam_core.errors import CheckpointError, DataError, LoaderDied, LossNotFinite, PeerLost, Superseded
+from cbam_core.errors import CheckpointError, DataError, LoaderDied, LossNotFinite, PeerLost, Stalled, Superseded
 from workers.storage import AttemptFolder, write_once
 
 Ending = Literal["succeeded", "failed", "cancelled", "paused"]
-Reason = Literal["USER_ERROR", "CUDA_OOM", "LOSS_NOT_FINITE", "DATA_ERROR", "WORKER_DIED", "CHECKPOINT_ERROR"]
+Reason = Literal[
+    "USER_ERROR", "CUDA_OOM", "LOSS_NOT_FINITE", "DATA_ERROR", "WORKER_DIED", "HANG_DETECTED", "CHECKPOINT_ERROR"
+]
 
 _BY_TYPE: tuple[tuple[type[Exception], Reason], ...] = (
     (PeerLost, "WORKER_DIED"),
     (Superseded, "WORKER_DIED"),
     (LoaderDied, "WORKER_DIED"),
+    (Stalled, "HANG_DETECTED"),
     (LossNotFinite, "LOSS_NOT_FINITE"),
     (DataError, "DATA_ERROR"),
     (CheckpointError, "CHECKPOINT_ERROR"),

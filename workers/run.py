@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cbam_core.errors import Stalled
 from cbam_core.explain import Description, describe
 from cbam_core.networks import build_network
 from cbam_core.spec import ModelSpec
@@ -28,10 +29,12 @@ from workers.tracking import JournalTracker, MlflowTracker, Tracker
 from workers.train.gang import gang_of
 from workers.train.loop import Trainer
 from workers.train.utilisation import model_flops_utilisation, peak_flops, peak_memory_bytes
+from workers.watchdog import patience_seconds, watched
 
 logger = logging.getLogger(__name__)
 _ENDINGS: dict[StopMode | None, Ending] = {None: "succeeded", "pause": "paused", "cancel": "cancelled"}
 _LAST_LINES = 15
+_STALLED = "no step for {:.0f} s; what every thread was doing is in the log of each rank"
 _OUT_OF_MEMORY_HINT = "Raise train.accumulate or resources.workers, lower global_batch_size, or train in bf16."
 
 
@@ -62,6 +65,10 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
     fence = Fence(assignment)
     progress = _LastProgress(report, fence)
     with log_to(attempt.log(assignment.rank)) as log:
+
+        def give_up(seconds: float) -> None:
+            _failed(assignment, Stalled(_STALLED.format(seconds)), log, progress.last).record(attempt)
+
         tracker = Tracker()
         with contextlib.ExitStack() as stack:
             try:
@@ -69,7 +76,7 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
                     fence.take()
                 progress(Progress(phase="starting", heartbeat=time.time()))
                 tracker = _tracker(assignment)
-                outcome = _train(assignment, stack, stop, report=progress, tracker=tracker)
+                outcome = _train(assignment, stack, stop, report=progress, tracker=tracker, give_up=give_up)
             except Exception as error:
                 outcome = _failed(assignment, error, log, progress.last).record(attempt)
         tracker.close(outcome)
@@ -87,6 +94,7 @@ def _train(
     *,
     report: _LastProgress,
     tracker: Tracker,
+    give_up: Callable[[float], None],
 ) -> Outcome:
     """Meet the gang (left when `stack` closes), train, export."""
     started = time.perf_counter()
@@ -96,7 +104,7 @@ def _train(
     gang = stack.enter_context(gang_of(assignment))
     if gang.leads:
         require(spec.export)
-    dataset = load_dataset(spec.data, assignment.data_roots)
+    dataset = load_dataset(spec.data, assignment.data_roots, allow_download=assignment.allow_download)
     if not spec.data.workers_per_rank:
         dataset = dataset.to(gang.device)
     cost = _cost(spec.model, dataset.num_classes, dataset.input_shape)
@@ -114,7 +122,13 @@ def _train(
         trainer.total_steps,
     )
     tracker.tag({"cbam.parameters": str(cost.parameters), "cbam.macs": str(cost.macs)})
-    mode = trainer.fit()
+    with watched(
+        lambda: report.last,
+        lambda progress: patience_seconds(assignment.hang_seconds, progress, spec.train.global_batch_size),
+        log=assignment.folder.attempt(assignment.attempt).log(assignment.rank),
+        give_up=give_up,
+    ):
+        mode = trainer.fit()
     if mode is None and gang.leads:
         export(trainer, assignment.folder)
     return Outcome(

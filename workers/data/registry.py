@@ -9,6 +9,7 @@ from workers.data.cifar import load_cifar10, load_cifar100
 from workers.data.cluttered import load_cluttered_digits
 from workers.data.dataset import Dataset
 from workers.data.digits import load_digits
+from workers.data.download import download
 from workers.data.fashion import load_fashion_mnist
 from workers.data.imagefolder import load_imagefolder, open_imagefolder
 from workers.data.synthetic import load_synthetic
@@ -29,12 +30,20 @@ READ: dict[str, Callable[[Path, int], Dataset]] = {
 """Datasets that are read below a root, from the root and the image size."""
 
 
-def load_dataset(data: DataSpec, data_roots: tuple[str, ...] = ()) -> Dataset:
+def load_dataset(data: DataSpec, data_roots: tuple[str, ...] = (), *, allow_download: bool = False) -> Dataset:
     """The dataset that `data` names. Raises DataError, with what to do, where it is missing, damaged or not allowed."""
+    if data.download and not allow_download:
+        raise DataError("the operator allows no downloads (CBAM_ALLOW_DOWNLOAD); put the dataset into its root by hand")
     if data.root is None:
         return MADE[data.dataset](data.image_size)
     root = allowed_root(data.root, data_roots)
     read = open_imagefolder if data.dataset == "imagefolder" and data.workers_per_rank else READ[data.dataset]
+    try:
+        return read(root, data.image_size)
+    except DataError:
+        if not data.download:
+            raise
+    download(data.dataset, root)
     return read(root, data.image_size)
 
 

@@ -51,6 +51,7 @@ CHANGES = {
 ELSEWHERE = {
     "data.dataset": "test_datasets",
     "data.root": "test_datasets",
+    "data.download": "test_download",
     "data.workers_per_rank": "test_loaders: other processes, the same bits",
     "data.augment": "field by field",
     "data.augment.saturation": "below, as digits have no colours",

@@ -1,0 +1,40 @@
+"""Datasets from where their authors publish them, by torchvision, which knows the addresses and the checksums."""
+
+import contextlib
+import fcntl
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from cbam_core.errors import DataError
+
+_CLASSES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashion_mnist": "FashionMNIST"}
+_FAILURES = (OSError, RuntimeError, EOFError, tarfile.TarError, zlib.error)  # urllib's and torchvision's among them
+
+
+def download(dataset: str, root: Path) -> None:
+    """Have what is missing of `dataset` below `root`; by one process at a time, of all that see the folder.
+
+    Raises DataError where it cannot be fetched, or is not what was published.
+    """
+    from torchvision import datasets
+
+    with _alone_in(root):
+        try:
+            getattr(datasets, _CLASSES[dataset])(str(root), train=False, download=True)
+        except _FAILURES as error:
+            raise DataError(
+                f"cannot download {dataset} to {root}: {error}; put it there by hand and leave `download` out"
+            ) from error
+
+
+@contextlib.contextmanager
+def _alone_in(root: Path) -> Iterator[None]:
+    try:
+        file = (root / ".download.lock").open("w")
+    except OSError as error:
+        raise DataError(f"cannot write to {root}, so nothing is downloaded there: {error}") from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
