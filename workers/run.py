@@ -122,12 +122,7 @@ def _train(
         trainer.total_steps,
     )
     tracker.tag({"cbam.parameters": str(cost.parameters), "cbam.macs": str(cost.macs)})
-    with watched(
-        lambda: report.last,
-        lambda progress: patience_seconds(assignment.hang_seconds, progress, spec.train.global_batch_size),
-        log=assignment.folder.attempt(assignment.attempt).log(assignment.rank),
-        give_up=give_up,
-    ):
+    with _watched(assignment, report, give_up):
         mode = trainer.fit()
     if mode is None and gang.leads:
         export(trainer, assignment.folder)
@@ -139,6 +134,19 @@ def _train(
         attempt=assignment.attempt,
         token=assignment.token,
         summary=_summary(trainer, cost, time.perf_counter() - started),
+    )
+
+
+def _watched(
+    assignment: Assignment, report: _LastProgress, give_up: Callable[[float], None]
+) -> contextlib.AbstractContextManager[None]:
+    """While open, the attempt ends itself where it stalls."""
+    batch_size = assignment.spec.train.global_batch_size
+    return watched(
+        lambda: report.last,
+        lambda progress: patience_seconds(assignment.hang_seconds, progress, batch_size),
+        log=assignment.folder.attempt(assignment.attempt).log(assignment.rank),
+        give_up=give_up,
     )
 
 
