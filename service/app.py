@@ -14,6 +14,7 @@ from service import http_errors
 from service.audit import AuditLog
 from service.db import Database
 from service.errors import NoTokens
+from service.feeds import Feeds
 from service.gate import Gate
 from service.guard import Guard
 from service.headers import SecurityHeaders
@@ -77,6 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.metrics = metrics
     app.state.previewer = Previewer()
     app.state.closing = threading.Event()  # set at SIGTERM: what streams ends
+    app.state.feeds = Feeds(store, settings.storage_root, app.state.closing)
     http_errors.install(app)
     for module in (experiments, bulk, history, streams, catalogue, access, webhooks, cluster, health):
         app.include_router(module.router)

@@ -1,6 +1,5 @@
 """What routes ask for: the settings, the store, who calls, an experiment that exists."""
 
-import threading
 from typing import Annotated
 
 from fastapi import Depends, Path, Request, Security
@@ -46,12 +45,6 @@ def audit_of(request: Request) -> AuditLog:
     return audit
 
 
-def closing_of(request: Request) -> threading.Event:
-    """Set once the server closes: whatever streams must end then."""
-    closing: threading.Event = request.app.state.closing
-    return closing
-
-
 def previewer_of(request: Request) -> Previewer:
     """The one that has networks measured."""
     previewer: Previewer = request.app.state.previewer
@@ -59,7 +52,6 @@ def previewer_of(request: Request) -> Previewer:
 
 
 ThePreviewer = Annotated[Previewer, Depends(previewer_of)]
-Closing = Annotated[threading.Event, Depends(closing_of)]
 TheSettings = Annotated[Settings, Depends(settings_of)]
 TheStore = Annotated[Store, Depends(store_of)]
 TheAudit = Annotated[AuditLog, Depends(audit_of)]

@@ -71,6 +71,10 @@ class PreviewUnavailable(ServiceError):
     """Networks cannot be measured at the moment."""
 
 
+class TooManyStreams(ServiceError):
+    """This server has as many viewers as it takes; try again, or ask another one."""
+
+
 class InvalidFields(ServiceError):
     """Fields of the request cannot be used."""
 

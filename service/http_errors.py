@@ -23,6 +23,7 @@ from service.errors import (
     PreviewUnavailable,
     TemplateNotFound,
     TokenNotFound,
+    TooManyStreams,
     TooManyWebhooks,
     VersionConflict,
     WebhookNotFound,
@@ -46,6 +47,7 @@ STATUS_OF: dict[type[CbamError], int] = {
     InvalidFields: 422,
     SpecError: 422,
     PreviewUnavailable: 503,
+    TooManyStreams: 503,
 }
 
 

@@ -29,14 +29,27 @@ def read(
     begin = 0
     for number in range(1, attempts + 1):
         path = folder.attempt(number).log(rank)
-        size = path.stat().st_size if path.exists() else 0
-        if offset < begin + size:
+        length = _size(path)
+        if offset < begin + length:
             with path.open("rb") as file:
                 file.seek(offset - begin)
                 data = file.read(limit)
             return Chunk(data, offset + len(data))
-        begin += size
+        begin += length
     return Chunk(b"", offset)
+
+
+def size(storage: Path, experiment_id: str, attempts: int, *, rank: int) -> int:
+    """Bytes in one rank's log so far."""
+    folder = ExperimentFolder(storage, experiment_id)
+    return sum(_size(folder.attempt(number).log(rank)) for number in range(1, attempts + 1))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def whole_lines(chunk: Chunk) -> Chunk:

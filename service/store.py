@@ -4,7 +4,7 @@ A state changes in one place only, `change_state`: it checks the move and writes
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -32,6 +32,17 @@ def utc_now() -> datetime:
 def new_id() -> str:
     """Twelve letters and digits: 60 random bits."""
     return "".join(secrets.choice(ID_ALPHABET) for _ in range(12))
+
+
+@dataclass(frozen=True)
+class Glance:
+    """As much of an experiment as those need who watch it: its version changes with its state."""
+
+    id: str
+    state: str
+    reason: str | None
+    attempt: int
+    version: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +209,12 @@ class Store:
         with self.database.reading() as session:
             _found(session, experiment_id)
             return list(session.scalars(query.order_by(Attempt.number).limit(limit)))
+
+    def glances(self, experiment_ids: Sequence[str]) -> list[Glance]:
+        """Where these experiments are; those that do not exist are left out."""
+        columns = (Experiment.id, Experiment.state, Experiment.reason, Experiment.attempt, Experiment.version)
+        with self.database.reading() as session:
+            return [Glance(*row) for row in session.execute(select(*columns).where(Experiment.id.in_(experiment_ids)))]
 
     def cluster(self) -> ClusterRow | None:
         """What the dispatcher last saw of the cluster, if there ever was one."""

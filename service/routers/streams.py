@@ -1,22 +1,17 @@
 """Logs and events as they happen: plain text by offset, and Server-Sent Events that resume where they were cut."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query
-from fastapi.concurrency import run_in_threadpool
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from service import logs
-from service.deps import GUARDED, Closing, Existing, TheSettings, TheStore
+from service.deps import GUARDED, Existing, TheSettings
 from service.errors import InvalidField
+from service.feeds import Feeds, Sight
 from service.http_errors import documented
-from service.models import Experiment
-from service.schemas import EventView
-from service.states import TERMINAL, State
-from service.store import Store
 
 router = APIRouter(
     prefix="/v1/experiments/{experiment_id}",
@@ -24,7 +19,6 @@ router = APIRouter(
     dependencies=GUARDED,
     responses=documented(401, 403),
 )
-LOOK_SECONDS = 0.5
 Rank = Annotated[int, Query(ge=0, le=4095, description="which worker's log")]
 Offset = Annotated[int, Query(ge=0, lt=2**63)]
 LastEventId = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, lt=2**63)]
@@ -38,7 +32,25 @@ def _rank_of(row: Existing, rank: Rank = 0) -> int:
     return rank
 
 
+def _feeds_of(request: Request) -> Feeds:
+    feeds: Feeds = request.app.state.feeds
+    return feeds
+
+
 TheRank = Annotated[int, Depends(_rank_of)]
+TheFeeds = Annotated[Feeds, Depends(_feeds_of)]
+
+
+async def _has_room(feeds: TheFeeds) -> None:
+    """Checked before the stream begins, too."""
+    feeds.check_room()
+
+
+NEEDS_ROOM = [Depends(_has_room)]
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Server-Sent Events; a comment every 15 s shows that the connection lives"},
+    **documented(404, 422, 503),
+}
 
 
 @router.get("/logs", response_class=PlainTextResponse, responses=documented(404, 422))
@@ -49,58 +61,42 @@ def read_logs(row: Existing, settings: TheSettings, rank: TheRank, offset: Offse
     return PlainTextResponse(chunk.data, media_type="text/plain; charset=utf-8", headers=headers)
 
 
-@router.get("/logs/stream", response_class=EventSourceResponse, responses=documented(404, 422))
+@router.get("/logs/stream", response_class=EventSourceResponse, dependencies=NEEDS_ROOM, responses=ANSWERS)
 async def stream_logs(
-    row: Existing,
-    store: TheStore,
-    settings: TheSettings,
-    closing: Closing,
-    rank: TheRank,
-    *,
-    last_event_id: LastEventId = None,
+    row: Existing, feeds: TheFeeds, rank: TheRank, last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow a worker's log; `id` is the byte offset behind the lines, `event: end` carries the final state."""
-    offset = last_event_id or 0
-    while not closing.is_set():
-        row = await run_in_threadpool(store.get, row.id)
-        ended = State(row.state) in TERMINAL
-        while True:
-            chunk = await run_in_threadpool(
-                logs.read, settings.storage_root, row.id, row.attempt, rank=rank, offset=offset
-            )
-            chunk = chunk if ended else logs.whole_lines(chunk)
-            if not chunk.data:
-                break
-            offset = chunk.next_offset
-            yield ServerSentEvent(raw_data=chunk.text.removesuffix("\n"), id=str(offset))
-        if ended:
-            yield _end(row)
-            return
-        await asyncio.sleep(LOOK_SECONDS)
+    offset, sight = last_event_id or 0, None
+    async with feeds.watching(row.id, rank) as feed:
+        while (sight := await feed.other_than(sight)) is not None:
+            while (chunk := await feeds.lines(feed, sight, rank=rank, offset=offset)).data:
+                offset = chunk.next_offset
+                yield ServerSentEvent(raw_data=chunk.text.removesuffix("\n"), id=str(offset))
+            if sight.ended:
+                yield _end(sight)
+                return
 
 
-@router.get("/events/stream", response_class=EventSourceResponse, responses=documented(404, 422))
+@router.get(
+    "/events/stream",
+    response_class=EventSourceResponse,
+    dependencies=NEEDS_ROOM,
+    responses=ANSWERS,
+)
 async def stream_events(
-    row: Existing, store: TheStore, closing: Closing, last_event_id: LastEventId = None
+    row: Existing, feeds: TheFeeds, last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow the changes of state; `id` is the event's `seq`, `event: end` carries the final state."""
-    seen = last_event_id or 0
-    while not closing.is_set():
-        row, events = await run_in_threadpool(_news, store, row.id, seen)
-        for event in events:
-            seen = event.seq
-            yield ServerSentEvent(data=event, event="move", id=str(seen))
-        if State(row.state) in TERMINAL:
-            yield _end(row)
-            return
-        await asyncio.sleep(LOOK_SECONDS)
+    seen, sight = last_event_id or 0, None
+    async with feeds.watching(row.id) as feed:
+        while (sight := await feed.other_than(sight)) is not None:
+            for event in await feeds.events(feed, after_seq=seen):
+                seen = event.seq
+                yield ServerSentEvent(data=event, event="move", id=str(seen))
+            if sight.ended:
+                yield _end(sight)
+                return
 
 
-def _news(store: Store, experiment_id: str, after_seq: int) -> tuple[Experiment, list[EventView]]:
-    """The row is read first: what ended it is then among the events."""
-    row = store.get(experiment_id)
-    return row, [EventView.of(event) for event in store.events(experiment_id, after_seq=after_seq)]
-
-
-def _end(row: Experiment) -> ServerSentEvent:
-    return ServerSentEvent(data={"state": row.state, "reason": row.reason}, event="end")
+def _end(sight: Sight) -> ServerSentEvent:
+    return ServerSentEvent(data={"state": sight.glance.state, "reason": sight.glance.reason}, event="end")

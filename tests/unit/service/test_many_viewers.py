@@ -1,0 +1,167 @@
+"""Many viewers of one log at once, over real HTTP: no thread each, no query each, and nothing lost."""
+
+import asyncio
+import threading
+import time
+
+import anyio.to_thread
+import httpx
+import pytest
+
+from service import feeds, logs
+from service.app import create_app
+from service.lease import Leadership
+from service.ledger import Ending, Ledger
+from service.states import Move, Reason, State
+from service.store import Store
+from tests.live_server import serving
+from tests.specs import spec
+from workers.storage import ExperimentFolder
+
+VIEWERS = 100
+LINES = 40
+
+
+@pytest.fixture
+def running(store: Store, ledger: Ledger) -> str:
+    """An experiment that runs."""
+    row, _ = store.submit(spec())
+    ledger.claim(ledger.queue()[0], 1)
+    ((row, _),) = ledger.live()
+    ledger.apply(row, Move(State.RUNNING))
+    return row.id
+
+
+@pytest.fixture
+def ledger(database) -> Ledger:
+    leadership = Leadership(database, holder="test", seconds=600)
+    leadership.renew()
+    return Ledger(database, leadership, backoff_seconds=0)
+
+
+async def follow(client: httpx.AsyncClient, url: str, *, last_id: str = "") -> tuple[list[str], str]:
+    """All lines of a stream up to its end, and the last id."""
+    lines, event, end = [], "", ""
+    headers = {"Last-Event-ID": last_id} if last_id else {}
+    async with client.stream("GET", url, headers=headers) as answer:
+        assert answer.status_code == 200
+        async for line in answer.aiter_lines():
+            name, _, value = line.partition(": ")
+            if name == "event":
+                event = value
+            elif name == "data" and event == "end":
+                end = value
+            elif name == "data":
+                lines.append(value)
+    assert '"FAILED"' in end
+    return lines, end
+
+
+async def follow_many(base: str, path: str, count: int) -> list[tuple[list[str], str]]:
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=base, timeout=60, limits=limits) as client:
+        return await asyncio.gather(*(follow(client, path) for _ in range(count)))
+
+
+def test_a_hundred_viewers_see_every_line_and_share_the_work(settings, database, store, ledger, running, monkeypatch):
+    reads, looks, most_threads = [], [], 0
+    real_read, real_glances = logs.read, Store.glances
+    monkeypatch.setattr(logs, "read", lambda *args, **more: reads.append(1) or real_read(*args, **more))
+    monkeypatch.setattr(Store, "glances", lambda self, ids: looks.append(1) or real_glances(self, ids))
+    log = ExperimentFolder(settings.storage_root, running).attempt(1).log(0)
+    log.parent.mkdir(parents=True)
+    before = threading.active_count()
+
+    def train():
+        nonlocal most_threads
+        with log.open("a") as file:
+            for number in range(LINES):
+                print(f"line {number}", file=file, flush=True)
+                time.sleep(0.05)  # the pace of a training, not a wait for anything
+                most_threads = max(most_threads, threading.active_count())
+        ((row, _),) = ledger.live()
+        ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR, "oops"), Ending())
+
+    with serving(create_app(settings)) as url:
+        writer = threading.Thread(target=train)
+        writer.start()
+        seen = asyncio.run(follow_many(url, f"/v1/experiments/{running}/logs/stream", VIEWERS))
+        writer.join()
+    expected = [f"line {number}" for number in range(LINES)]
+    assert all(lines == expected for lines, _ in seen)
+    turns = len(looks)
+    assert len(reads) <= 4 * turns, f"{len(reads)} reads in {turns} looks: viewers do not share them"
+    # the server, the writer, asyncio's own, and the pool that requests begin in (40 at most)
+    assert most_threads - before <= 45 + feeds.THREADS, "a viewer costs a thread"
+
+
+def test_viewers_of_events_share_the_work_too(settings, database, store, ledger, running, monkeypatch):
+    queries = []
+    real = Store.events
+    monkeypatch.setattr(Store, "events", lambda self, *args, **more: queries.append(1) or real(self, *args, **more))
+
+    def end():
+        ((row, _),) = ledger.live()
+        ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR), Ending())
+
+    with serving(create_app(settings)) as url:
+        timer = threading.Timer(1.0, end)
+        timer.start()
+        seen = asyncio.run(follow_many(url, f"/v1/experiments/{running}/events/stream", 20))
+        timer.join()
+    assert {len(lines) for lines, _ in seen} == {4}
+    assert len(queries) <= 8
+
+
+def test_a_viewer_that_leaves_takes_nothing_from_the_others(settings, database, store, ledger, running):
+    log = ExperimentFolder(settings.storage_root, running).attempt(1).log(0)
+    log.parent.mkdir(parents=True)
+    log.write_text("first\n")
+    path = f"/v1/experiments/{running}/logs/stream"
+
+    async def leave_one(base: str) -> tuple[list[str], str]:
+        async with httpx.AsyncClient(base_url=base, timeout=30) as client:
+            async with client.stream("GET", path) as leaver:
+                async for line in leaver.aiter_lines():
+                    if line == "data: first":
+                        break
+                stayer = asyncio.create_task(follow(client, path))
+                await asyncio.sleep(0)
+            await anyio.to_thread.run_sync(finish)
+            return await stayer
+
+    def finish():
+        with log.open("a") as file:
+            file.write("second\n")
+        ((row, _),) = ledger.live()
+        ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR), Ending())
+
+    with serving(create_app(settings)) as url:
+        lines, _ = asyncio.run(leave_one(url))
+    assert lines == ["first", "second"]
+
+
+def test_a_stream_of_what_is_deleted_ends(settings, database, store, ledger, running):
+    """The row goes while somebody watches: the stream ends without an `end`, and the client learns of it by a 404."""
+    path = f"/v1/experiments/{running}/events/stream"
+
+    def delete():
+        with database.writing() as session:
+            session.delete(store.get(running))
+
+    with serving(create_app(settings)) as url, httpx.stream("GET", url + path, timeout=30) as answer:
+        chunks = answer.iter_text()
+        assert "event: move" in next(chunks)
+        delete()
+        assert "event: end" not in "".join(chunks)
+        assert httpx.get(url + path).status_code == 404
+
+
+def test_more_viewers_than_a_server_takes_are_told_to_come_back(settings, database, store, running, monkeypatch):
+    monkeypatch.setattr(feeds, "MOST_VIEWERS", 1)
+    path = f"/v1/experiments/{running}/events/stream"
+    with serving(create_app(settings)) as url, httpx.stream("GET", url + path, timeout=30) as answer:
+        chunks = answer.iter_text()  # held: what nobody holds is closed
+        next(chunks)
+        refused = httpx.get(url + path)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
