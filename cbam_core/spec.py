@@ -288,8 +288,10 @@ def parse_yaml(text: str) -> Any:
     """The value in a YAML (or JSON) text. Raises SpecError that names the line where it is broken."""
     try:
         return yaml.load(text, Loader=_Yaml12Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: a date or a number that cannot be one
         raise SpecError(f"not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise SpecError("not valid YAML: it is nested too deeply") from error
 
 
 def read_spec(path: str | Path) -> ExperimentSpec:

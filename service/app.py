@@ -84,7 +84,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(module.router)
     hosts = {*LOOPBACK_HOSTS, settings.host, *settings.allowed_hosts}
     app.add_middleware(Gate, tokens=tokens, audit=audit, settings=settings)
-    app.add_middleware(Guard, hosts=hosts, body_limit_bytes=BODY_LIMIT_BYTES, body_seconds=settings.body_seconds)
+    app.add_middleware(
+        Guard, hosts=hosts, body_limit_bytes=BODY_LIMIT_BYTES, slow_client_seconds=settings.slow_client_seconds
+    )
     app.add_middleware(RequestMetrics, metrics=metrics)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestLog)

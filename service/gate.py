@@ -13,6 +13,7 @@ from service.audit import AuditLog, Entry
 from service.http_errors import problem
 from service.limits import Buckets, network_of
 from service.roles import LOCAL, Caller
+from service.secrecy import without_secrets
 from service.settings import Settings, is_loopback
 from service.store import utc_now
 from service.tokens import Tokens, fingerprint
@@ -137,7 +138,7 @@ def _entry(scope: Scope, start: Message) -> Entry:
         actor=caller.name if caller else None,
         token_id=caller.token_id if caller else None,
         action=f"{scope['method']} {route}"[:128],
-        target=Headers(raw=start["headers"]).get("location", scope["path"])[:255],
+        target=without_secrets(Headers(raw=start["headers"]).get("location", scope["path"]))[:255],
         status=start["status"],
         address=_address(scope)[:64],
         request_id=scope["state"].get("request_id"),

@@ -22,11 +22,13 @@ class Guard:
     (FastAPI has a body limit of its own, but answers it in plain text where a length is announced.)
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Collection[str], body_limit_bytes: int, body_seconds: float) -> None:
+    def __init__(
+        self, app: ASGIApp, *, hosts: Collection[str], body_limit_bytes: int, slow_client_seconds: float
+    ) -> None:
         self.app = app
         self.hosts = frozenset(hosts)
         self.body_limit_bytes = body_limit_bytes
-        self.body_seconds = body_seconds
+        self.slow_client_seconds = slow_client_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or answer with a problem."""
@@ -36,7 +38,7 @@ class Guard:
     def _counting(self, receive: Receive) -> Receive:
         """A body that does not announce its length is cut while it is read, and one that drips in is not waited for."""
         seen, is_whole = 0, False
-        deadline = time.monotonic() + self.body_seconds
+        deadline = time.monotonic() + self.slow_client_seconds
 
         async def counted() -> Message:
             nonlocal seen, is_whole
@@ -46,7 +48,9 @@ class Guard:
                 async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                     message = await receive()
             except TimeoutError as error:
-                raise HTTPException(408, f"the body did not come within {self.body_seconds:g} seconds") from error
+                raise HTTPException(
+                    408, f"the body did not come within {self.slow_client_seconds:g} seconds"
+                ) from error
             is_whole = not message.get("more_body", False)
             seen += len(message.get("body", b""))
             if seen > self.body_limit_bytes:

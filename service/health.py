@@ -8,6 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.lease import current_leader
 from service.schemas import ComponentHealth, Readiness
+from service.secrecy import without_login, without_secrets
 from service.settings import Settings
 from service.store import Store
 
@@ -56,9 +57,9 @@ def _mlflow(settings: Settings) -> ComponentHealth:
     if uri is None:
         return ComponentHealth(ok=False, detail="MLFLOW_TRACKING_URI is not set; runs are not recorded")
     if not uri.startswith("http"):
-        return ComponentHealth(ok=True, detail=uri)
+        return ComponentHealth(ok=True, detail=without_login(uri))
     try:
         httpx.get(f"{uri}/health", timeout=PROBE_SECONDS).raise_for_status()
     except httpx.HTTPError as error:
-        return ComponentHealth(ok=False, detail=f"{uri}: {error}")
-    return ComponentHealth(ok=True, detail=uri)
+        return ComponentHealth(ok=False, detail=without_secrets(f"{uri}: {error}"))
+    return ComponentHealth(ok=True, detail=without_login(uri))

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
 
+from service.secrecy import without_secrets
+
 LogFormat = Literal["logfmt", "json"]
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._/:+@,%")
@@ -60,7 +62,7 @@ class LineFormatter(logging.Formatter):
         fields |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
-        return self.write(fields)
+        return without_secrets(self.write(fields))
 
 
 def _json(fields: Mapping[str, object]) -> str:

@@ -16,7 +16,6 @@ from service.errors import ServiceError
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
-HEAD_SECONDS = 10.0
 DRAIN_SECONDS = 8  # for requests in hand; streams end by themselves as soon as the server closes
 
 
@@ -27,6 +26,12 @@ class PromptProtocol(H11Protocol):
     """
 
     head_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def head_seconds(self) -> float:
+        """How long a head may take."""
+        settings: Settings = self.config.app.state.settings  # type: ignore[union-attr]
+        return settings.slow_client_seconds
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first head is awaited from here on."""
@@ -47,7 +52,7 @@ class PromptProtocol(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self._rest()
         elif self.head_timer is None:
-            self.head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+            self.head_timer = self.loop.call_later(self.head_seconds, self.transport.close)
 
     def _rest(self) -> None:
         if self.head_timer is not None:

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.log_lines import LogFormat
+from service.secrecy import without_login
 
 
 class Settings(BaseSettings):
@@ -39,7 +40,9 @@ class Settings(BaseSettings):
     failed_logins_per_minute: Annotated[int, Field(ge=1)] = Field(
         20, description="requests of one address without a good token; then those wait, good tokens do not"
     )
-    body_seconds: Annotated[float, Field(gt=0)] = Field(30.0, description="a request's body must have come by then")
+    slow_client_seconds: Annotated[float, Field(gt=0)] = Field(
+        20.0, description="for the head of a request, and as long again for its body, to come"
+    )
     webhook_allow_private: bool = Field(
         False, description="webhooks may go to addresses that are not on the public internet"
     )
@@ -101,7 +104,7 @@ class Settings(BaseSettings):
             "storage": (self.storage or home / "storage").expanduser().absolute(),
             "data_roots": tuple(root.expanduser().absolute() for root in self.data_roots),
             "ray_namespace": self.ray_namespace or f"cbam-{_fingerprint(self.database_url or str(home))}",
-            "mlflow_public_url": self.mlflow_public_url or self.mlflow_tracking_uri,
+            "mlflow_public_url": self.mlflow_public_url or without_login(self.mlflow_tracking_uri or "") or None,
         }
         self.__dict__.update(values)  # the one place that may: the object has not left its constructor
         return self

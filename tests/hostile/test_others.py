@@ -1,0 +1,91 @@
+"""Users who reach for what is not theirs."""
+
+import re
+
+import httpx
+import pytest
+
+from service.roles import Role
+from tests.specs import spec_dict
+
+
+def operations(target) -> list[tuple[str, str]]:
+    """Every call of the API that names one experiment and is more than looking."""
+    paths = httpx.get(f"{target.url}/openapi.json").json()["paths"]
+    return [
+        (method.upper(), path)
+        for path, methods in paths.items()
+        for method in methods
+        if "{experiment_id}" in path and method not in ("get", "head") and not path.endswith("/clone")
+    ]
+
+
+@pytest.fixture(scope="module")
+def ada(target):
+    with target.client("ada") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def mallory(target):
+    with target.client("mallory") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def viewer(target):
+    with target.client("eve", Role.VIEWER) as client:
+        yield client
+
+
+def test_nobody_changes_anothers_experiment_by_any_call(target, ada, mallory, viewer):
+    place = ada.post("/v1/experiments", json=spec_dict()).headers["Location"]
+    before = ada.get(place).json()
+    tried = operations(target)
+    assert len(tried) >= 4
+    for method, path in tried:
+        for thief in (mallory, viewer):
+            answer = thief.request(method, re.sub(r"/v1/experiments/{experiment_id}", place, path), json={})
+            assert answer.status_code == 403, f"{method} {path}: {answer.text}"
+    assert ada.get(place).json() == before
+
+
+def test_a_viewer_writes_nothing_anywhere(target, viewer):
+    paths = httpx.get(f"{target.url}/openapi.json").json()["paths"]
+    for path, methods in paths.items():
+        for method in methods.keys() - {"get", "head"}:
+            answer = viewer.request(method.upper(), re.sub(r"{\w+}", "x", path), json={})
+            assert answer.status_code in (403, 404), f"{method} {path}: {answer.text}"
+
+
+def test_only_admins_see_tokens_and_audit_events(target, mallory, viewer):
+    for thief in (mallory, viewer):
+        for path in ("/v1/tokens", "/v1/audit"):
+            assert thief.get(path).status_code == 403
+
+
+def test_a_user_does_not_become_an_admin(target, mallory):
+    for wanted in ({"name": "mallory", "role": "admin"}, {"name": "admin", "role": "user"}):
+        assert mallory.post("/v1/tokens", json=wanted).status_code == 403
+    for header in ("X-Role", "X-User", "X-Remote-User", "X-Forwarded-User", "X-Original-URL"):
+        assert mallory.get("/v1/audit", headers={header: "admin"}).status_code == 403
+
+
+def test_an_experiment_cannot_be_laid_at_anothers_door(mallory):
+    made = mallory.post("/v1/experiments", json=spec_dict() | {"tags": {"owner": "ada"}})
+    assert made.json()["owner"] == "mallory"
+    assert mallory.post("/v1/experiments", json=spec_dict() | {"owner": "ada"}).status_code == 422
+
+
+def test_anothers_idempotency_key_gives_nothing(ada, mallory):
+    key = {"Idempotency-Key": "guessable"}
+    mine = ada.post("/v1/experiments", json=spec_dict(), headers=key).json()
+    theirs = mallory.post("/v1/experiments", json=spec_dict(), headers=key).json()
+    assert (mine["id"] != theirs["id"], theirs["owner"]) == (True, "mallory")
+    assert mallory.post("/v1/experiments", json=spec_dict(name="other"), headers=key).status_code == 422
+
+
+def test_the_history_tells_who_it_was(target, ada, mallory):
+    place = ada.post("/v1/experiments", json=spec_dict()).headers["Location"]
+    assert mallory.post(f"{place}/cancel").status_code == 403
+    assert ada.get(f"{place}/events").json()["items"][0]["by"] == "ada"
