@@ -1,7 +1,9 @@
 """Who is it? Every request passes here before anything else looks at it; what has no name goes no further."""
 
 import math
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
@@ -24,7 +26,26 @@ READY_PATH = "/readyz"  # open too, but tells more to those who have a token
 FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"})
 LOOKS = frozenset({"GET", "HEAD", "OPTIONS"})
 MOST_WELCOME = 1024
+STAY_SECONDS = 5.0
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="cbam-lab"'}
+
+
+class Stay:
+    """Whether a caller who was let in may stay: what a stream asks before it tells more, for it may outlast a token."""
+
+    def __init__(self, find: Callable[[], Caller | None]) -> None:
+        self._find = find
+        self._ask_at = time.monotonic() + STAY_SECONDS
+
+    async def goes_on(self) -> bool:
+        """Looked up again where the last time is some seconds ago. A database that is away shuts nobody out."""
+        if time.monotonic() < self._ask_at:
+            return True
+        self._ask_at = time.monotonic() + STAY_SECONDS
+        try:
+            return await run_in_threadpool(self._find) is not None
+        except OperationalError:
+            return True
 
 
 class Gate:
@@ -66,16 +87,19 @@ class Gate:
         wait = self.failures.wait_seconds(network)
         if wait and path != READY_PATH and (secret is None or fingerprint(secret) not in self.welcome):
             return _later(path, wait, "too many requests without a good token came from this address")
+        is_own_machine = self._is_own_machine(scope)
         try:
-            caller = await run_in_threadpool(self._caller, secret, self._is_own_machine(scope))
+            caller = await run_in_threadpool(self.find, secret, is_own_machine)
         except OperationalError:
             return problem(503, "the database does not answer", instance=path, headers={"Retry-After": "2"})
         if caller is None:
             if path != READY_PATH:
                 self.failures.take(network)
+            self.welcome.pop(fingerprint(secret or ""), None)
             detail = "this needs a token" if secret is None else "this token is not known, or no longer"
             return problem(401, detail, instance=path, headers=CHALLENGE)
         state["caller"] = caller
+        state["stay"] = Stay(lambda: self.find(secret, is_own_machine))
         if caller.token_id is None or secret is None:
             return None
         self._welcome(fingerprint(secret))
@@ -106,7 +130,8 @@ class Gate:
         host, _ = scope.get("server") or ("", 0)
         return self.on_loopback and is_loopback(host) and FORWARDED.isdisjoint(Headers(scope=scope))
 
-    def _caller(self, secret: str | None, is_own_machine: bool) -> Caller | None:
+    def find(self, secret: str | None, is_own_machine: bool) -> Caller | None:
+        """Whoever has this secret, or none and is on this machine."""
         caller = None if secret is None else self.tokens.caller(secret)
         if caller is None and is_own_machine and not self.tokens.exist():
             return LOCAL

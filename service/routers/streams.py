@@ -11,6 +11,7 @@ from service import logs
 from service.deps import GUARDED, Existing, TheSettings
 from service.errors import InvalidField
 from service.feeds import Feeds, Sight
+from service.gate import Stay
 from service.http_errors import documented
 
 router = APIRouter(
@@ -37,7 +38,13 @@ def _feeds_of(request: Request) -> Feeds:
     return feeds
 
 
+def _stay_of(request: Request) -> Stay:
+    stay: Stay = request.state.stay
+    return stay
+
+
 TheRank = Annotated[int, Depends(_rank_of)]
+TheStay = Annotated[Stay, Depends(_stay_of)]
 TheFeeds = Annotated[Feeds, Depends(_feeds_of)]
 
 
@@ -63,12 +70,12 @@ def read_logs(row: Existing, settings: TheSettings, rank: TheRank, offset: Offse
 
 @router.get("/logs/stream", response_class=EventSourceResponse, dependencies=NEEDS_ROOM, responses=ANSWERS)
 async def stream_logs(
-    row: Existing, feeds: TheFeeds, rank: TheRank, last_event_id: LastEventId = None
+    row: Existing, feeds: TheFeeds, stay: TheStay, rank: TheRank, last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow a worker's log; `id` is the byte offset behind the lines, `event: end` carries the final state."""
     offset, sight = last_event_id or 0, None
     async with feeds.watching(row.id, rank) as feed:
-        while (sight := await feed.other_than(sight)) is not None:
+        while (sight := await feed.other_than(sight)) is not None and await stay.goes_on():
             while (chunk := await feeds.lines(feed, sight, rank=rank, offset=offset)).data:
                 offset = chunk.next_offset
                 yield ServerSentEvent(raw_data=chunk.text.removesuffix("\n"), id=str(offset))
@@ -84,12 +91,12 @@ async def stream_logs(
     responses=ANSWERS,
 )
 async def stream_events(
-    row: Existing, feeds: TheFeeds, last_event_id: LastEventId = None
+    row: Existing, feeds: TheFeeds, stay: TheStay, last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow the changes of state; `id` is the event's `seq`, `event: end` carries the final state."""
     seen, sight = last_event_id or 0, None
     async with feeds.watching(row.id) as feed:
-        while (sight := await feed.other_than(sight)) is not None:
+        while (sight := await feed.other_than(sight)) is not None and await stay.goes_on():
             for event in await feeds.events(feed, after_seq=seen):
                 seen = event.seq
                 yield ServerSentEvent(data=event, event="move", id=str(seen))

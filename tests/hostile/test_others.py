@@ -1,10 +1,12 @@
 """Users who reach for what is not theirs."""
 
 import re
+import time
 
 import httpx
 import pytest
 
+from service.gate import STAY_SECONDS
 from service.roles import Role
 from tests.specs import spec_dict
 
@@ -62,6 +64,36 @@ def test_only_admins_see_tokens_and_audit_events(target, mallory, viewer):
     for thief in (mallory, viewer):
         for path in ("/v1/tokens", "/v1/audit"):
             assert thief.get(path).status_code == 403
+
+
+def test_many_at_once_are_each_asked_for(ada, mallory, viewer):
+    places = [ada.post("/v1/experiments", json=spec_dict(project="bulk")).headers["Location"] for _ in range(2)]
+    own = mallory.post("/v1/experiments", json=spec_dict(project="bulk")).headers["Location"]
+    ids = [place.rpartition("/")[2] for place in (*places, own)]
+    for action in ("cancel", "delete"):
+        results = mallory.post(f"/v1/bulk/{action}", json={"ids": ids}).json()["results"]
+        assert [(r["problem"] or {}).get("status") for r in results[:2]] == [403, 403]
+        by_filter = mallory.post(f"/v1/bulk/{action}", json={"filter": {"project": "bulk"}}).json()["results"]
+        assert {result["id"] for result in by_filter} <= {ids[2]}
+        assert viewer.post(f"/v1/bulk/{action}", json={"ids": ids}).status_code == 403
+    assert [ada.get(place).json()["desired"] for place in (*places, own)] == ["run", "run", "cancel"]
+
+
+def test_a_stream_ends_once_its_token_is_revoked(target, ada):
+    place = ada.post("/v1/experiments", json=spec_dict()).headers["Location"]
+    with target.client("leaver") as leaver, leaver.stream("GET", f"{place}/events/stream") as stream:
+        lines = stream.iter_lines()
+        assert next(lines)
+        token_id = leaver.get("/v1/whoami").json()["token_id"]
+        revoked = httpx.delete(
+            f"{target.url}/v1/tokens/{token_id}", headers={"Authorization": f"Bearer {target.admin}"}
+        )
+        assert revoked.is_success
+        time.sleep(STAY_SECONDS)  # so long it may go on unasked
+        assert ada.post(f"{place}/pause").status_code == 202
+        assert ada.patch(place, json={"priority": 1}).is_success
+        rest = list(lines)
+    assert not any("end" in line for line in rest)
 
 
 def test_a_user_does_not_become_an_admin(target, mallory):
