@@ -14,6 +14,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from service.db import Database
 from service.errors import NotLeading
 from service.models import Lease, UtcDateTime
+from service.settings import Settings
 
 NAME = "dispatcher"
 
@@ -102,3 +103,16 @@ def current_leader(database: Database) -> str | None:
     """The dispatcher that leads, or None."""
     with database.reading() as session:
         return session.scalar(select(Lease.holder).where(Lease.name == NAME, Lease.expires_at >= _In(0)))
+
+
+def main() -> int:
+    """`python -m service.lease` says who leads; exit code 1 where nobody does. The dispatcher's health check."""
+    database = Database(Settings().database_url)
+    leader = current_leader(database)
+    database.close()
+    print(leader or "no dispatcher leads")
+    return int(leader is None)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

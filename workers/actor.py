@@ -6,11 +6,13 @@ Imports no torch, because the dispatcher imports it: torch comes with the first 
 import contextlib
 import logging
 import os
+import signal
 import socket
 import threading
 import time
 import traceback
 from collections.abc import Mapping
+from types import FrameType
 from typing import Any
 
 from workers.assignment import Assignment
@@ -37,6 +39,8 @@ class TrainWorker:
         self._fit = True
         self._importing = threading.Thread(target=_import_training, name="import-training", daemon=True)
         self._importing.start()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGUSR1, self._leave)
 
     def place(self) -> tuple[str, int, list[str]]:
         """This node's address, a port that is free on it now (where rank 0 lets the gang meet), this worker's GPUs."""
@@ -91,6 +95,13 @@ class TrainWorker:
         path = self._assignment.folder.attempt(self._assignment.attempt).log(self._assignment.rank)
         with path.open("a", encoding="utf-8") as file:
             dump_stacks(file)
+
+    def _leave(self, _signum: int, _frame: FrameType | None) -> None:
+        """SIGUSR1: this node is about to be stopped. A training ends with a checkpoint, and whoever idles goes now."""
+        if self._thread is not None and self._thread.is_alive():
+            self._stop.request("pause")
+        else:
+            os._exit(0)
 
     def _run(self, assignment: Assignment, stop: StopSignal) -> None:
         try:

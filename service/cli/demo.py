@@ -1,5 +1,6 @@
 """`cbam demo`: the main job on real input. A small network plain, with SE and with CBAM; one of them on two workers."""
 
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -13,10 +14,9 @@ from service.cli.stack import addresses, make_stack, reporting, start_stack
 from service.cli.submit import follow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from service.schemas import ExperimentView
-    from service.stack_record import StackRecord
 
 PROJECT = "demo"
 ATTENTIONS: dict[str, dict[str, Any]] = {
@@ -36,14 +36,28 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running for a look around.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train ResNet-20 plain, with SE and with CBAM on handwritten digits, and compare them. Minutes on two cores."""
+    """Train ResNet-20 plain, with SE and with CBAM on handwritten digits, and compare them. Minutes on two cores.
+
+    On the server at CBAM_URL, where that is set; else on the local stack, which is started for it.
+    """
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _leave)  # so that what was started is stopped then, too
+    if url := os.environ.get("CBAM_URL"):
+        views = _train_all(url)
+        _show({"API": url}, views, as_json=as_json)
+    else:
+        views = _on_local_stack(keep=keep, as_json=as_json)
+    if any(view.state != "SUCCEEDED" for view in views):
+        raise typer.Exit(1)
+
+
+def _on_local_stack(*, keep: bool, as_json: bool) -> "Sequence[ExperimentView]":
+    """Start the stack where it does not run, and stop it again where it did not and is not to be kept."""
     was_running = make_stack().is_running()
     try:
         record = start_stack()
-        views = _train_all(record)
-        _show(record, views, as_json=as_json)
+        views = _train_all(record.url)
+        _show(addresses(record), views, as_json=as_json)
     finally:
         if not keep and not was_running:
             with reporting() as report:
@@ -52,8 +66,7 @@ def demo(
         note("everything goes on running; `cbam down` stops it")
     else:
         note("stopped; `cbam up` brings it back with these runs, `cbam demo --keep` leaves it running")
-    if any(view.state != "SUCCEEDED" for view in views):
-        raise typer.Exit(1)
+    return views
 
 
 def _leave(signum: int, _frame: FrameType | None) -> None:
@@ -77,11 +90,11 @@ def spec_for(attention: str) -> dict[str, Any]:
     }
 
 
-def _train_all(record: "StackRecord") -> "Sequence[ExperimentView]":
+def _train_all(url: str) -> "Sequence[ExperimentView]":
     """Submit the three and watch them; whatever interrupts the watching cancels them."""
     from service.client import Client
 
-    with Client(record.url) as client:
+    with Client(url) as client:
         views = [client.submit(spec_for(attention)).view for attention in ATTENTIONS]
         try:
             return follow(client, views)
@@ -92,13 +105,13 @@ def _train_all(record: "StackRecord") -> "Sequence[ExperimentView]":
             raise
 
 
-def _show(record: "StackRecord", views: "Sequence[ExperimentView]", *, as_json: bool) -> None:
+def _show(places: "Mapping[str, object]", views: "Sequence[ExperimentView]", *, as_json: bool) -> None:
     if as_json:
         print_json(views)
         return
     columns = ("experiment", "state", ">top-1", ">parameters", ">MACs", ">workers", ">images/s", ">wall time")
     print_table(table(columns, [_row(view) for view in views]))
-    for name, address in addresses(record).items():
+    for name, address in places.items():
         typer.echo(f"{name:<10} {address}")
     for view in views:
         typer.echo(f"{'MLflow run':<10} {view.links.mlflow}  {view.name}")

@@ -1,5 +1,7 @@
 """TrainWorker without Ray: it is a plain class, and trains in a thread of its own."""
 
+import os
+import signal
 import time
 
 import pytest
@@ -57,6 +59,16 @@ def test_the_same_token_starts_nothing_and_another_one_has_to_wait(worker, tiny_
     assert worker.poll()["outcome"]["outcome"] == "paused"
     worker.start(long.to_dict())
     assert worker.poll()["outcome"]["outcome"] == "paused", "what has ended is not begun again under its token"
+
+
+def test_a_worker_whose_node_is_about_to_be_stopped_writes_a_checkpoint_and_ends(worker, tiny_spec, assign):
+    assignment = assign(tiny_spec(train={"epochs": 200}))
+    worker.start(assignment.to_dict())
+    wait_until(lambda: step_of(worker) > 0)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    wait_until(lambda: worker.poll()["outcome"])
+    assert worker.poll()["outcome"]["outcome"] == "paused"
+    assert list(assignment.folder.checkpoints.glob("step-*/manifest.json"))
 
 
 def test_a_worker_that_hangs_shows_where(worker, tiny_spec, assign):
