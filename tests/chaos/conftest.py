@@ -1,13 +1,18 @@
-"""One stack for all the harm."""
+"""One stack for all the harm, and chance that can be had again.
+
+The quick part runs with all the other tests, with a fixed seed. What is marked `chaos` is the long part, which
+`scripts/chaos` runs too; it tries everything once more with a seed that is drawn and printed.
+"""
 
 import os
+import random
 from collections.abc import Iterator
 
 import pytest
 
 from tests.chaos.lab import ChaosLab, chaos_lab
 
-LONG = os.environ.get("CBAM_CHAOS") == "long"  # set by scripts/chaos
+FIXED_SEED = 1807
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +20,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosLab]:
     """A stack that is broken and mended again and again."""
     with chaos_lab(tmp_path_factory.mktemp("chaos")) as lab:
         yield lab
+
+
+@pytest.fixture(params=["fixed", pytest.param("drawn", marks=pytest.mark.chaos)])
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """The same again: `CBAM_CHAOS_SEED=<what was printed>`."""
+    drawn = os.environ.get("CBAM_CHAOS_SEED") or random.SystemRandom().randrange(1, 10**6)
+    seed = FIXED_SEED if request.param == "fixed" else int(drawn)
+    print(f"CBAM_CHAOS_SEED={seed}")
+    return random.Random(seed)

@@ -1,13 +1,11 @@
 """A whole stack to do harm to, and what must be true of every experiment afterwards."""
 
 import itertools
-import os
-import random
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +22,19 @@ from service.states import TERMINAL, State
 from tests.ray_head import free_port
 from tests.specs import spec_dict
 from tests.waiting import wait_until
+from workers.fence import holds
 from workers.storage import ExperimentFolder
 
 PARTS = ("api", "dispatcher", "worker", "raylet", "head", "mlflow")
 PHASES = ("QUEUED", "STARTING", "RUNNING", "CHECKPOINT", "PAUSING", "CANCELLING")
 EPOCHS = 6
 PATIENCE_SECONDS = 240.0
-CLOCK_SLACK_SECONDS = 0.05
 RUN_STATUS = {State.SUCCEEDED: "FINISHED", State.FAILED: "FAILED", State.CANCELLED: "KILLED"}
 
 
-def seeded() -> random.Random:
-    """Chance that can be had again: `CBAM_CHAOS_SEED=<what was printed>`."""
-    seed = int(os.environ.get("CBAM_CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
-    print(f"CBAM_CHAOS_SEED={seed}")
-    return random.Random(seed)
+def let_pass(seconds: float) -> None:
+    """For harm that lasts, or comes at a moment of chance: here the time itself is what is waited for."""
+    threading.Event().wait(seconds)
 
 
 @dataclass
@@ -158,13 +154,14 @@ class ChaosLab:
         assert self.finish(whole) is State.SUCCEEDED
 
     def _assert_one_at_a_time(self, experiment_id: str, attempts: Any) -> None:
-        """No file of an attempt was written after the next one had begun: what workers write is the fence."""
-        folder = ExperimentFolder(self.stack.settings.storage_root, experiment_id)
+        """By the rows, and by the fence that the workers take on storage."""
         for before, after in itertools.pairwise(attempts):
             assert before.ended_at <= after.started_at
-            written = [path.stat().st_mtime for path in folder.attempt(before.number).path.glob("rank-*.log")]
-            last = max((datetime.fromtimestamp(at - CLOCK_SLACK_SECONDS, UTC) for at in written), default=None)
-            assert last is None or last <= after.started_at, f"attempts {before.number} and {after.number} overlap"
+        held = holds(ExperimentFolder(self.stack.settings.storage_root, experiment_id))
+        for one, other in itertools.pairwise(held):
+            assert one.seen_at <= other.taken_at, f"attempts {one.attempt} and {other.attempt} were alive at once"
+        trained = {attempt.number for attempt in attempts if attempt.last_step}
+        assert trained <= {one.attempt for one in held}, "an attempt trained without the fence"
 
     def _assert_little_was_wasted(self, experiment: ExperimentHandle, attempts: Any, epochs: int) -> None:
         interval = max(1, experiment.view.progress.total_steps // epochs)

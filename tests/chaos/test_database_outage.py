@@ -1,5 +1,6 @@
 """The database is cut off, and killed, under several writers: what was accepted is there, once, and ends."""
 
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -15,13 +16,13 @@ from service.settings import Settings
 from service.states import TERMINAL, State
 from service.store import Store
 from service.testing import InMemoryCluster
-from tests.chaos.lab import seeded
+from tests.chaos.lab import let_pass
 from tests.chaos.proxy import CuttingProxy, cutting_proxy
 from tests.postgresql import PostgresServer
 from tests.specs import spec
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.chaos, pytest.mark.postgresql]
+pytestmark = [pytest.mark.postgresql]
 COUNT = 30
 
 
@@ -61,7 +62,7 @@ def run_under(service: Service, harm: Callable[[], None]) -> list[str]:
                 harm()
                 return service.ended(ids)
 
-            wait_until(all_ended, "all experiments to end", seconds=120)
+            wait_until(all_ended, "all experiments to end", seconds=240)
         finally:
             stop.set()
         for one in running:
@@ -104,8 +105,7 @@ def assert_each_ran_once(service: Service, ids: list[str]) -> None:
     assert len(service.cluster.starts) == len(set(service.cluster.starts)) == COUNT
 
 
-def test_cut_connections_lose_nothing_and_double_nothing(service: Service, proxy: CuttingProxy):
-    chance = seeded()
+def test_cut_connections_lose_nothing_and_double_nothing(service: Service, proxy: CuttingProxy, chance: random.Random):
     next_cut = time.monotonic()
 
     def cut() -> None:
@@ -118,7 +118,8 @@ def test_cut_connections_lose_nothing_and_double_nothing(service: Service, proxy
     assert proxy.cuts > 3
 
 
-def test_a_killed_database_is_waited_for(service: Service, postgresql: PostgresServer):
+@pytest.mark.parametrize("seconds", [0, *(pytest.param(long, marks=pytest.mark.chaos) for long in (20, 60))])
+def test_a_killed_database_is_waited_for(service: Service, postgresql: PostgresServer, seconds: int):
     kills = 0
 
     def kill() -> None:
@@ -126,6 +127,7 @@ def test_a_killed_database_is_waited_for(service: Service, postgresql: PostgresS
         if kills < 2 and service.cluster.starts[kills * 5 :]:
             postgresql.kill()
             kills += 1
+            let_pass(seconds)
             postgresql.start()
 
     assert_each_ran_once(service, run_under(service, kill))

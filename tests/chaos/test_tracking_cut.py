@@ -1,6 +1,7 @@
 """Connections to MLflow are cut again and again while a training tells it its metrics: all arrive, once."""
 
 import os
+import random
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from tests.chaos.lab import ChaosLab, seeded
+from tests.chaos.lab import ChaosLab
 from tests.chaos.proxy import cutting_proxy
 from tests.specs import spec_dict
 from tests.waiting import wait_until
@@ -19,8 +20,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.chaos, pytest.mark.timeout(600)]
 EPOCHS = 6
 
 
-def test_cut_connections_to_mlflow_lose_and_double_no_metric(lab: ChaosLab, tmp_path: Path):
-    chance = seeded()
+def test_cut_connections_to_mlflow_lose_and_double_no_metric(lab: ChaosLab, chance: random.Random, tmp_path: Path):
     train = {"epochs": EPOCHS, "global_batch_size": 128, "optimizer": {"type": "sgd", "lr": 0.05}}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec_dict(name="cut", project="cut", train=train)))
     with cutting_proxy(lab.record.ports["mlflow"]) as proxy:
