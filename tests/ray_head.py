@@ -23,6 +23,7 @@ class RayHead:
 
     address: str
     process: psutil.Process
+    dashboard_port: int
 
     def workers(self) -> list[psutil.Process]:
         """The processes of our training workers, on this head only."""
@@ -37,14 +38,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def ray_head(cpus: int = 2) -> Iterator[RayHead]:
-    """Start a head of `cpus` CPUs, and end it with all its processes."""
-    port = free_port()
+def ray_head(cpus: int = 2, *, dashboard: bool = False) -> Iterator[RayHead]:
+    """Start a head of `cpus` CPUs, and end it with all its processes. Ray Jobs need its dashboard."""
+    port, dashboard_port = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="cbam-ray-", ignore_cleanup_errors=True) as folder:
         command = [
             str(Path(sys.executable).with_name("ray")),
             *("start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}", f"--temp-dir={folder}"),
-            *("--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=100000000"),
+            *(f"--include-dashboard={str(dashboard).lower()}", f"--dashboard-port={dashboard_port}"),
+            *("--disable-usage-stats", "--object-store-memory=100000000"),
         ]
         environment = os.environ | RAY_ENVIRONMENT
         with open(Path(folder) / "head.log", "wb") as log:
@@ -54,7 +56,7 @@ def ray_head(cpus: int = 2) -> Iterator[RayHead]:
         process = psutil.Process(head.pid)
         try:
             wait_until(lambda: b"Ray runtime started" in (Path(folder) / "head.log").read_bytes(), "the Ray head")
-            yield RayHead(f"127.0.0.1:{port}", process)
+            yield RayHead(f"127.0.0.1:{port}", process, dashboard_port)
         finally:
             end(process, named=folder)
             head.wait()
