@@ -4,6 +4,7 @@ All calls of Ray are made in one thread of its own, because a head that is away 
 to a table under a lock; when the thread has not come round for a while, `observe` says that nothing is known.
 """
 
+import importlib.util
 import logging
 import threading
 import time
@@ -34,6 +35,7 @@ class RayCluster:
 
     def __init__(self, settings: Settings) -> None:
         self.address = settings.ray_address
+        self.runtime_env = shipped_code() if settings.ship_code else None
         self.namespace = settings.ray_namespace
         self.lock = threading.Lock()
         self.linger_seconds = settings.linger_seconds
@@ -45,12 +47,34 @@ class RayCluster:
         self.wanted: tuple[Need, ...] = ()
         self.told: tuple[Need, ...] = ()
         self.rounded_at = 0.0
+        self.leads_until = 0.0
+        self.term = 0  # counts the times that all was forgotten
         self.trouble = "not connected yet"
         self.closing = threading.Event()
         self.wake = threading.Event()
         self.news = threading.Event()
         self.thread = threading.Thread(target=self._loop, name="ray", daemon=True)
         self.thread.start()
+
+    def lead(self, seconds: float) -> bool:
+        """Let the thread act for so long, by a clock that goes on while this process is stopped."""
+        with self.lock:
+            unbroken = self._leads()
+            if not unbroken:
+                self._forget()
+            self.leads_until = time.monotonic() + seconds
+        self.wake.set()
+        return unbroken
+
+    def _leads(self, term: int | None = None) -> bool:
+        """Whether it may act, and, given a term, has been allowed to ever since that began."""
+        return time.monotonic() < self.leads_until and term in (None, self.term)
+
+    def _forget(self) -> None:
+        """Another dispatcher may have led meanwhile: what gangs there are, and what they do, is to be seen anew."""
+        self.gangs, self.heirs, self.groups = {}, {}, {}
+        self.term += 1
+        self.looked_at = self.rounded_at = 0.0
 
     def observe(self) -> ClusterView:
         """Look at the table. Raises ClusterUnavailable where the thread has not come round lately, or must still learn
@@ -144,6 +168,10 @@ class RayCluster:
         while not self.closing.is_set():
             try:
                 self._connect()
+                if not self._leads():  # a dispatcher that waits for its turn only stays connected
+                    self.wake.wait(IDLE_ROUND_SECONDS)
+                    self.wake.clear()
+                    continue
                 self._round()
                 pause = ROUND_SECONDS if any(not gang.idle for gang in self.gangs.values()) else IDLE_ROUND_SECONDS
             except Exception as error:  # the thread must outlive whatever Ray raises
@@ -161,6 +189,7 @@ class RayCluster:
         ray.init(
             address=self.address,
             namespace=self.namespace,
+            runtime_env=self.runtime_env,
             log_to_driver=False,
             configure_logging=False,
         )
@@ -168,11 +197,14 @@ class RayCluster:
 
     def _round(self) -> None:
         """Bring every gang forward, adopt those that a dispatcher before left, forget what is gone."""
+        term = self.term
         self._look()
         with self.lock:
             self._retire_idle(self.groups)
             gangs = dict(self.gangs)
         for name, gang in gangs.items():
+            if not self._leads(term):
+                return
             before = gang.headline
             try:
                 gang.advance(self.groups.get(name))
@@ -184,6 +216,8 @@ class RayCluster:
                 self.news.set()
         self._tell_autoscaler()
         with self.lock:
+            if not self._leads(term):
+                return
             for name, gang in gangs.items():
                 if gang.gone:
                     del self.gangs[name]
@@ -228,6 +262,12 @@ class RayCluster:
             if gang.idle_since is not None and name in groups:
                 expired = time.monotonic() - gang.idle_since > self.linger_seconds
                 gang.releasing = gang.releasing or waiting or expired
+
+
+def shipped_code() -> dict[str, Any]:
+    """A runtime environment that brings what workers import of ours; torch and the rest must be in their image."""
+    specs = [importlib.util.find_spec(name) for name in ("cbam_core", "workers")]
+    return {"py_modules": [folder for spec in specs if spec for folder in spec.submodule_search_locations or ()]}
 
 
 def _placement_groups(namespace: str) -> dict[str, dict[str, Any]]:

@@ -99,6 +99,13 @@ class ClusterView:
 class Cluster(Protocol):
     """Where gangs run. No call blocks for longer than a moment; every call may be repeated."""
 
+    def lead(self, seconds: float) -> bool:
+        """Allow it to start and kill gangs for so long: a dispatcher that was stopped and has lost the lease must not.
+
+        Returns False where that time had run out: then what it was told before is forgotten.
+        """
+        ...
+
     def observe(self) -> ClusterView:
         """Look. Raises ClusterUnavailable where nothing is known at present: then nothing may be concluded."""
         ...

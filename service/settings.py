@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     )
     audit_days: Annotated[int, Field(ge=1, le=36500)] = Field(365, description="audit events are kept so long")
     ray_address: str = Field("", alias="RAY_ADDRESS", description="host:port of the Ray head; the local stack's")
+    ship_code: bool = Field(
+        False, description="send our own code to the workers: for a Ray cluster that has torch, but no cbam-lab"
+    )
     ray_namespace: str = Field("", description="holds this service's workers; made from the database's URL if empty")
     mlflow_tracking_uri: str | None = Field(None, alias="MLFLOW_TRACKING_URI")
     mlflow_public_url: str | None = Field(

@@ -38,15 +38,24 @@ def free_port() -> int:
 
 
 @contextmanager
-def ray_head(cpus: int = 2, *, dashboard: bool = False) -> Iterator[RayHead]:
-    """Start a head of `cpus` CPUs, and end it with all its processes. Ray Jobs need its dashboard."""
+def ray_head(
+    cpus: int = 2,
+    *,
+    gpus: int = 0,
+    dashboard: bool = False,
+    python: str = sys.executable,
+) -> Iterator[RayHead]:
+    """Start a head, and end it with all its processes.
+
+    `gpus` need not exist: Ray only counts them. Ray Jobs need the dashboard.
+    """
     port, dashboard_port = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="cbam-ray-", ignore_cleanup_errors=True) as folder:
         command = [
-            str(Path(sys.executable).with_name("ray")),
-            *("start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}", f"--temp-dir={folder}"),
+            *(python, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+            *(f"--port={port}", f"--num-cpus={cpus}", f"--temp-dir={folder}"),
             *(f"--include-dashboard={str(dashboard).lower()}", f"--dashboard-port={dashboard_port}"),
-            *("--disable-usage-stats", "--object-store-memory=100000000"),
+            *("--disable-usage-stats", "--object-store-memory=100000000", f"--num-gpus={gpus}"),
         ]
         environment = os.environ | RAY_ENVIRONMENT
         with open(Path(folder) / "head.log", "wb") as log:

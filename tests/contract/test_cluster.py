@@ -1,12 +1,13 @@
 """What the dispatcher relies on, tried on the fake cluster and on a real Ray head with real training."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from service.gang import Cluster, GangKey, GangView, Launch
+from service.gang import Cluster, GangKey, GangView, Launch, Need
 from service.settings import Settings
 from service.states import Liveness, Reason
 from service.testing import InMemoryCluster
@@ -16,6 +17,7 @@ from tests.waiting import wait_until
 from workers.outcome import Outcome, read_outcome
 from workers.storage import ExperimentFolder
 
+FOR_EVER = 1e6  # seconds
 LONG = {"epochs": 2000, "global_batch_size": 128}
 
 
@@ -87,9 +89,11 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setenv(name, value)
     settings = Settings(home=tmp_path, ray_address=head.address)
     clusters = [RayCluster(settings)]
+    clusters[0].lead(FOR_EVER)
 
     def again() -> Cluster:
         clusters.append(RayCluster(settings))
+        clusters[-1].lead(FOR_EVER)
         wait_until(lambda: _can_see(clusters[-1]), "the second connection")
         return clusters[-1]
 
@@ -227,3 +231,39 @@ def test_a_gang_of_another_shape_gets_the_room_of_one_that_lingers(lab: Lab):
     lab.cluster.start(second)
     assert lab.wait_for_record(second.key).outcome == "succeeded"
     assert lab.free_cpus() == 0.0
+
+
+def test_who_only_waits_for_its_turn_leaves_what_the_leader_started_alone(lab: Lab):
+    """A second dispatcher that saw the gang before it had begun took it for idle, and killed it after its time."""
+    if isinstance(lab.cluster, InMemoryCluster):
+        pytest.skip("it does nothing by itself")
+    standby = lab.again()
+    standby.leads_until = 0.0  # as after its lease has run out
+    standby.linger_seconds = 0.0
+    launch = lab.launch("led", train=LONG)
+    lab.cluster.start(launch)
+    step = lab.wait_for_step(launch.key, 3)
+    assert not standby.lead(FOR_EVER), "its time had run out, so it looks at everything anew"
+    wait_until(lambda: _can_see(standby), "the new look")
+    assert lab.wait_for_step(launch.key, step + 1, cluster=standby) > step
+    assert standby.lead(FOR_EVER)
+
+
+@pytest.mark.ray
+def test_the_autoscaler_is_told_what_waits_and_what_runs(lab: Lab):
+    """The request stands in Ray's own table, where its autoscaler reads it, and holds what runs too, lest that be lost."""
+    if isinstance(lab.cluster, InMemoryCluster):
+        pytest.skip("it has no autoscaler")
+    running = lab.launch("runs", train=LONG)
+    lab.cluster.start(running)
+    lab.wait_for_step(running.key)
+    for waiting, told in ([Need(2, 1.0, 0.5)], [{"CPU": 1.0}, *[{"CPU": 1.0, "GPU": 0.5}] * 2]), ([], []):
+        lab.cluster.ask_for(waiting)
+        wait_until(lambda told=told: _told_to_autoscaler() == told, f"the autoscaler to know of {told}")
+
+
+def _told_to_autoscaler() -> list[dict[str, float]]:
+    from ray.autoscaler._private.constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    return json.loads(_internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL) or "[]")
