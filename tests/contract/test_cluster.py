@@ -251,7 +251,7 @@ def test_who_only_waits_for_its_turn_leaves_what_the_leader_started_alone(lab: L
 
 @pytest.mark.ray
 def test_the_autoscaler_is_told_what_waits_and_what_runs(lab: Lab):
-    """The request stands in Ray's own table, where its autoscaler reads it, and holds what runs too, lest that be lost."""
+    """The request stands in Ray's own table, where its autoscaler reads it; what runs is in it, lest it be lost."""
     if isinstance(lab.cluster, InMemoryCluster):
         pytest.skip("it has no autoscaler")
     running = lab.launch("runs", train=LONG)
