@@ -25,7 +25,7 @@ EPOCHS = 8
 class ComposeCluster:
     """One project of Compose. Everything is done as a user does it: by scripts/compose, by docker, over HTTP."""
 
-    def __init__(self, name: str, folder: Path, *, workers: int, override: str | None = None) -> None:
+    def __init__(self, name: str, folder: Path, *, workers: int, override: str | None = None, **settings: str) -> None:
         self.name = name
         self.workers = workers
         self.env_file = folder / f"{name}.env"
@@ -39,6 +39,7 @@ class ComposeCluster:
             "CBAM_WORKER_MEMORY": "3g",
             "CBAM_DATA": str(folder / "data"),
             **{key: str(port) for key, port in self.ports.items()},
+            **settings,
         }
         for key in ("CBAM_URL", "CBAM_TOKEN", "PYTHONPATH"):
             self.environment.pop(key, None)

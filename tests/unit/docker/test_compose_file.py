@@ -10,6 +10,7 @@ import yaml
 
 ROOT = Path(__file__).parents[3]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
+FURTHER = "".join((ROOT / "docker" / name).read_text() for name in ("worker.yml", "machines.yml"))
 SERVICES: dict[str, Any] = yaml.safe_load(COMPOSE)["services"]
 EXAMPLE = dict(
     line.lstrip("#").split("=", 1)
@@ -43,7 +44,7 @@ def test_everything_that_is_installed_has_a_hash(path: str):
 
 
 def test_every_variable_is_explained_in_the_example():
-    used = set(re.findall(r"\$\{([A-Z_0-9]+)", COMPOSE)) - {"GIT_COMMIT"}
+    used = set(re.findall(r"\$\{([A-Z_0-9]+)", COMPOSE + FURTHER)) - {"GIT_COMMIT"}
     passed = {
         name for service in SERVICES.values() for name, value in service.get("environment", {}).items() if not value
     }
@@ -51,7 +52,7 @@ def test_every_variable_is_explained_in_the_example():
 
 
 def test_every_variable_of_the_example_is_used():
-    elsewhere = COMPOSE + (ROOT / "scripts/compose").read_text()
+    elsewhere = COMPOSE + FURTHER + (ROOT / "scripts/compose").read_text()
     assert [name for name in EXAMPLE if name not in elsewhere and not name.startswith("COMPOSE_")] == []
 
 
@@ -77,6 +78,17 @@ def test_a_service_comes_back_is_bounded_and_rotates_its_log(name: str):
     assert service["init"] is True
     assert "mem_limit" in service
     assert service["logging"]["options"]["max-size"]
+
+
+def test_a_worker_of_a_further_machine_is_as_one_of_the_first():
+    there = yaml.safe_load((ROOT / "docker/worker.yml").read_text())["services"]
+    for name, service in there.items():
+        here = SERVICES[name]
+        assert service["environment"] == here["environment"] | {
+            "RAY_AUTH_TOKEN": "${RAY_AUTH_TOKEN:?copy .env from the first machine}"
+        }
+        for key in service.keys() - {"environment", "volumes"}:
+            assert service[key] == here[key], f"{name}: {key}"
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
