@@ -120,7 +120,12 @@ def _readiness(record: StackRecord) -> Iterator[Check]:
         yield Check("readiness", False, f"{record.url}/readyz: {error!r}", "cbam up")
         return
     for name, component in components:
-        yield Check(f"API sees {name}", component["ok"], component["detail"] or "fine", "cbam up")
+        yield Check(
+            f"API sees {name}",
+            component["ok"],
+            component["detail"] or ("fine" if component["ok"] else "away"),
+            "cbam up",
+        )
 
 
 def _ray(stack: Stack, record: StackRecord) -> Check:

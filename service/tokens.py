@@ -71,13 +71,13 @@ class Tokens:
 
     def caller(self, secret: str) -> Caller | None:
         """Whose token it is, or None where it is unknown, revoked or expired."""
-        query = select(Token).where(
+        query = select(Token.name, Token.role, Token.id).where(
             Token.sha256 == fingerprint(secret),
             Token.revoked_at.is_(None),
             or_(Token.expires_at.is_(None), Token.expires_at > utc_now()),
         )
         with self.database.reading() as session:
-            row = session.scalar(query)
+            row = session.execute(query).one_or_none()
         return None if row is None else Caller(row.name, Role(row.role), row.id)
 
     def bootstrap(self, path: Path) -> bool:
