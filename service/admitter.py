@@ -4,6 +4,7 @@ import logging
 
 from cbam_core.spec import ExperimentSpec, world_sizes
 from service.admission import Choice, Holding, Rules, Waiting, choose, place
+from service.dispatcher_report import DispatcherReport
 from service.errors import StaleMove
 from service.gang import Cluster, ClusterView, GangKey, Launch, Need, Node
 from service.ledger import Ledger
@@ -22,10 +23,11 @@ World = tuple[list[Waiting], list[Holding], tuple[Node, ...]]
 class Admitter:
     """Starts what may start. Part of the leading dispatcher's tick."""
 
-    def __init__(self, ledger: Ledger, cluster: Cluster, settings: Settings) -> None:
+    def __init__(self, ledger: Ledger, cluster: Cluster, settings: Settings, report: DispatcherReport) -> None:
         self.ledger = ledger
         self.cluster = cluster
         self.settings = settings
+        self.report = report
         self.rules = Rules(
             most_passes=settings.most_passes, quota_cpus=settings.quota_cpus, quota_gpus=settings.quota_gpus
         )
@@ -64,6 +66,7 @@ class Admitter:
                 data_roots=tuple(map(str, self.settings.data_roots)),
                 allow_download=self.settings.allow_download,
                 hang_seconds=self.settings.hang_seconds,
+                traceparent=row.traceparent,
             )
         )
 
@@ -73,6 +76,7 @@ class Admitter:
         except StaleMove:
             return None
         log.info("starts with %s worker(s)", workers, extra={"experiment_id": row.id, "attempt": attempt.number})
+        self.report.claimed(row, attempt)
         self.launch(row, attempt)
         return GangKey(row.id, attempt.number)
 

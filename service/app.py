@@ -21,6 +21,7 @@ from service.headers import SecurityHeaders
 from service.metrics import RequestMetrics, ServiceMetrics, watching_loop
 from service.previewer import Previewer
 from service.request_log import RequestLog
+from service.request_traces import RequestTraces
 from service.routers import (
     access,
     bulk,
@@ -36,6 +37,7 @@ from service.settings import Settings
 from service.store import Store
 from service.tokens import Tokens
 from service.webhooks import Webhooks
+from workers import spans
 
 log = logging.getLogger(__name__)
 BODY_LIMIT_BYTES = 1024 * 1024
@@ -90,6 +92,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestMetrics, metrics=metrics)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestLog)
+    if spans.wanted():
+        app.add_middleware(RequestTraces)
     return app
 
 

@@ -20,6 +20,7 @@ from service import log_lines, logs
 from service.admitter import Admitter
 from service.courier import Courier
 from service.db import Database
+from service.dispatcher_report import DispatcherReport
 from service.eraser import Eraser
 from service.errors import ClusterUnavailable, NotLeading, StaleMove
 from service.gang import Cluster, ClusterView, GangKey, GangView, StopMode
@@ -72,7 +73,8 @@ class Dispatcher:
         self.cluster = cluster
         self.settings = settings
         self.clock = clock
-        self.admitter = Admitter(self.ledger, cluster, settings)
+        self.report = DispatcherReport(clock)
+        self.admitter = Admitter(self.ledger, cluster, settings, self.report)
         self.closer = RunCloser(
             self.ledger, storage=settings.storage_root, tracking_uri=settings.mlflow_tracking_uri, clock=clock
         )
@@ -111,7 +113,14 @@ class Dispatcher:
             self.watches.clear()
             self.notes.clear()
             return
+        with self.report.tick():
+            self._work()
+        if (text := self.report.due()) is not None:
+            self.ledger.report(text)
+
+    def _work(self) -> None:
         view = self._look()
+        self.report.looked(view)
         for row in self.ledger.unsettled():
             self._settle(row)
         live = self.ledger.live()
@@ -125,6 +134,7 @@ class Dispatcher:
                 raise
             except Exception:  # one experiment that cannot be attended must not hold up the others
                 log.exception("this experiment cannot be attended", extra={"experiment_id": row.id})
+                self.report.failed()
         self.ledger.note_progress(self.notes)
         self.notes.clear()
         wanted = {GangKey(row.id, row.attempt) for row, _ in live}
@@ -194,7 +204,7 @@ class Dispatcher:
             if move is None:
                 break
             ends = move.to in TERMINAL or move.to in (State.QUEUED, State.PAUSED)
-            moved = self._apply(row, move, _ending(row, seen, record) if ends else None)
+            moved = self._apply(row, move, _ending(row, seen, record) if ends else None, attempt)
             if moved is None or ends:
                 self.made_room |= moved is not None
                 return
@@ -327,13 +337,16 @@ class Dispatcher:
             self.notes.append(Note(row.id, row.attempt, progress, seen.progress.mlflow_run_id))
             row.progress, watch.written = progress, progress
 
-    def _apply(self, row: Experiment, move: Move, ending: Ending | None) -> Experiment | None:
+    def _apply(
+        self, row: Experiment, move: Move, ending: Ending | None, attempt: Attempt | None = None
+    ) -> Experiment | None:
         """Make a move; a stale one is dropped and decided anew at the next tick."""
         try:
             moved = self.ledger.apply(row, move, ending)
         except StaleMove:
             return None
         log.info("%s → %s", row.state, move.to, extra={"experiment_id": row.id, "reason": move.reason})
+        self.report.moved(row, attempt, move)
         return moved
 
     def _reap(self, view: ClusterView, wanted: set[GangKey]) -> None:

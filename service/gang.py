@@ -58,6 +58,7 @@ class Launch:
     data_roots: tuple[str, ...] = ()
     allow_download: bool = False
     hang_seconds: float = 300.0
+    traceparent: str | None = None  # where its spans belong
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from service.db import Database
 from service.errors import StaleMove
 from service.gang import Node
 from service.lease import Leadership
-from service.models import Attempt, ClusterRow, Deletion, Experiment
+from service.models import Attempt, ClusterRow, Deletion, Experiment, ProcessReport
 from service.states import HOLDS_GANG, TERMINAL, Desired, Move, Reason, Retry, State
 from service.store import change_state, utc_now
 
@@ -231,6 +231,13 @@ class Ledger:
             if nodes is not None:
                 row.nodes = [asdict(node) for node in nodes]
             session.add(row)
+
+    def report(self, metrics: str) -> None:
+        """Leave this dispatcher's numbers for whoever asks an API for them."""
+        with self._writing() as session:
+            session.merge(
+                ProcessReport(process="dispatcher", holder=self.leadership.holder, at=utc_now(), metrics=metrics)
+            )
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:

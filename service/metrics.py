@@ -1,6 +1,7 @@
 """The numbers of the service for Prometheus: what the rows say, and how requests are answered."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -11,16 +12,19 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.lease import current_leader
-from service.store import Store
+from service.models import ProcessReport
+from service.store import Store, utc_now
 
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 LOOP_LOOK_SECONDS = 0.5
+STALE_SECONDS = 60.0  # numbers of a dispatcher that is gone are shown no longer
 
 
 class ServiceMetrics:
     """One registry for one app."""
 
     def __init__(self, store: Store) -> None:
+        self.store = store
         self.registry = CollectorRegistry()
         self.registry.register(_Rows(store))
         self.requests = Counter(
@@ -37,8 +41,10 @@ class ServiceMetrics:
         )
 
     def render(self) -> tuple[bytes, str]:
-        """The numbers as text, and the text's media type."""
-        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+        """The numbers of this process and of the dispatcher as text, and the text's media type."""
+        report = self.store.dispatcher_report()
+        of_dispatcher = report.metrics.encode() if report is not None and _age(report) < STALE_SECONDS else b""
+        return generate_latest(self.registry) + of_dispatcher, CONTENT_TYPE_LATEST
 
 
 class _Rows(Collector):
@@ -61,6 +67,13 @@ class _Rows(Collector):
         yield GaugeMetricFamily("cbam_queue_oldest_seconds", "How long the oldest QUEUED one has waited", value=waiting)
         leads = current_leader(self.store.database) is not None
         yield GaugeMetricFamily("cbam_dispatcher_leads", "1 while a dispatcher holds the lease", value=float(leads))
+        report = self.store.dispatcher_report()
+        age = _age(report) if report is not None else math.nan
+        yield GaugeMetricFamily("cbam_dispatcher_report_age_seconds", "Since the dispatcher's last report", value=age)
+
+
+def _age(report: ProcessReport) -> float:
+    return (utc_now() - report.at).total_seconds()
 
 
 class RequestMetrics:

@@ -23,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from service.roles import Role
 from service.states import State
+from workers import spans
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 STATES = ", ".join(f"'{state}'" for state in State)
@@ -115,6 +116,7 @@ class Experiment(Base):
     progress: Mapped[dict[str, Any]]
     summary: Mapped[dict[str, Any]]
     mlflow_run_id: Mapped[str | None] = mapped_column(String(64))
+    traceparent: Mapped[str | None] = mapped_column(String(64), default=spans.traceparent)
     tracking_closed: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime]
     queued_at: Mapped[datetime]
@@ -220,6 +222,17 @@ class IdempotencyKey(Base):
     body_hash: Mapped[str] = mapped_column(String(64))
     experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
     created_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class ProcessReport(Base):
+    """The numbers of a process that opens no port, as Prometheus reads them."""
+
+    __tablename__ = "process_reports"
+
+    process: Mapped[str] = mapped_column(String(32), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(255))
+    at: Mapped[datetime]
+    metrics: Mapped[str] = mapped_column(Text)
 
 
 class Lease(Base):

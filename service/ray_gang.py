@@ -363,6 +363,7 @@ def assignment_of(launch: Launch, rank: int, places: Sequence[Place]) -> Assignm
         data_roots=launch.data_roots,
         allow_download=launch.allow_download,
         hang_seconds=launch.hang_seconds,
+        traceparent=launch.traceparent,
         node_gpus=node_gpus,
         gpu_index=node_gpus.index(mine.gpus[0]) if mine.gpus else 0,
     )

@@ -17,7 +17,7 @@ from service import outbox
 from service.db import Database
 from service.errors import ExperimentNotFound, IdempotencyConflict, IllegalAction, StaleMove, VersionConflict
 from service.listing import Filter, Place, Sort, labels_of, page_query
-from service.models import Attempt, ClusterRow, Deletion, Event, Experiment, IdempotencyKey, Label
+from service.models import Attempt, ClusterRow, Deletion, Event, Experiment, IdempotencyKey, Label, ProcessReport
 from service.states import ACTIONS, Desired, Move, State, is_legal
 
 ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford: no letter looks like a digit
@@ -233,6 +233,11 @@ class Store:
         with self.database.reading() as session:
             oldest = session.scalar(select(func.min(Experiment.queued_at)).where(Experiment.state == State.QUEUED))
         return 0.0 if oldest is None else max(0.0, (utc_now() - oldest).total_seconds())
+
+    def dispatcher_report(self) -> ProcessReport | None:
+        """What the dispatcher last told of itself."""
+        with self.database.reading() as session:
+            return session.get(ProcessReport, "dispatcher")
 
     def ping(self) -> None:
         """Raise whatever the database raises where it does not answer."""

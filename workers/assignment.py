@@ -19,6 +19,7 @@ class Assignment:
     steps, ends itself.
     `node_gpus` are the GPUs of the whole gang on this rank's node: every rank there sees all of them, in one order, so
     that peers can reach each other's memory; `gpu_index` is this rank's own among them.
+    `traceparent` says to which trace the attempt belongs, where traces are wanted.
     """
 
     experiment_id: str
@@ -36,6 +37,7 @@ class Assignment:
     hang_seconds: float = 300.0
     node_gpus: tuple[str, ...] = ()
     gpu_index: int = 0
+    traceparent: str | None = None
 
     @property
     def folder(self) -> ExperimentFolder:

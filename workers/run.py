@@ -23,6 +23,7 @@ from workers.outcome import Ending, Outcome, classify
 from workers.portable import require
 from workers.progress import Progress
 from workers.seeding import reproducible
+from workers.spans import FirstStep, event
 from workers.stop import StopMode, StopSignal
 from workers.storage import write_once
 from workers.tracking import JournalTracker, MlflowTracker, Tracker
@@ -44,8 +45,8 @@ class _LastProgress:
     A report is also where an attempt that has been superseded learns of it: Superseded ends it.
     """
 
-    def __init__(self, report: Callable[[Progress], None], fence: Fence) -> None:
-        self._report, self._fence = report, fence
+    def __init__(self, report: Callable[[Progress], None], fence: Fence, first_step: FirstStep) -> None:
+        self._report, self._fence, self._first_step = report, fence, first_step
         self.last = Progress()
 
     def __call__(self, progress: Progress) -> None:
@@ -53,6 +54,8 @@ class _LastProgress:
             self._fence.check_now_and_then()
         self.last = progress
         self._report(progress)
+        if progress.phase == "training":
+            self._first_step.end()
 
 
 def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress], None]) -> Outcome:
@@ -62,15 +65,15 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
     Every other ending is rank 0's to record, once all is exported and tracked; the other ranks just return it.
     """
     attempt = assignment.folder.attempt(assignment.attempt)
-    fence = Fence(assignment)
-    progress = _LastProgress(report, fence)
+    fence, first_step = Fence(assignment), FirstStep(assignment)
+    progress = _LastProgress(report, fence, first_step)
     with log_to(attempt.log(assignment.rank)) as log:
 
         def give_up(seconds: float) -> None:
             _failed(assignment, Stalled(_STALLED.format(seconds)), log, progress.last).record(attempt)
 
         tracker = Tracker()
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack, first_step.current():
             try:
                 if assignment.rank == 0:
                     fence.take()
@@ -79,6 +82,7 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
                 outcome = _train(assignment, stack, stop, report=progress, tracker=tracker, give_up=give_up)
             except Exception as error:
                 outcome = _failed(assignment, error, log, progress.last).record(attempt)
+        first_step.end()
         tracker.close(outcome)
         if assignment.rank == 0 and outcome.outcome != "failed":
             outcome = outcome.record(attempt)
@@ -102,13 +106,16 @@ def _train(
     torch.set_num_threads(spec.resources.cpus_per_worker)
     stack.enter_context(reproducible(spec.train.deterministic))
     gang = stack.enter_context(gang_of(assignment))
+    event("the gang has met")
     if gang.leads:
         require(spec.export)
     dataset = load_dataset(spec.data, assignment.data_roots, allow_download=assignment.allow_download)
     if not spec.data.workers_per_rank:
         dataset = dataset.to(gang.device)
+    event("the data is loaded")
     cost = _cost(spec.model, dataset.num_classes, dataset.input_shape)
     trainer = Trainer(assignment, gang, dataset, tracker=tracker, report=report, stop=stop)
+    event("the network is built")
     logger.info(
         "%s on %s: attempt %d, rank %d of %d on %s, %d training and %d test images, %d steps",
         spec.name,

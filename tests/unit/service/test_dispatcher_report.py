@@ -1,0 +1,63 @@
+"""The dispatcher's numbers, as an API gives them to Prometheus."""
+
+import re
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.dispatcher_report import REPORT_SECONDS
+from service.gang import GangKey
+from service.states import State
+from tests.dispatching import tick, until
+from tests.specs import spec
+
+
+def numbers(http):
+    """Every sample of `/metrics`; reading it is a test of its form."""
+    families = text_string_to_metric_families(http.get("/metrics").text)
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value for family in families for sample in family.samples
+    }
+
+
+def test_before_a_dispatcher_has_led_there_are_only_the_apis_numbers(http):
+    assert ("cbam_dispatcher_tick_seconds_count",) not in numbers(http)
+
+
+def test_ticks_starts_and_failures_are_told_by_every_api(http, dispatcher, store, cluster, clock):
+    failing, _ = store.submit(spec())
+    until(dispatcher, store, failing.id, State.RUNNING)
+    cluster.fail(GangKey(failing.id, 1), "LOSS_NOT_FINITE")
+    until(dispatcher, store, failing.id, State.FAILED)
+    clock.advance(REPORT_SECONDS)
+    tick(dispatcher)
+    seen = numbers(http)
+    assert seen[("cbam_dispatcher_tick_seconds_count",)] >= 3
+    assert seen[("cbam_queue_seconds_count",)] == seen[("cbam_start_seconds_count",)] == 1
+    assert seen[("cbam_attempts_ended_total", ("reason", "LOSS_NOT_FINITE"))] == 1
+    assert seen[("cbam_experiments_ended_total", ("reason", "LOSS_NOT_FINITE"), ("state", "FAILED"))] == 1
+    assert seen[("cbam_cluster_reachable",)] == 1
+    assert seen[("cbam_cluster", ("kind", "total"), ("resource", "cpu"))] > 0
+    assert seen[("cbam_experiments", ("state", "FAILED"))] == 1
+    assert 0 <= seen[("cbam_dispatcher_report_age_seconds",)] < 60
+
+
+def test_a_report_is_written_every_few_seconds_and_not_at_every_tick(dispatcher, store, clock):
+    tick(dispatcher)
+    first = store.dispatcher_report().at
+    tick(dispatcher)
+    assert store.dispatcher_report().at == first
+    clock.advance(REPORT_SECONDS)
+    tick(dispatcher)
+    assert store.dispatcher_report().at > first
+
+
+def test_a_cluster_that_is_away_is_told(http, dispatcher, cluster):
+    cluster.reachable = False
+    tick(dispatcher)
+    assert numbers(http)[("cbam_cluster_reachable",)] == 0
+
+
+def test_no_two_families_have_one_name(http, dispatcher):
+    tick(dispatcher)
+    names = re.findall(r"^# TYPE (\S+)", http.get("/metrics").text, re.MULTILINE)
+    assert len(names) == len(set(names))
