@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cbam_core.suggestions import Path, meant, meant_field
+
 
 def json_pointer(location: Sequence[str | int], body: object, *, is_missing: bool = False) -> str:
     """The pointer of pydantic's error location in `body`.
@@ -23,12 +25,24 @@ def json_pointer(location: Sequence[str | int], body: object, *, is_missing: boo
     return "".join(f"/{part}" for part in parts)
 
 
-def complaints(errors: Sequence[Mapping[str, Any]], body: object) -> list[tuple[str, str]]:
-    """Pydantic's errors as pointers and words; without the input, which may be huge or secret."""
+def complaints(
+    errors: Sequence[Mapping[str, Any]], body: object, *, fields: Sequence[Path] = ()
+) -> list[tuple[str, str]]:
+    """Pydantic's errors as pointers and words; without the input, which may be huge or secret.
+
+    Where the `fields` of the body are known, one that there is not is told with the one that may be meant.
+    """
     return [
-        (
-            json_pointer(error["loc"], body, is_missing=error["type"] == "missing"),
-            str(error["msg"]).removeprefix("Value error, "),
-        )
+        (json_pointer(error["loc"], body, is_missing=error["type"] == "missing"), _words(error, fields))
         for error in errors
     ]
+
+
+def _words(error: Mapping[str, Any], fields: Sequence[Path]) -> str:
+    if error["type"] == "extra_forbidden":
+        return f"there is no such field{meant_field(error['loc'], fields)}"
+    words = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "union_tag_invalid":
+        context = error["ctx"]
+        return words + meant(str(context["tag"]), [tag.strip("'") for tag in context["expected_tags"].split(", ")])
+    return words

@@ -5,6 +5,7 @@ Every field says its meaning and unit; unknown keys are errors; a spec never cha
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -50,6 +51,8 @@ from cbam_core.recipe import (
     StepSchedule,
     TrainSpec,
 )
+from cbam_core.suggestions import Path as FieldPath
+from cbam_core.suggestions import fields_of, meant
 
 __all__ = [
     "AdamWSpec",
@@ -124,7 +127,9 @@ class ModelSpec(Part):
     @classmethod
     def _known_backbone(cls, value: str) -> str:
         if value not in BACKBONES and not is_timm(value):
-            raise ValueError(f"unknown backbone {value!r}; known are {', '.join(BACKBONES)} and timm:<name>")
+            raise ValueError(
+                f"unknown backbone {value!r}{meant(value, BACKBONES)}; known are {', '.join(BACKBONES)} and timm:<name>"
+            )
         return value
 
     @model_validator(mode="after")
@@ -312,10 +317,16 @@ def read_fields(path: str | Path) -> dict[str, Any]:
     return value
 
 
+@cache
+def spec_fields() -> tuple[FieldPath, ...]:
+    """Every field of a spec: what may be meant by one that there is not."""
+    return tuple(fields_of(ExperimentSpec.model_json_schema()))
+
+
 def make_spec(fields: Mapping[str, Any], *, source: str) -> ExperimentSpec:
     """The spec of these fields. Raises SpecError with one line for each that is wrong: source, JSON pointer, words."""
     try:
         return ExperimentSpec.model_validate(fields)
     except ValidationError as error:
-        found = complaints(error.errors(include_url=False), fields)
+        found = complaints(error.errors(include_url=False), fields, fields=spec_fields())
         raise SpecError("\n".join(f"{source}: {pointer or '/'}: {words}" for pointer, words in found)) from error

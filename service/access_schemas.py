@@ -1,13 +1,15 @@
 """What the API takes and answers about tokens and callers."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.models import AuditEvent, Token
 from service.roles import Role
 from service.schemas import View
+
+if TYPE_CHECKING:  # a client reads these views, and needs no database
+    from service.models import AuditEvent, Token
 
 Name = Annotated[
     str,
@@ -53,7 +55,7 @@ class TokenView(View):
     last_used_at: datetime | None = Field(description="to the minute; null where it never was")
 
     @classmethod
-    def of(cls, row: Token) -> "TokenView":
+    def of(cls, row: "Token") -> "TokenView":
         """The view of a row."""
         return cls.model_validate(row)
 
@@ -64,7 +66,7 @@ class NewToken(TokenView):
     secret: str = Field(description="send it as `Authorization: Bearer …`; it is stored nowhere")
 
     @classmethod
-    def of_new(cls, row: Token, secret: str) -> "NewToken":
+    def of_new(cls, row: "Token", secret: str) -> "NewToken":
         """The view of a row that was just made."""
         return cls(**TokenView.of(row).model_dump(), secret=secret)
 
@@ -89,7 +91,7 @@ class AuditView(View):
     request_id: str | None = Field(description="as in the log and in the answer's X-Request-ID")
 
     @classmethod
-    def of(cls, row: AuditEvent) -> "AuditView":
+    def of(cls, row: "AuditEvent") -> "AuditView":
         """The view of a row."""
         return cls.model_validate(row)
 

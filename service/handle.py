@@ -2,11 +2,12 @@
 
 import sys
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, Self
 
 from service.errors import ServiceError
-from service.schemas import ExperimentView
+from service.schemas import AttemptView, CurveView, EventView, ExperimentView
 from service.states import TERMINAL, State
 
 LOOK_SECONDS = 0.5
@@ -16,20 +17,38 @@ class WaitTimeout(ServiceError):
     """The experiment has not ended in time; it goes on."""
 
 
-class Viewer(Protocol):
-    """What a handle needs of the client."""
+class Calls(Protocol):
+    """What a handle needs of the client; see there what each does."""
 
-    def view(self, experiment_id: str) -> ExperimentView:
-        """One experiment as the server shows it now."""
+    def view(self, experiment_id: str) -> ExperimentView: ...  # noqa: D102
 
-    def cancel(self, experiment_id: str) -> ExperimentView:
-        """End it."""
+    def cancel(self, experiment_id: str) -> ExperimentView: ...  # noqa: D102
+
+    def pause(self, experiment_id: str) -> ExperimentView: ...  # noqa: D102
+
+    def resume(self, experiment_id: str) -> ExperimentView: ...  # noqa: D102
+
+    def retry(self, experiment_id: str) -> ExperimentView: ...  # noqa: D102
+
+    def clone(self, experiment_id: str, overrides: Mapping[str, Any] | None = None) -> "ExperimentHandle": ...  # noqa: D102
+
+    def delete(self, experiment_id: str) -> None: ...  # noqa: D102
+
+    def events(self, experiment_id: str) -> Sequence[EventView]: ...  # noqa: D102
+
+    def attempts(self, experiment_id: str) -> Sequence[AttemptView]: ...  # noqa: D102
+
+    def curves(self, experiment_id: str, *, names: Sequence[str] = ()) -> dict[str, CurveView]: ...  # noqa: D102
+
+    def logs(self, experiment_id: str, *, rank: int = 0) -> str: ...  # noqa: D102
+
+    def follow_logs(self, experiment_id: str, *, rank: int = 0) -> Iterator[str]: ...  # noqa: D102
 
 
 class ExperimentHandle:
-    """One experiment, as it was when last looked at."""
+    """One experiment, as it was when last looked at. What changes it also looks again."""
 
-    def __init__(self, client: Viewer, view: ExperimentView) -> None:
+    def __init__(self, client: Calls, view: ExperimentView) -> None:
         self._client = client
         self.view = view
 
@@ -65,6 +84,49 @@ class ExperimentHandle:
         """End it and free what it holds."""
         self.view = self._client.cancel(self.id)
         return self
+
+    def pause(self) -> Self:
+        """Write a checkpoint, free what it holds, wait."""
+        self.view = self._client.pause(self.id)
+        return self
+
+    def resume(self) -> Self:
+        """Queue it again, once it is paused."""
+        self.view = self._client.resume(self.id)
+        return self
+
+    def retry(self) -> Self:
+        """Queue it once more, after it failed or was cancelled."""
+        self.view = self._client.retry(self.id)
+        return self
+
+    def clone(self, overrides: Mapping[str, Any] | None = None) -> "ExperimentHandle":
+        """Submit the same once more, with changes as `{"train.epochs": 3}`; gives the new experiment."""
+        return self._client.clone(self.id, overrides)
+
+    def delete(self) -> None:
+        """Delete it with its logs and checkpoints, once it has ended."""
+        self._client.delete(self.id)
+
+    def events(self) -> Sequence[EventView]:
+        """Every change of its state, oldest first."""
+        return self._client.events(self.id)
+
+    def attempts(self) -> Sequence[AttemptView]:
+        """Every attempt at it, oldest first."""
+        return self._client.attempts(self.id)
+
+    def curves(self, *names: str) -> dict[str, CurveView]:
+        """The history of its metrics, or of those named."""
+        return self._client.curves(self.id, names=names)
+
+    def logs(self, *, rank: int = 0) -> str:
+        """The log of one worker, as far as it is written."""
+        return self._client.logs(self.id, rank=rank)
+
+    def follow_logs(self, *, rank: int = 0) -> Iterator[str]:
+        """The lines of one worker's log as they are written, to its end."""
+        return self._client.follow_logs(self.id, rank=rank)
 
     def wait(self, *, progress: bool = False, timeout: float | None = None) -> Self:
         """Wait until it has ended, however it ends. Raises WaitTimeout after `timeout` seconds; it goes on then.

@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException
 
 from cbam_core.errors import CbamError, SpecError
 from cbam_core.pointers import complaints
+from cbam_core.spec import spec_fields
+from cbam_core.suggestions import Path as FieldPath
 from service.errors import (
     ExperimentNotFound,
     Forbidden,
@@ -108,7 +110,10 @@ def validation_items(errors: Sequence[Mapping[str, Any]], body: object) -> list[
     for error in errors:
         place, *rest = error["loc"] or ("body",)
         inside = {**error, "loc": rest} if place == "body" else error
-        ((pointer, detail),) = complaints([inside], body)
+        fields: Sequence[FieldPath] = ()
+        if rest[:1] == ["from_spec"]:  # the tag of a body that is a whole spec
+            inside, fields = {**error, "loc": rest[1:]}, spec_fields()
+        ((pointer, detail),) = complaints([inside], body, fields=fields)
         items.append(ErrorItem(pointer=pointer if place == "body" else str(error["loc"][1]), detail=detail))
     return items
 

@@ -1,14 +1,15 @@
 """What the API answers: views of the rows, with the words and units that users see."""
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cbam_core.spec import Markdown, Priority, Tags
-from service.models import Attempt, Event, Experiment
-from service.settings import Settings
 from service.states import ACTIONS, Desired, Reason, State
+
+if TYPE_CHECKING:  # a client reads these views, and needs no database
+    from service.models import Attempt, Event, Experiment
+    from service.settings import Settings
 
 
 class View(BaseModel):
@@ -68,7 +69,7 @@ class ExperimentView(View):
     spec: dict[str, Any]
 
     @classmethod
-    def of(cls, row: Experiment, settings: Settings) -> "ExperimentView":
+    def of(cls, row: "Experiment", settings: "Settings") -> "ExperimentView":
         """The view of a row."""
         path = f"/v1/experiments/{row.id}"
         run = f"{settings.mlflow_public_url}/#/runs/{row.mlflow_run_id}"
@@ -99,16 +100,6 @@ class ExperimentPage(View):
     next_cursor: str | None = Field(None, description="give it back as `cursor`; null on the last page")
 
 
-class ExperimentChanges(BaseModel):
-    """What of an experiment may be changed; what is left out, or null, stays."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, json_schema_extra={"minProperties": 1})
-
-    priority: Priority | None = Field(None, description="the larger number starts first")
-    tags: Tags | None = Field(None, description="all tags: those that are not named go")
-    description: Markdown | None = Field(None, description="what it is for, in Markdown")
-
-
 class EventView(View):
     """One change of state."""
 
@@ -122,7 +113,7 @@ class EventView(View):
     at: datetime
 
     @classmethod
-    def of(cls, row: Event) -> "EventView":
+    def of(cls, row: "Event") -> "EventView":
         """The view of a row."""
         return cls.model_validate(row)
 
@@ -140,7 +131,7 @@ class AttemptView(View):
     ended_at: datetime | None
 
     @classmethod
-    def of(cls, row: Attempt) -> "AttemptView":
+    def of(cls, row: "Attempt") -> "AttemptView":
         """The view of a row."""
         return cls.model_validate(row)
 

@@ -1,4 +1,4 @@
-"""What may be submitted: a whole spec, or the name of a template and what is to be changed in it."""
+"""What may be submitted: a whole spec, or a template and what is to be changed in it; what may be changed later."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from cbam_core.pointers import complaints
-from cbam_core.spec import ExperimentSpec
+from cbam_core.spec import ExperimentSpec, Markdown, Priority, Tags, spec_fields
 from service.catalogue import from_template
 from service.errors import InvalidField, InvalidFields, TemplateNotFound
 
@@ -43,6 +43,16 @@ Submission = Annotated[
 ]
 
 
+class ExperimentChanges(BaseModel):
+    """What of an experiment may be changed; what is left out, or null, stays."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, json_schema_extra={"minProperties": 1})
+
+    priority: Priority | None = Field(None, description="the larger number starts first")
+    tags: Tags | None = Field(None, description="all tags: those that are not named go")
+    description: Markdown | None = Field(None, description="what it is for, in Markdown")
+
+
 def spec_of(submission: ExperimentSpec | FromTemplate) -> ExperimentSpec:
     """The spec that is meant. Raises InvalidFields with pointers into the submission."""
     if isinstance(submission, ExperimentSpec):
@@ -61,5 +71,5 @@ def checked(fields: Mapping[str, Any], *, prefix: str = "") -> ExperimentSpec:
     try:
         return ExperimentSpec.model_validate(fields)
     except ValidationError as error:
-        found = complaints(error.errors(include_url=False), fields)
+        found = complaints(error.errors(include_url=False), fields, fields=spec_fields())
         raise InvalidFields([(f"{prefix}{pointer}", detail) for pointer, detail in found]) from error

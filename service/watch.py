@@ -1,4 +1,4 @@
-"""Progress of experiments for the person who watches: bars with ETA on a terminal, plain lines in a pipe."""
+"""Experiments for the person who watches: a live table with bars and ETA on a terminal, plain lines in a pipe."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -6,13 +6,18 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TextIO
 
+from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from service.schemas import ExperimentView
 from service.states import TERMINAL
 
 LINE_SECONDS = 5.0
+BAR_WIDTH = 24
 STYLES = {"SUCCEEDED": "green", "FAILED": "red", "CANCELLED": "yellow"}
 Show = Callable[[Sequence[ExperimentView]], None]
 
@@ -21,45 +26,37 @@ Show = Callable[[Sequence[ExperimentView]], None]
 def watching(stream: TextIO) -> Iterator[Show]:
     """A function that shows where experiments are."""
     console = Console(file=stream)
-    if console.is_terminal:
-        with Bars(console) as bars:
-            yield bars.show
-    else:
+    if not console.is_terminal:
         yield Lines(stream).show
+        return
+    with Live(console=console, refresh_per_second=8) as live:
+        yield lambda views: live.update(table(views))
 
 
-class Bars:
-    """A bar for each experiment."""
+def table(views: Sequence[ExperimentView]) -> Table:
+    """A row with a bar for each experiment."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("id", "name", "state"):
+        made.add_column(column, no_wrap=True)
+    made.add_column("progress", width=BAR_WIDTH)
+    for column in ("epoch", "top-1", "images/s", "ETA"):
+        made.add_column(column, justify="right", no_wrap=True)
+    for view in views:
+        made.add_row(*_row(view))
+    return made
 
-    def __init__(self, console: Console) -> None:
-        columns = (
-            TextColumn("{task.fields[title]}"),
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TextColumn("{task.description}"),
-        )
-        self._rich = Progress(*columns, console=console)
-        self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> "Bars":
-        self._rich.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._rich.stop()
-
-    def show(self, views: Sequence[ExperimentView]) -> None:
-        """Move the bars."""
-        for view in views:
-            if view.id not in self._tasks:
-                self._tasks[view.id] = self._rich.add_task("", total=None, title=_escape(view.name))
-            style = STYLES.get(view.state, "cyan")
-            self._rich.update(
-                self._tasks[view.id],
-                total=view.progress.total_steps or None,
-                completed=view.progress.step,
-                description=f"[{style}]{view.state:<9}[/] {_escape(summary(view))}",
-            )
+def _row(view: ExperimentView) -> Iterator[Text | ProgressBar]:
+    progress, live = view.progress, view.state not in TERMINAL
+    top1 = view.metrics.get("val/top1")
+    yield Text(view.id)
+    yield Text(view.name)
+    yield Text(f"{view.state} {view.reason or ''}".rstrip(), style=STYLES.get(view.state, "cyan"))
+    yield ProgressBar(total=progress.total_steps or 1, completed=progress.step, width=BAR_WIDTH)
+    yield Text(f"{progress.epoch}/{progress.epochs}" if progress.epochs else "")
+    yield Text("" if top1 is None else f"{top1:.1%}")
+    yield Text(f"{progress.images_per_second:.0f}" if progress.images_per_second and live else "")
+    yield Text(_eta(view))
 
 
 class Lines:
@@ -89,12 +86,13 @@ def summary(view: ExperimentView) -> str:
         parts.append(f"top1 {top1:.1%}")
     if progress.images_per_second and view.state not in TERMINAL:
         parts.append(f"{progress.images_per_second:.0f} images/s")
-    if progress.eta_seconds is not None and view.state not in TERMINAL:
-        parts.append(f"ETA {timedelta(seconds=round(progress.eta_seconds))}")
+    if eta := _eta(view):
+        parts.append(f"ETA {eta}")
     if view.reason is not None:
         parts.append(str(view.reason))
     return "  ".join(parts)
 
 
-def _escape(text: str) -> str:
-    return text.replace("[", "\\[")
+def _eta(view: ExperimentView) -> str:
+    seconds = view.progress.eta_seconds
+    return "" if seconds is None or view.state in TERMINAL else str(timedelta(seconds=round(seconds)))

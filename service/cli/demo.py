@@ -11,7 +11,7 @@ import typer
 
 from service.cli.output import AsJson, note, print_json, print_table, table
 from service.cli.stack import addresses, make_stack, reporting, start_stack
-from service.cli.submit import follow
+from service.cli.watch import follow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,22 +1,21 @@
-"""`cbam list`, `show`, `cancel`, `pause`, `resume`, `retry`: look at experiments, and ask for a change."""
+"""`cbam list`, `show`, `cancel`, `pause`, `resume`, `retry`, `delete`: look at experiments, and ask for a change."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.cli.ids import Id, Ids, whole
 from service.cli.output import AsJson, note, print_json, print_table, table
-from service.errors import ServiceError
+from service.errors import ServerUnreachable, ServiceError
 from service.states import State
 
 if TYPE_CHECKING:
     from service.client import Client
     from service.schemas import ExperimentView
-
-Ids = Annotated[list[str], typer.Argument(help="Ids of experiments.", metavar="ID...", show_default=False)]
-Id = Annotated[str, typer.Argument(help="Id of an experiment.", metavar="ID", show_default=False)]
 
 
 class Action(StrEnum):
@@ -42,13 +41,27 @@ def register(app: typer.Typer) -> None:
     app.command()(show)
     for action, meaning in MEANINGS.items():
         app.command(action.value, help=meaning)(_verb(action))
+    app.command()(delete)
 
 
-def list_experiments(
+def list_experiments(  # noqa: PLR0913 - one for each option
+    *,
     state: Annotated[list[State] | None, typer.Option(help="Only those in this state; may be repeated.")] = None,
     project: Annotated[str | None, typer.Option(help="Only those of this project.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Only those with this tag; may be repeated.", metavar="NAME[:VALUE]")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Only those with this backbone.")] = None,
+    attention: Annotated[str | None, typer.Option(help="Only those with this type of attention.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only those on this dataset.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only those of this user.")] = None,
     q: Annotated[str | None, typer.Option("-q", help="Only those with this in their name.")] = None,
-    limit: Annotated[int, typer.Option("-n", min=1, help="How many, the newest first.")] = 20,
+    since: Annotated[datetime | None, typer.Option(help="Only those made at this time (UTC) or later.")] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(help="By created_at, name, priority, started_at or ended_at; a minus sign turns it round."),
+    ] = None,
+    limit: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List experiments, the newest first."""
@@ -56,7 +69,19 @@ def list_experiments(
     from service.watch import summary
 
     with Client() as client:
-        found = client.list(states=state or (), project=project, q=q, page_size=min(limit, 200))
+        found = client.list(
+            state=state or (),
+            project=project,
+            q=q,
+            owner=owner,
+            tag=tag or (),
+            backbone=backbone,
+            attention=attention,
+            dataset=dataset,
+            created_after=None if since is None else since.replace(tzinfo=UTC),
+            sort=sort,
+            page_size=min(limit, 200),
+        )
         views = list(islice(found, limit))
     if as_json:
         print_json(views)
@@ -70,7 +95,7 @@ def show(experiment_id: Id, as_json: AsJson = False) -> None:
     from service.client import Client
 
     with Client() as client:
-        view = client.view(experiment_id)
+        view = client.view(whole(client, experiment_id))
         if as_json:
             print_json(view)
             return
@@ -108,21 +133,45 @@ def _verb(action: Action) -> Callable[..., None]:
     def ask(experiment_ids: Ids, as_json: AsJson = False) -> None:
         from service.client import Client
 
-        views, failed = [], False
+        views: list[ExperimentView] = []
         with Client() as client:
-            ask_for = {Action.CANCEL: client.cancel, Action.PAUSE: client.pause, Action.RESUME: client.resume}[action]
-            for experiment_id in experiment_ids:
-                try:
-                    views.append(ask_for(experiment_id))
-                except ServiceError as error:
-                    failed = True
-                    note(f"{experiment_id}: {error}")
+            ask_for: Callable[[str], ExperimentView] = getattr(client, action.value)
+            all_well = _each(client, experiment_ids, lambda one: views.append(ask_for(one)))
         if as_json:
             print_json(views)
         else:
             for view in views:
                 typer.echo(f"{view.id}  {view.name}  {view.state}, {action} asked for")
-        if failed:
+        if not all_well:
             raise typer.Exit(1)
 
     return ask
+
+
+def delete(experiment_ids: Ids) -> None:
+    """Delete experiments that have ended, with their logs and checkpoints. Their MLflow runs stay."""
+    from service.client import Client
+
+    with Client() as client:
+        all_well = _each(client, experiment_ids, lambda one: _delete(client, one))
+    if not all_well:
+        raise typer.Exit(1)
+
+
+def _delete(client: "Client", experiment_id: str) -> None:
+    client.delete(experiment_id)
+    typer.echo(f"{experiment_id}  deleted")
+
+
+def _each(client: "Client", given: Sequence[str], deed: Callable[[str], None]) -> bool:
+    """Do it to each; what is refused is told, and does not hold up the others. Returns whether nothing was refused."""
+    all_well = True
+    for one in given:
+        try:
+            deed(whole(client, one))
+        except ServerUnreachable:
+            raise
+        except ServiceError as error:
+            all_well = False
+            note(f"{one}: {error}")
+    return all_well

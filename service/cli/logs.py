@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.experiments import Id
+from service.cli.ids import Id, whole
 
 
 def register(app: typer.Typer) -> None:
@@ -22,6 +22,7 @@ def logs(
     from service.client import Client
 
     with Client() as client:
+        experiment_id = whole(client, experiment_id)
         if not follow:
             sys.stdout.write(client.logs(experiment_id, rank=rank))
             return

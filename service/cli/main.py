@@ -1,11 +1,25 @@
 """The `cbam` command. Each file beside this one is a group of verbs, which import what is heavy when they need it."""
 
+import os
 import sys
 
 import typer
 
 from cbam_core.errors import CbamError, SpecError
-from service.cli import backup, demo, experiments, export, logs, stack, submit, token, train
+from service.cli import (
+    backup,
+    catalogue,
+    completion,
+    demo,
+    experiments,
+    export,
+    logs,
+    stack,
+    submit,
+    token,
+    train,
+    watch,
+)
 from service.cli.output import complain
 
 app = typer.Typer(
@@ -15,7 +29,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (stack, demo, submit, experiments, logs, train, export, backup, token):
+for group in (
+    *(stack, demo, submit, experiments, logs, watch, train, export),
+    *(catalogue, token, backup, completion),
+):
     group.register(app)
 
 
@@ -26,3 +43,6 @@ def main() -> None:
     except CbamError as error:
         complain(str(error))
         sys.exit(2 if isinstance(error, SpecError) else 1)
+    except BrokenPipeError:  # `cbam list | head`: whoever read has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

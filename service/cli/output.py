@@ -2,14 +2,14 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-    from rich.table import Table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
@@ -35,22 +35,43 @@ def print_json(value: "BaseModel | Sequence[BaseModel] | dict[str, Any]") -> Non
     typer.echo(json.dumps(plain, indent=2, ensure_ascii=False))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> "Table":
-    """A table; columns whose name begins with > are numbers and stand to the right."""
+@dataclass(frozen=True)
+class Grid:
+    """Rows under columns; columns whose name begins with > are numbers and stand to the right."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Grid:
+    """A table to print."""
+    return Grid(columns, rows)
+
+
+def print_table(grid: Grid) -> None:
+    """Print a table; in a pipe as plain lines, one for each row, as wide as they need."""
+    if not sys.stdout.isatty():
+        for line in _lines(grid):
+            typer.echo(line)
+        return
     from rich import box
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(columns))
-    for column in columns:
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(grid.columns))
+    for column in grid.columns:
         made.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
-    for row in rows:
+    for row in grid.rows:
         made.add_row(*(Text(str(cell)) for cell in row))
-    return made
+    Console().print(made)
 
 
-def print_table(made: "Table") -> None:
-    """Print a table; in a pipe as wide as it needs."""
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 200).print(made)
+def _lines(grid: Grid) -> Iterator[str]:
+    heads = [column.removeprefix(">") for column in grid.columns]
+    cells = [[" ".join(str(cell).splitlines()) for cell in row] for row in grid.rows]
+    shown = [heads, *cells] if any(heads) else cells
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
+        places = zip(row, widths, grid.columns, strict=True)
+        yield "  ".join(f"{cell:>{w}}" if c.startswith(">") else f"{cell:<{w}}" for cell, w, c in places).rstrip()

@@ -1,6 +1,5 @@
 """Specs as the command reads them: YAML files, `--set train.epochs=3`, messages that name the file and the field."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,21 +12,29 @@ if TYPE_CHECKING:
     from cbam_core.spec import ExperimentSpec
 
 Files = Annotated[
-    list[Path], typer.Argument(help="Experiment specs, YAML or JSON.", metavar="SPEC...", show_default=False)
+    list[Path] | None, typer.Argument(help="Experiment specs, YAML or JSON.", metavar="[SPEC...]", show_default=False)
+]
+Template = Annotated[
+    str | None, typer.Option("--template", "-t", help="A spec that the server has; `cbam templates` lists them.")
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a field, e.g. --set train.epochs=3.", metavar="FIELD=VALUE")
+    list[str] | None,
+    typer.Option("--set", help="Override a field, e.g. --set train.epochs=3; may be repeated.", metavar="FIELD=VALUE"),
 ]
 
 
-def read_specs(files: Sequence[Path], overrides: Sequence[str] | None) -> "list[ExperimentSpec]":
+def read_specs(files: Sequence[Path], overrides: Mapping[str, Any]) -> "list[ExperimentSpec]":
     """The specs of all files, each with the overrides. Raises SpecError that says all that is wrong with them."""
     from cbam_core.spec import make_spec, read_fields
+    from service.errors import InvalidField
+    from service.overrides import overridden
 
     specs, complaints = [], []
     for file in files:
         try:
-            specs.append(make_spec(overridden(read_fields(file), overrides or ()), source=str(file)))
+            specs.append(make_spec(overridden(read_fields(file), overrides), source=str(file)))
+        except InvalidField as error:
+            complaints.append(f"--set {error.pointer.removeprefix('/')}: {error.detail}")
         except SpecError as error:
             complaints.append(str(error))
     if complaints:
@@ -35,20 +42,20 @@ def read_specs(files: Sequence[Path], overrides: Sequence[str] | None) -> "list[
     return specs
 
 
-def overridden(fields: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The fields with `a.b=value` put in; the value is YAML. Raises SpecError where it cannot be understood."""
+def read_overrides(words: Sequence[str] | None) -> dict[str, Any]:
+    """`FIELD=VALUE` words as dotted fields and values; values are YAML. Raises SpecError where one is neither."""
     from cbam_core.spec import parse_yaml
 
-    result = copy.deepcopy(dict(fields))
-    for override in overrides:
-        path, equals, text = override.partition("=")
-        *parents, last = path.split(".")
-        if not equals or not all((*parents, last)):
-            raise SpecError(f"--set {override}: write FIELD=VALUE, e.g. train.epochs=3")
-        inner = result
-        for name in parents:
-            inner = inner.setdefault(name, {})
-            if not isinstance(inner, dict):
-                raise SpecError(f"--set {override}: {name} holds a value, not fields")
-        inner[last] = parse_yaml(text)
+    result: dict[str, Any] = {}
+    for word in words or ():
+        field, equals, text = word.partition("=")
+        if not equals or not all(field.split(".")):
+            raise SpecError(f"--set {word}: write FIELD=VALUE, e.g. train.epochs=3")
+        result[field] = parse_yaml(text)
     return result
+
+
+def need_one(files: Sequence[Path] | None, template: str | None) -> None:
+    """Raise a usage error unless there is something to send."""
+    if not files and template is None:
+        raise typer.BadParameter("name a spec file, or a template with --template", param_hint="SPEC")

@@ -1,13 +1,13 @@
-"""`cbam submit` and `cbam preview`: send specs."""
+"""`cbam submit`, `clone` and `preview`: send specs."""
 
-import sys
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.cli.ids import Id, whole
 from service.cli.output import AsJson, note, print_json, print_table, table
-from service.cli.specs import Files, Overrides, read_specs
+from service.cli.specs import Files, Overrides, Template, need_one, read_overrides, read_specs
+from service.cli.watch import follow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,32 +16,55 @@ if TYPE_CHECKING:
     from service.preview_views import PreviewView
     from service.schemas import ExperimentView
 
-LOOK_SECONDS = 0.5
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show progress until all have ended.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     app.command()(submit)
+    app.command()(clone)
     app.command()(preview)
 
 
 def submit(
-    files: Files,
+    files: Files = None,
+    *,
+    template: Template = None,
     overrides: Overrides = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show progress until all have ended.")] = False,
+    watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
     """Submit experiments. With --watch the exit code is 0 only if all of them succeed."""
-    specs = read_specs(files, overrides)
+    need_one(files, template)
+    wanted = read_overrides(overrides)
+    specs = read_specs(files or (), wanted)
     from service.client import Client
-    from service.states import State
 
     with Client() as client:
         views = [client.submit(spec).view for spec in specs]
-        if watch:
-            for view in views:
-                note(f"{view.id}  {view.name}")
-            views = follow(client, views)
+        if template is not None:
+            views.append(client.submit_template(template, wanted).view)
+        finish(client, views, watch=watch, as_json=as_json)
+
+
+def clone(experiment_id: Id, overrides: Overrides = None, watch: Watch = False, as_json: AsJson = False) -> None:
+    """Submit an experiment once more, with changes. Anybody's may be cloned; the copy is yours."""
+    wanted = read_overrides(overrides)
+    from service.client import Client
+
+    with Client() as client:
+        view = client.clone(whole(client, experiment_id), wanted).view
+        finish(client, [view], watch=watch, as_json=as_json)
+
+
+def finish(client: "Client", views: "Sequence[ExperimentView]", *, watch: bool, as_json: bool) -> None:
+    """Watch what was submitted, where that is wanted, and print it; exit code 1 where one did not succeed."""
+    from service.states import State
+
+    if watch:
+        for view in views:
+            note(f"{view.id}  {view.name}")
+        views = follow(client, views)
     if as_json:
         print_json(views)
     else:
@@ -54,38 +77,27 @@ def submit(
         raise typer.Exit(1)
 
 
-def follow(client: "Client", views: "Sequence[ExperimentView]") -> "list[ExperimentView]":
-    """Show progress until all have ended; returns how they ended. Ctrl-C leaves them running."""
-    from service.states import TERMINAL
-    from service.watch import watching
-
-    views = list(views)
-    try:
-        with watching(sys.stderr) as show:
-            show(views)
-            while any(view.state not in TERMINAL for view in views):
-                time.sleep(LOOK_SECONDS)
-                views = [view if view.state in TERMINAL else client.view(view.id) for view in views]
-                show(views)
-    except KeyboardInterrupt:
-        note("\nThey go on; see `cbam list`, `cbam logs -f ID`, `cbam cancel ID`.")
-        raise typer.Exit(130) from None
-    return views
-
-
-def preview(files: Files, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show what would run: parameters, MACs, attention modules, steps. Nothing is stored."""
-    specs = read_specs(files, overrides)
+def preview(
+    files: Files = None, *, template: Template = None, overrides: Overrides = None, as_json: AsJson = False
+) -> None:
+    """Show what would run: parameters, MACs, attention modules, steps, and what looks odd. Nothing is stored."""
+    need_one(files, template)
+    wanted = read_overrides(overrides)
+    specs = read_specs(files or (), wanted)
     from service.client import Client
 
     with Client() as client:
-        previews = [client.preview(spec) for spec in specs]
+        shown = [(spec.name, client.preview(spec)) for spec in specs]
+        if template is not None:
+            shown.append((template, client.preview_template(template, wanted)))
     if as_json:
-        print_json(previews)
+        print_json([view for _, view in shown])
         return
     columns = ("name", ">parameters", ">of attention", ">MACs", ">of attention", ">sites", ">steps")
-    rows = [(spec.name, *_costs(shown)) for spec, shown in zip(specs, previews, strict=True)]
-    print_table(table(columns, rows))
+    print_table(table(columns, [(name, *_costs(view)) for name, view in shown]))
+    for name, view in shown:
+        for warning in view.warnings:
+            note(f"{name}: {warning.pointer}: {warning.detail}")
 
 
 def _costs(shown: "PreviewView") -> tuple[str, ...]:

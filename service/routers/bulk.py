@@ -7,11 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from service import bulk
 from service.bulk import Action, Result
+from service.bulk_views import BulkAnswer, BulkResult
 from service.deps import GUARDED, TheCaller, TheStore
 from service.http_errors import documented, problem_of
 from service.queries import Narrowing
 from service.roles import Caller
-from service.schemas import Problem, View
 from service.states import State
 from service.store import Store
 
@@ -44,22 +44,6 @@ class BulkRequest(BaseModel):
         if (self.ids is None) == (self.filter is None):
             raise ValueError("say which experiments, either by `ids` or by `filter`")
         return self
-
-
-class BulkResult(View):
-    """What came of one experiment."""
-
-    id: str
-    ok: bool
-    state: State | None = Field(None, description="where it is now; null once it is deleted, or where it was refused")
-    problem: Problem | None = Field(None, description="what stood against it")
-
-
-class BulkAnswer(View):
-    """What came of each experiment."""
-
-    results: list[BulkResult]
-    more: bool = Field(description="whether the filter finds more than these: ask again")
 
 
 @router.post("/cancel")

@@ -11,9 +11,9 @@ from service.listing import Place
 from service.models import Experiment
 from service.preview_views import PreviewView
 from service.queries import ListQuery
-from service.schemas import ExperimentChanges, ExperimentPage, ExperimentView
+from service.schemas import ExperimentPage, ExperimentView
 from service.store import Changes
-from service.submission import Overrides, Submission, spec_of
+from service.submission import ExperimentChanges, Overrides, Submission, spec_of
 
 router = APIRouter(prefix="/v1/experiments", tags=["experiments"], dependencies=GUARDED, responses=documented(401, 403))
 Key = Annotated[

@@ -9,7 +9,7 @@ import yaml
 
 from service.app import create_app
 from service.cli.main import main
-from service.cli.specs import overridden
+from service.cli.specs import read_overrides
 from tests.live_server import serving
 from tests.ray_head import free_port
 from tests.specs import spec_dict
@@ -92,35 +92,45 @@ def test_wrong_usage_is_exit_code_2(cbam, words):
 
 def test_no_server_is_one_clear_message(cbam, monkeypatch):
     monkeypatch.setenv("CBAM_URL", f"http://127.0.0.1:{free_port()}")
-    monkeypatch.setattr("service.client.TRIES", 1)
+    monkeypatch.setattr("service.wire.FIRST_PAUSE_SECONDS", 0.01)
     code, out, err = cbam("list")
     assert (code, out) == (1, "")
     assert "cbam up" in err
     assert "Traceback" not in err
 
 
-def test_an_impossible_setting_is_named(cbam, monkeypatch):
-    monkeypatch.setenv("CBAM_HOST", "0.0.0.0")
+def test_an_impossible_setting_is_named(cbam, monkeypatch, tmp_path):
+    monkeypatch.setenv("CBAM_HOME", str(tmp_path))
+    monkeypatch.setenv("CBAM_PORT", "0")
     code, _, err = cbam("up")
     assert code == 1
-    assert "CBAM_HOST" in err
-    assert "loopback" in err
+    assert "CBAM_PORT" in err
+    assert list(tmp_path.iterdir()) == []  # nothing was started
 
 
 @pytest.mark.parametrize(
-    ("override", "expected"),
+    ("word", "expected"),
     [
-        ("train.epochs=3", {"train": {"epochs": 3, "seed": 1}}),
-        ("train.optimizer.lr=1e-3", {"train": {"epochs": 1, "seed": 1, "optimizer": {"lr": 0.001}}}),
-        ("stages=[1, 2]", {"train": {"epochs": 1, "seed": 1}, "stages": [1, 2]}),
-        ("root=a=b", {"train": {"epochs": 1, "seed": 1}, "root": "a=b"}),
-        ("root=", {"train": {"epochs": 1, "seed": 1}, "root": None}),
+        ("train.epochs=3", {"train.epochs": 3}),
+        ("train.optimizer.lr=1e-3", {"train.optimizer.lr": 0.001}),
+        ("model.stages=[1, 2]", {"model.stages": [1, 2]}),
+        ("data.root=a=b", {"data.root": "a=b"}),
+        ("train.ema=", {"train.ema": None}),
+        ("train.deterministic=true", {"train.deterministic": True}),
+        ("name=007x", {"name": "007x"}),
     ],
 )
-def test_set_puts_a_yaml_value_in_its_place(override, expected):
-    fields = {"train": {"epochs": 1, "seed": 1}}
-    assert overridden(fields, [override]) == expected
-    assert fields == {"train": {"epochs": 1, "seed": 1}}
+def test_set_takes_a_dotted_field_and_a_yaml_value(word, expected):
+    assert read_overrides([word]) == expected
+
+
+def test_the_options_of_one_kind_of_attention_do_not_outlive_a_change_of_the_kind(cbam, server, tmp_path):
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump(spec_dict()))
+    words = ("--set", "model.attention.kernel_size=3", "--set", "model.attention.type=eca")
+    code, out, _ = cbam("submit", path, *words, "--json")
+    assert code == 0
+    assert json.loads(out)[0]["spec"]["model"]["attention"]["type"] == "eca"
 
 
 @pytest.mark.parametrize("override", ["epochs", "=3", "train..x=1", "name.x=1", "x=["])
@@ -129,7 +139,74 @@ def test_set_that_cannot_be_understood_is_refused(cbam, spec_file, override):
 
 
 def test_the_help_loads_nothing_heavy():
-    heavy = ("torch", "ray", "mlflow", "fastapi", "sqlalchemy", "pydantic", "httpx")
-    code = f"import sys, service.cli.main; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == "[]"
+    heavy = ("torch", "ray", "mlflow", "fastapi", "sqlalchemy", "pydantic", "httpx", "rich")
+    assert loaded("service.cli.main", heavy) == "[]"
+
+
+def test_a_client_of_a_server_needs_neither_a_database_nor_a_server_nor_torch():
+    heavy = ("torch", "ray", "mlflow", "fastapi", "sqlalchemy", "alembic", "cbam_core.spec")
+    assert loaded("service.client", heavy) == "[]"
+
+
+def loaded(module, heavy):
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    ).stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("--set", "train.epcohs=3"), "/train/epcohs: there is no such field (did you mean epochs?)"),
+        (("--set", "epochs=3"), "/epochs: there is no such field (did you mean train.epochs?)"),
+        (("--set", "model.attention.redction=8"), "did you mean reduction?"),
+        (("--set", "model.attention.type=cbma"), "did you mean cbam?"),
+        (("--set", "model.backbone=resnet81"), "did you mean resnet18"),
+    ],
+)
+def test_what_may_be_meant_is_said(cbam, spec_file, words, meant):
+    code, _, err = cbam("submit", spec_file, *words)
+    assert code == 2
+    assert meant in err
+
+
+def test_a_verb_that_may_be_meant_is_said(cbam):
+    code, _, err = cbam("submti")
+    assert code == 2
+    assert "submit" in err
+
+
+def test_the_first_characters_of_an_id_are_enough_where_they_are_clear(cbam, server, spec_file):
+    made = json.loads(cbam("submit", spec_file, spec_file, "--json")[1])
+    first = made[0]["id"]
+    assert json.loads(cbam("show", first[:8], "--json")[1])["id"] == first
+    code, _, err = cbam("show", "")
+    assert code == 1
+    assert "2 experiments" in err
+    assert "cbam list" in cbam("show", "no-such")[2]
+
+
+def test_a_table_in_a_pipe_is_one_plain_line_for_each_row(cbam, server, spec_file):
+    cbam("submit", spec_file, spec_file)
+    lines = cbam("list")[1].splitlines()
+    assert lines[0].split()[:4] == ["id", "name", "project", "state"]
+    assert [line.split()[1:4] for line in lines[1:]] == [["small", "tests", "QUEUED"]] * 2
+
+
+def test_nothing_to_submit_is_wrong_usage(cbam):
+    code, _, err = cbam("submit")
+    assert code == 2
+    assert "--template" in err
+
+
+def test_a_refused_token_is_one_clear_message(cbam, server, settings, spec_file, monkeypatch):
+    made = json.loads(cbam("token", "create", "ada", "--role", "viewer", "--json")[1])
+    code, _, err = cbam("list")
+    assert code == 1
+    assert "token" in err
+    monkeypatch.setenv("CBAM_TOKEN", made["secret"])
+    assert cbam("list")[0] == 0
+    code, _, err = cbam("submit", spec_file)
+    assert code == 1
+    assert made["secret"] not in err

@@ -30,11 +30,11 @@ def test_a_spec_is_accepted_and_found_again(http):
 @pytest.mark.parametrize(
     ("body", "pointer", "word"),
     [
-        (spec_dict(colour="red"), "/colour", "not permitted"),
+        (spec_dict(colour="red"), "/colour", "no such field"),
         (with_model(attention={"type": "cbam", "kernel_size": 4}), "/model/attention/kernel_size", "odd"),
         (with_model(attention={"type": "cbam", "reduction": 0}), "/model/attention/reduction", "greater than 0"),
         (with_model(attention={"type": "magic"}), "/model/attention", "magic"),
-        (with_model(attention={"type": "se", "kernel_size": 7}), "/model/attention/kernel_size", "not permitted"),
+        (with_model(attention={"type": "se", "kernel_size": 7}), "/model/attention/kernel_size", "no such field"),
         (spec_dict(resources={"workers": 0}), "/resources/workers", "greater than"),
         (spec_dict(resources={"workers": 3}), "", "must divide by"),
         (spec_dict(model={"backbone": "resnet19"}), "/model/backbone", "resnet18"),

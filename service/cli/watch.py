@@ -1,0 +1,119 @@
+"""`cbam watch` and `cbam wait`: be there while experiments train."""
+
+import sys
+import time
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.cli.ids import Ids, SomeIds, whole
+from service.cli.output import AsJson, note, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.client import Client
+    from service.schemas import ExperimentView
+
+LOOK_SECONDS = 0.5
+MOST_ROWS = 30
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command()(watch)
+    app.command()(wait)
+
+
+def watch(
+    experiment_ids: SomeIds = None,
+    project: Annotated[str | None, typer.Option(help="Without ids: only those of this project.")] = None,
+) -> None:
+    """Show a live table: of the experiments named, until they end; else of all that go on, until Ctrl-C.
+
+    With ids the exit code is 0 only if all of them succeed.
+    """
+    from service.client import Client
+
+    with Client() as client:
+        if experiment_ids:
+            views = follow(client, [client.view(whole(client, given)) for given in experiment_ids])
+            _exit_as(views)
+        else:
+            _watch_all(client, project)
+
+
+def wait(
+    experiment_ids: Ids,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds; they go on after it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Wait until experiments have ended, and say nothing meanwhile. Exit code 0 only if all of them succeed."""
+    from service.client import Client
+    from service.handle import WaitTimeout
+
+    deadline = None if timeout is None else time.monotonic() + timeout
+    views, late = [], False
+    with Client() as client:
+        for given in experiment_ids:
+            handle = client.get(whole(client, given))
+            try:
+                handle.wait(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+            except WaitTimeout as error:
+                late = True
+                note(str(error))
+            views.append(handle.view)
+    if as_json:
+        print_json(views)
+    else:
+        for view in views:
+            typer.echo("  ".join(filter(None, (view.id, view.name, view.state, view.reason))))
+    if late:
+        raise typer.Exit(1)
+    _exit_as(views)
+
+
+def follow(client: "Client", views: "Sequence[ExperimentView]") -> "list[ExperimentView]":
+    """Show progress until all have ended; returns how they ended. Ctrl-C leaves them running."""
+    from service.states import TERMINAL
+    from service.watch import watching
+
+    views = list(views)
+    try:
+        with watching(sys.stderr) as show:
+            show(views)
+            while any(view.state not in TERMINAL for view in views):
+                time.sleep(LOOK_SECONDS)
+                views = [view if view.state in TERMINAL else client.view(view.id) for view in views]
+                show(views)
+    except KeyboardInterrupt:
+        note("\nThey go on; see `cbam list`, `cbam logs -f ID`, `cbam cancel ID`.")
+        raise typer.Exit(130) from None
+    return views
+
+
+def _watch_all(client: "Client", project: str | None) -> None:
+    """Those that go on, and those that have ended since the watching began."""
+    from service.states import TERMINAL, State
+    from service.watch import watching
+
+    going_on = [state for state in State if state not in TERMINAL]
+    shown: dict[str, ExperimentView] = {}
+    try:
+        with watching(sys.stdout) as show:
+            while True:
+                now = {view.id: view for view in islice(client.list(state=going_on, project=project), MOST_ROWS)}
+                gone = [name for name, view in shown.items() if name not in now and view.state not in TERMINAL]
+                shown = {**now, **shown, **now, **{name: client.view(name) for name in gone}}
+                show(list(shown.values())[:MOST_ROWS])
+                time.sleep(LOOK_SECONDS)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _exit_as(views: "Sequence[ExperimentView]") -> None:
+    from service.states import State
+
+    if any(view.state is not State.SUCCEEDED for view in views):
+        raise typer.Exit(1)

@@ -1,0 +1,154 @@
+"""How the client talks over HTTP: what is asked again, when, and which error tells that it was in vain."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from service.errors import REFUSALS, ApiError, ServerUnreachable
+from service.sse import Message, lines_of, messages
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 5.0
+LONGEST_OBEYED_SECONDS = 60.0  # a Retry-After beyond it is the caller's to wait for
+STREAM_SILENCE_SECONDS = 60.0  # the server's heartbeat comes every 15 s
+STREAM_PATIENCE = 3  # times as many tries: a stream may be cut by the restart of a server, which takes seconds
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+ViewT = TypeVar("ViewT", bound="BaseModel")
+
+
+class Wire:
+    """One server's connections; may be used from several threads.
+
+    A call is repeated where that cannot do harm: it only reads, or bears an Idempotency-Key, or says that it may be
+    (`again`), or the server has certainly not begun with it (429, no connection). Raises an ApiError where the server
+    refuses, ServerUnreachable where it stays away.
+    """
+
+    def __init__(self, base_url: str, token: str | None, *, timeout_seconds: float, tries: int) -> None:
+        self.base_url = base_url
+        self.tries = tries
+        self.http = httpx.Client(
+            base_url=base_url, headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=timeout_seconds
+        )
+
+    def send(
+        self, method: str, place: str, *, again: bool = False, ok: Sequence[int] = (), **request: Any
+    ) -> httpx.Response:
+        """One call, with the repetitions that it needs and bears."""
+        repeatable = again or method in SAFE_METHODS or "Idempotency-Key" in request.get("headers", {})
+        pauses = Pauses(self.tries)
+        while True:
+            try:
+                answer = self.http.request(method, place, **request)
+            except httpx.TransportError as error:
+                unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+                if not (repeatable or unsent) or not pauses.another():
+                    raise self._unreachable(error) from error
+                continue
+            if answer.is_success or answer.status_code in ok:
+                return answer
+            untouched = answer.status_code == 429
+            if not (untouched or (answer.status_code == 503 and repeatable)) or not pauses.another(_wish(answer)):
+                raise refusal(answer)
+
+    def get(self, view: type[ViewT], place: str, params: Mapping[str, Any] | None = None) -> ViewT:
+        """A GET, and its answer as it is typed."""
+        return view.model_validate_json(self.send("GET", place, params=params).content)
+
+    def post(self, view: type[ViewT], place: str, *, again: bool = False, **request: Any) -> ViewT:
+        """A POST, and its answer as it is typed."""
+        return view.model_validate_json(self.send("POST", place, again=again, **request).content)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.http.close()
+
+    def follow(self, place: str, *, params: Mapping[str, Any]) -> Iterator[Message]:
+        """The messages of a stream up to its `end`, over as many connections as it takes."""
+        pauses, last_id = Pauses(self.tries * STREAM_PATIENCE), ""
+        while True:
+            wish = None
+            try:
+                for message in self._stream(place, params=params, last_id=last_id):
+                    if message.event == "end":
+                        return
+                    pauses, last_id = Pauses(self.tries * STREAM_PATIENCE), message.id or last_id
+                    yield message
+                cause: Exception = httpx.RemoteProtocolError("the stream ends again and again")
+            except httpx.TransportError as error:
+                cause = error
+            except ApiError as error:
+                if error.status not in (429, 503):
+                    raise
+                cause, wish = error, error.retry_after
+            if not pauses.another(wish):
+                raise self._unreachable(cause) from cause
+
+    def _stream(self, place: str, *, params: Mapping[str, Any], last_id: str) -> Iterator[Message]:
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
+        silence = httpx.Timeout(self.http.timeout.connect, read=STREAM_SILENCE_SECONDS)
+        with self.http.stream("GET", place, params=params, headers=headers, timeout=silence) as answer:
+            if not answer.is_success:
+                answer.read()
+                raise refusal(answer)
+            yield from messages(lines_of(answer.iter_text()))
+
+    def _unreachable(self, error: Exception) -> ServerUnreachable:
+        url = self.base_url
+        return ServerUnreachable(
+            f"{url} does not answer ({error}); start the local stack with `cbam up`, or set CBAM_URL"
+        )
+
+
+class Pauses:
+    """A few pauses, each twice as long as the one before, or as long as the server wishes."""
+
+    def __init__(self, tries: int) -> None:
+        self._left = tries - 1
+        self._seconds = FIRST_PAUSE_SECONDS
+
+    def another(self, wish: float | None = None) -> bool:
+        """Wait and say True, or say False where the patience is spent."""
+        if self._left <= 0 or (wish is not None and wish > LONGEST_OBEYED_SECONDS):
+            return False
+        time.sleep(self._seconds if wish is None else wish)
+        self._left, self._seconds = self._left - 1, min(2 * self._seconds, LONGEST_PAUSE_SECONDS)
+        return True
+
+
+def path(root: str, *parts: str) -> str:
+    """A path in which no part can leave its place."""
+    return "/".join((root, *(quote(part, safe="") for part in parts)))
+
+
+def refusal(answer: httpx.Response) -> ApiError:
+    """The problem in the answer, or what can be said of an answer that holds none (a proxy's, another server's)."""
+    try:
+        problem = answer.json()
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):
+        problem = {"detail": f"{answer.request.url} answers {answer.status_code} {answer.reason_phrase}"}
+    return REFUSALS.get(answer.status_code, ApiError)(
+        answer.status_code, problem, retry_after=_wish(answer), request_id=answer.headers.get("X-Request-ID")
+    )
+
+
+def _wish(answer: httpx.Response) -> float | None:
+    """How many seconds the server wishes to be left alone (RFC 9110, 10.2.3: seconds, or a date)."""
+    value = answer.headers.get("Retry-After", "")
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

@@ -1,0 +1,109 @@
+"""Every example of docs/cli.md, as it stands there, against a live API and a dispatcher with a fake cluster."""
+
+import os
+import re
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from service.states import TERMINAL, State
+from tests.live_service import live_service
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```console(?P<kind>[ \w]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+NEEDS = {  # what a user sees before asking for it
+    "pause": {State.RUNNING},
+    "resume": {State.PAUSED},
+    "retry": {State.CANCELLED, State.FAILED},
+    "delete": TERMINAL,
+    "cancel": {State.RUNNING},
+    "clone": TERMINAL,
+}
+
+
+def examples(kind):
+    """The commands of all blocks of a kind, without their comments."""
+    text = (ROOT / "docs" / "cli.md").read_text()
+    blocks = [match["body"] for match in BLOCK.finditer(text) if match["kind"].strip() == kind]
+    return [re.sub(r"\s{2,}#.*", "", line.removeprefix("$ ")) for block in blocks for line in block.splitlines()]
+
+
+def _is_in(store, experiment_id, states):
+    return store.get(experiment_id).state in states
+
+
+def run(command, folder, **environment):
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        cwd=folder,
+        env=os.environ | {"PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder as the user's, with the examples in it."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    return tmp_path
+
+
+def test_there_is_something_to_try():
+    verbs = {word for command in examples("") for word in re.findall(r"cbam ([a-z]+)", command)}
+    assert len(examples("")) > 25
+    assert {"submit", "list", "show", "watch", "wait", "logs", "pause", "resume", "retry", "clone", "delete"} <= verbs
+
+
+def test_every_verb_is_on_the_page():
+    from typer.main import get_command
+
+    from service.cli.main import app
+
+    text = (ROOT / "docs" / "cli.md").read_text()
+    assert [verb for verb in get_command(app).commands if f"cbam {verb}" not in text] == []
+
+
+def test_the_examples_work_in_their_order(settings, folder):
+    with live_service(settings) as live:
+        environment = {
+            "CBAM_URL": live.url,
+            "CBAM_HOME": str(settings.home),
+            "CBAM_DATABASE_URL": settings.database_url,
+        }
+        current = ""
+        for command in examples(""):
+            verb = command.split()[1]
+            if "ID" in command.split() and verb in NEEDS:
+                wanted = NEEDS[verb]
+                wait_until(partial(_is_in, live.store, current, wanted), f"what {command} needs")
+            done = run(re.sub(r"\bID\b", current, command), folder, **environment)
+            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+            if verb in ("submit", "clone") and "=$(" not in command:
+                current = done.stdout.split()[0]
+            if verb == "token" and "create" in command:
+                environment["CBAM_TOKEN"] = done.stdout.strip()
+        assert (folder / "result.json").read_text().strip().startswith("[")
+
+
+@pytest.mark.stack
+def test_the_examples_of_the_local_stack_work(tmp_path, folder):
+    home = {"CBAM_HOME": str(tmp_path / "home"), "CBAM_PORT": "8123", "OMP_NUM_THREADS": "1"}
+    try:
+        for command in examples("stack"):
+            done = run(command, folder, **home)
+            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    finally:
+        run("cbam down", folder, **home)
+
+
+@pytest.mark.stack
+def test_the_examples_without_a_server_work(folder):
+    for command in examples("training"):
+        done = run(command, folder, OMP_NUM_THREADS="1")
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"

@@ -1,0 +1,172 @@
+"""What the client asks again and what never, against a real server that fails in every way."""
+
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from service import errors, wire
+from service.client import Client
+from tests.live_server import serving
+from tests.specs import spec_dict
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(wire, "FIRST_PAUSE_SECONDS", 0.01)
+
+
+@contextmanager
+def server(*answers: Response) -> Iterator[tuple[Client, list[Request]]]:
+    """Gives these answers one after the other, whatever it is asked; the last one again and again."""
+    asked: list[Request] = []
+    left = list(answers)
+
+    async def answer(request: Request) -> Response:
+        asked.append(request)
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    routes = [Route("/{path:path}", answer, methods=["GET", "POST", "PATCH", "DELETE"])]
+    with serving(Starlette(routes=routes)) as url, Client(url, tries=4) as client:
+        yield client, asked
+
+
+def problem(status: int, **headers: str) -> JSONResponse:
+    return JSONResponse({"title": "no", "detail": "not now"}, status_code=status, headers=headers)
+
+
+READY = {"ready": True, "degraded": [], "components": {}}
+
+
+def calls(client: Client, name: str) -> None:
+    {
+        "get": client.attentions,
+        "submit": lambda: client.submit(spec_dict()),
+        "cancel": lambda: client.cancel("x"),
+        "retry": lambda: client.retry("x"),
+        "delete": lambda: client.delete("x"),
+        "update": lambda: client.update("x", priority=1),
+        "update with version": lambda: client.update("x", priority=1, version=3),
+        "create token": lambda: client.create_token("ada"),
+    }[name]()
+
+
+@pytest.mark.parametrize("name", ["get", "submit", "cancel", "update"])
+def test_what_does_no_harm_twice_is_asked_again_while_the_server_is_not_ready(name):
+    with server(problem(503)) as (client, asked), pytest.raises(errors.NotReady):
+        calls(client, name)
+    assert len(asked) == 4
+
+
+@pytest.mark.parametrize("name", ["retry", "delete", "update with version", "create token"])
+def test_what_might_happen_twice_is_asked_once(name):
+    with server(problem(503)) as (client, asked), pytest.raises(errors.NotReady):
+        calls(client, name)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("name", ["get", "delete", "create token"])
+def test_what_was_turned_away_at_the_door_is_always_asked_again(name):
+    with server(problem(429)) as (client, asked), pytest.raises(errors.TooMany):
+        calls(client, name)
+    assert len(asked) == 4
+
+
+def test_every_repetition_of_a_submission_bears_the_same_key():
+    with server(problem(503)) as (client, asked), pytest.raises(errors.NotReady):
+        client.submit(spec_dict())
+    assert len({request.headers["Idempotency-Key"] for request in asked}) == 1
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_is_obeyed(form):
+    at = datetime.now(UTC) + timedelta(seconds=2)
+    wish = "1" if form == "seconds" else format_datetime(at, usegmt=True)
+    with server(problem(429, **{"Retry-After": wish}), JSONResponse(READY)) as (client, _):
+        began = time.monotonic()
+        assert client.ready().ready
+        assert time.monotonic() - began > 0.5
+
+
+def test_a_long_wish_is_the_callers_to_obey():
+    with server(problem(429, **{"Retry-After": "3600"})) as (client, asked), pytest.raises(errors.TooMany) as refusal:
+        client.attentions()
+    assert (len(asked), refusal.value.retry_after) == (1, 3600)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, errors.NotAuthenticated),
+        (403, errors.NotAllowed),
+        (404, errors.NotFound),
+        (409, errors.NotNow),
+        (412, errors.ChangedMeanwhile),
+        (422, errors.NotUsable),
+        (418, errors.ApiError),
+    ],
+)
+def test_each_refusal_has_its_name_and_the_servers_words(status, kind):
+    with server(problem(status, **{"X-Request-ID": "r1"})) as (client, asked), pytest.raises(kind) as refusal:
+        client.view("x")
+    assert type(refusal.value) is kind
+    assert str(refusal.value) == "not now"
+    assert refusal.value.request_id == "r1"
+    assert len(asked) == 1
+
+
+def test_a_call_that_changes_something_is_not_repeated_where_the_connection_broke_after_it_was_sent():
+    """The server may have done it: it took the request, and then died."""
+    taken = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
+
+        def take() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    taken.append(connection.recv(65536))
+
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        with Client(f"http://127.0.0.1:{listener.getsockname()[1]}", tries=3) as client:
+            with pytest.raises(errors.ServerUnreachable):
+                client.delete("x")
+            assert len(taken) == 1
+            with pytest.raises(errors.ServerUnreachable):
+                client.view("x")
+            assert len(taken) == 4
+    thread.join(timeout=10)
+
+
+def test_a_stream_outlives_a_server_that_is_not_ready_for_a_while():
+    async def lines() -> AsyncIterator[str]:
+        yield "id: 1\ndata: one\n\n"
+        yield 'event: end\ndata: {"state": "SUCCEEDED"}\n\n'
+
+    stream = StreamingResponse(lines(), media_type="text/event-stream")
+    with server(problem(503), problem(503, **{"Retry-After": "0"}), stream) as (client, asked):
+        assert list(client.follow_logs("x")) == ["one"]
+    assert len(asked) == 3
+
+
+def test_an_id_or_a_name_never_leaves_its_place_in_the_path():
+    with server(problem(404)) as (client, asked):
+        for call in (client.view, client.revoke_token, client.template):
+            with pytest.raises(errors.NotFound):
+                call("../x?y=#z")
+    paths = [request.scope["raw_path"].split(b"?")[0] for request in asked]
+    assert paths[:2] == [b"/v1/experiments/..%2Fx%3Fy%3D%23z", b"/v1/tokens/..%2Fx%3Fy%3D%23z"]
+    assert paths[2].endswith(b"/x%3Fy%3D%23z")
