@@ -101,8 +101,7 @@ def _train(
     give_up: Callable[[float], None],
 ) -> Outcome:
     """Meet the gang (left when `stack` closes), train, export."""
-    started = time.perf_counter()
-    spec = assignment.spec
+    started, spec = time.perf_counter(), assignment.spec
     torch.set_num_threads(spec.resources.cpus_per_worker)
     stack.enter_context(reproducible(spec.train.deterministic))
     gang = stack.enter_context(gang_of(assignment))
