@@ -8,6 +8,7 @@ no proxy of the environment is used, nothing of the answer but its status is rea
 import socket
 import time
 from collections.abc import Iterable, Mapping
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from ssl import SSLContext
 from typing import Any
@@ -25,11 +26,9 @@ def post(
     url: str, body: bytes, headers: Mapping[str, str], *, allow_private: bool, total_seconds: float = TOTAL_SECONDS
 ) -> int:
     """Send the body. Returns the status of the answer. Raises AddressRefused, DeliveryFailed."""
-    import httpx  # its TLS settings: SSL_CERT_FILE, else the certificates that it ships
-
     deadline = time.monotonic() + total_seconds
     pool = httpcore.ConnectionPool(
-        ssl_context=httpx.create_ssl_context(),
+        ssl_context=_tls(),
         network_backend=_Checked(deadline, allow_private=allow_private),
         keepalive_expiry=0.0,
     )
@@ -125,6 +124,14 @@ class _Hurried(httpcore.NetworkStream):
     def get_extra_info(self, info: str) -> Any:
         """As of the stream."""
         return self.stream.get_extra_info(info)
+
+
+@cache
+def _tls() -> SSLContext:
+    """As httpx has it: the certificates of SSL_CERT_FILE, else those it ships. Made once: it takes 50 ms of CPU."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def _left(deadline: float) -> float:

@@ -6,6 +6,8 @@ import time
 import httpx
 import pytest
 
+from service.client import Client
+from service.errors import ApiError
 from service.gate import STAY_SECONDS
 from service.roles import Role
 from tests.specs import spec_dict
@@ -77,6 +79,15 @@ def test_many_at_once_are_each_asked_for(ada, mallory, viewer):
         assert {result["id"] for result in by_filter} <= {ids[2]}
         assert viewer.post(f"/v1/bulk/{action}", json={"ids": ids}).status_code == 403
     assert [ada.get(place).json()["desired"] for place in (*places, own)] == ["run", "run", "cancel"]
+
+
+def test_the_client_sends_its_token_with_streams_too(target, ada):
+    made = ada.post("/v1/experiments", json=spec_dict()).json()
+    with Client(target.url, target.token("watcher", Role.VIEWER)) as client:
+        assert next(client.follow_events(made["id"])).to_state == "QUEUED"
+    with Client(target.url, "cbam_wrong") as stranger, pytest.raises(ApiError) as refused:
+        next(stranger.follow_events(made["id"]))
+    assert refused.value.status == 401
 
 
 def test_a_stream_ends_once_its_token_is_revoked(target, ada):

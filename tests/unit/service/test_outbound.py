@@ -1,6 +1,9 @@
 """A POST to an address that a stranger chose: where it goes, and where it never goes."""
 
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from ipaddress import ip_address
@@ -142,3 +145,28 @@ def test_an_answer_without_end_is_not_read():
     assert not thread.is_alive()
     assert sent < 2**28
     listener.close()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
+@pytest.mark.parametrize(("name", "arrives"), [("localhost", True), ("other.example", False)])
+def test_tls_asks_for_the_certificate_of_the_name_and_connects_to_the_address(tmp_path, monkeypatch, name, arrives):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]
+    subprocess.run(
+        [*request, "-addext", f"subjectAltName=DNS:{name}", "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    outbound._tls.cache_clear()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with receiving(tls) as receiver:
+        url = receiver.url.replace("127.0.0.1", "localhost")
+        if arrives:
+            assert post(url, b"{}", {}, allow_private=True) == 204
+        else:
+            with pytest.raises(DeliveryFailed, match="certificate"):
+                post(url, b"{}", {}, allow_private=True)
+        assert len(receiver.requests) == arrives
+    outbound._tls.cache_clear()
