@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 from service.client_access import AccessCalls
 from service.client_catalogue import CatalogueCalls
+from service.client_webhooks import WebhookCalls
 from service.handle import ExperimentHandle
 from service.preview_views import PreviewView
 from service.schemas import (
@@ -54,7 +55,7 @@ class Where(TypedDict, total=False):
     sort: str | None  # created_at, name, priority, started_at, ended_at; with a minus sign the other way round
 
 
-class Client(CatalogueCalls, AccessCalls):
+class Client(CatalogueCalls, AccessCalls, WebhookCalls):
     """Talks to one server; may be used from several threads.
 
     Calls are repeated with back-off while the server is away, says 503 or 429, wherever repeating them does no harm. A

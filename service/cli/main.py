@@ -19,6 +19,7 @@ from service.cli import (
     token,
     train,
     watch,
+    webhook,
 )
 from service.cli.output import complain
 
@@ -31,7 +32,7 @@ app = typer.Typer(
 )
 for group in (
     *(stack, demo, submit, experiments, logs, watch, train, export),
-    *(catalogue, token, backup, completion),
+    *(catalogue, token, webhook, backup, completion),
 ):
     group.register(app)
 
