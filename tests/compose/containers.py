@@ -18,7 +18,7 @@ from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "scripts/compose"
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 600.0
 EPOCHS = 8
 
 

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from service import lease
 from service.errors import NotLeading
 from service.lease import Leadership, current_leader
 from tests.waiting import wait_until
@@ -83,3 +84,11 @@ def test_of_many_that_start_at_once_one_leads(database, round_):
         thread.join()
     assert sum(led) == 1
     assert [may_write(database, one) for one in dispatchers] == led
+
+
+def test_the_health_check_of_a_dispatcher_asks_whether_somebody_leads(database, settings, monkeypatch, capsys):
+    monkeypatch.setenv("CBAM_DATABASE_URL", settings.database_url)
+    assert lease.main() == 1
+    assert dispatcher(database, "first").renew()
+    assert lease.main() == 0
+    assert capsys.readouterr().out.splitlines() == ["no dispatcher leads", "first"]
