@@ -1,15 +1,17 @@
-"""A sweep of short trials: through the service, and through Ray Tune with its defaults and with `reuse_actors=True`.
+"""A sweep of short trials: through the service, through Ray Tune (defaults, `reuse_actors=True`), and through Ray Jobs.
 
 Every trial is the same spec with another seed, about a second of training on one core, with its log and its MLflow run;
-through the service it also has its row. All ways use the same Ray head of two CPUs and the same MLflow server, one
-after the other. Budgets: at most 1/4 of Ray Tune with its defaults, at most 1.0 of Ray Tune with reused actors.
+through the service it also has its row. All ways have a Ray head of two CPUs and use the same MLflow server, one after
+the other. Budgets: at most 1/4 of Ray Tune with its defaults, 1.0 of it with reused actors, and 1/10 of Ray Jobs, which
+gets fewer trials, as each takes some ten seconds, and is compared by the seconds of a trial.
 
-Ray Tune needs pandas and pyarrow (both come with MLflow).
+Ray Tune needs pandas and pyarrow (both come with MLflow), Ray Jobs `ray[default]` (pip install 'cbam-lab[jobs]').
 
-    python -m benchmarks.sweep [--trials 50]
+    python -m benchmarks.sweep [--trials 50] [--jobs 10] [--ways defaults reuse_actors jobs]
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -25,8 +27,12 @@ from service.stack_parts import environment
 from service.stack_record import StackRecord
 from service.stack_settings import StackSettings
 from service.states import State
+from tests.ray_head import RAY_ENVIRONMENT, ray_head
+from tests.waiting import wait_until
 
-BUDGETS = {"defaults": 0.25, "reuse_actors": 1.0}
+BUDGETS = {"defaults": 0.25, "reuse_actors": 1.0, "jobs": 0.1}
+HAS_JOBS = importlib.util.find_spec("aiohttp_cors") is not None
+ROOT = Path(__file__).parents[1]
 SPEC: dict[str, Any] = {
     "name": "trial",
     "project": "sweep",
@@ -45,9 +51,16 @@ def main() -> int:
     """Measure all ways and print the ratios; 1 where a budget is broken."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--trials", type=int, default=50)
-    parser.add_argument("--tune", choices=list(BUDGETS), help=argparse.SUPPRESS)
+    parser.add_argument("--jobs", type=int, default=10, help="how many trials Ray Jobs gets")
+    default = [way for way in BUDGETS if HAS_JOBS or way != "jobs"]
+    parser.add_argument("--ways", nargs="+", choices=list(BUDGETS), default=default)
+    parser.add_argument("--tune", choices=["defaults", "reuse_actors"], help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.seed is not None:
+        train(arguments.seed, str(arguments.folder / "jobs"), os.environ["MLFLOW_TRACKING_URI"])
+        return 0
     if arguments.tune:
         print(json.dumps(tune(arguments.trials, arguments.folder, reuse=arguments.tune == "reuse_actors")))
         return 0
@@ -55,13 +68,18 @@ def main() -> int:
         stack = Stack(StackSettings(home=Path(folder) / "home", ray_cpus=2))
         record = stack.up()
         try:
-            others = {way: through_tune(stack, record, way, arguments.trials) for way in BUDGETS}
-            ours = through_service(record, arguments.trials)
+            others = {
+                way: through_jobs(stack, record, arguments.jobs) / arguments.jobs
+                if way == "jobs"
+                else through_tune(stack, record, way, arguments.trials) / arguments.trials
+                for way in arguments.ways
+            }
+            ours = through_service(record, arguments.trials) / arguments.trials
         finally:
             stack.down()
-    print(f"cbam-lab               {ours:7.1f} s for {arguments.trials} trials")
+    print(f"cbam-lab       {ours:6.2f} s a trial, of {arguments.trials}")
     for way, seconds in others.items():
-        print(f"Ray Tune, {way:<12} {seconds:7.1f} s   cbam-lab / it: {ours / seconds:.2f} (budget {BUDGETS[way]})")
+        print(f"{way:<14} {seconds:6.2f} s a trial   cbam-lab / it: {ours / seconds:.2f} (budget {BUDGETS[way]})")
     return int(any(ours / seconds > BUDGETS[way] for way, seconds in others.items()))
 
 
@@ -82,13 +100,37 @@ def through_tune(stack: Stack, record: StackRecord, way: str, trials: int) -> fl
         [*command, f"--folder={stack.settings.home}"],
         env=environment(stack.settings, record, os.environ),
         capture_output=True,
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
         check=False,
         text=True,
     )
     if done.returncode:
         raise SystemExit(f"Ray Tune failed:\n{done.stderr[-4000:]}")
     return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def through_jobs(stack: Stack, record: StackRecord, trials: int) -> float:
+    """Seconds from the first submission to the end of the last job, each on one CPU, on a head with a dashboard."""
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    variables = {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": record.mlflow_url, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    os.environ.update(RAY_ENVIRONMENT)
+    with ray_head(cpus=2, dashboard=True) as head:
+        client = JobSubmissionClient(f"http://127.0.0.1:{head.dashboard_port}")
+        begin = time.perf_counter()
+        jobs = [
+            client.submit_job(
+                entrypoint=f"{sys.executable} -m benchmarks.sweep --seed={seed} --folder={stack.settings.home}",
+                entrypoint_num_cpus=1,
+                runtime_env={"env_vars": variables},
+            )
+            for seed in range(trials)
+        ]
+        for job in jobs:
+            wait_until(lambda job=job: client.get_job_status(job).is_terminal(), f"{job} to end", seconds=1800)
+        seconds = time.perf_counter() - begin
+        assert all(client.get_job_status(job) == JobStatus.SUCCEEDED for job in jobs)
+    return seconds
 
 
 def tune(trials: int, folder: Path, *, reuse: bool) -> float:

@@ -141,6 +141,19 @@ def test_a_pause_and_a_resume_go_on_where_it_stopped(client: Client, record: Sta
     assert client.attempts(experiment.id)[1].resumed_from_step == stopped_at
 
 
+def test_a_higher_priority_displaces_what_may_be_displaced_and_that_goes_on_where_it_was(client: Client):
+    whole = {"workers": 2, "cpus_per_worker": max(1, (psutil.cpu_count() or 1) // 2)}
+    weak = submit(client, preemptible=True, resources=whole)
+    wait_for_epoch(weak, 1)
+    strong = client.submit(spec_dict(name="strong", priority=5, resources=whole))
+    wait_for(strong, State.SUCCEEDED)
+    wait_for(weak, State.SUCCEEDED)
+    first, second = client.attempts(weak.id)
+    assert (first.reason, second.reason) == (Reason.PREEMPTED, None)
+    assert second.resumed_from_step == first.last_step > 0, "nothing was done again"
+    assert first.ended_at <= client.attempts(strong.id)[0].started_at <= second.started_at
+
+
 def test_a_dataset_that_is_not_there_fails_with_its_name_and_the_log(client: Client, stack: Stack):
     root = stack.settings.data_roots[0]
     root.mkdir(exist_ok=True)
