@@ -182,5 +182,9 @@ REFUSALS: dict[int, type[ApiError]] = {
 """What the client raises for each status."""
 
 
+class BadToken(ServiceError):
+    """CBAM_TOKEN holds something that no token is."""
+
+
 class ServerUnreachable(ServiceError):
     """The server does not answer."""

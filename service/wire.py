@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx
 
-from service.errors import REFUSALS, ApiError, ServerUnreachable
+from service.errors import REFUSALS, ApiError, BadToken, ServerUnreachable
 from service.sse import Message, lines_of, messages
 
 if TYPE_CHECKING:
@@ -29,10 +29,12 @@ class Wire:
 
     A call is repeated where that cannot do harm: it only reads, or bears an Idempotency-Key, or says that it may be
     (`again`), or the server has certainly not begun with it (429, no connection). Raises an ApiError where the server
-    refuses, ServerUnreachable where it stays away.
+    refuses, ServerUnreachable where it stays away; BadToken where the token can be none.
     """
 
     def __init__(self, base_url: str, token: str | None, *, timeout_seconds: float, tries: int) -> None:
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise BadToken
         self.base_url = base_url
         self.tries = tries
         self.http = httpx.Client(

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from service.backup import check_backup, make_backup, restore_backup
+from service.backup_checks import known_revisions
 from service.db import Database
 from service.errors import BackupError
 from service.lease import Leadership
@@ -156,3 +157,23 @@ def test_a_database_that_is_not_there_cannot_be_backed_up_but_restored(busy, set
     with sqlite3.connect(tmp_path / "new" / "cbam.db") as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
+
+
+def test_a_backup_of_an_older_schema_is_brought_to_the_newest(busy, database, settings, tmp_path):
+    file = tmp_path / "old.zip"
+    with database.writing() as session:
+        session.execute(text("DROP TABLE process_reports"))  # as 0003 left it
+        session.execute(text("ALTER TABLE experiments DROP COLUMN traceparent"))
+        session.execute(text("UPDATE alembic_version SET version_num = '0003'"))
+    assert make_backup(settings.database_url, file).revision == "0003"
+    database.close()
+    newest = Database(settings.database_url)
+    newest.migrate()
+    newest.close()
+    restore_backup(settings.database_url, file, keep_in=tmp_path)
+    assert names(settings.database_url) == ["first", "second"]
+    newest = Database(settings.database_url)
+    with newest.reading() as session:
+        assert session.scalar(text("SELECT version_num FROM alembic_version")) == known_revisions()[0]
+        assert session.scalar(text("SELECT count(*) FROM process_reports")) == 0
+    newest.close()

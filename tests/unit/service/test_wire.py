@@ -170,3 +170,9 @@ def test_an_id_or_a_name_never_leaves_its_place_in_the_path():
     paths = [request.scope["raw_path"].split(b"?")[0] for request in asked]
     assert paths[:2] == [b"/v1/experiments/..%2Fx%3Fy%3D%23z", b"/v1/tokens/..%2Fx%3Fy%3D%23z"]
     assert paths[2].endswith(b"/x%3Fy%3D%23z")
+
+
+@pytest.mark.parametrize("token", ["…", "a\nb"])
+def test_what_can_be_no_token_is_refused_before_anything_is_sent(token):
+    with pytest.raises(errors.BadToken, match="CBAM_TOKEN"):
+        Client("http://127.0.0.1:1", token)
