@@ -18,6 +18,7 @@ from service.feeds import Feeds
 from service.gate import Gate
 from service.guard import Guard
 from service.headers import SecurityHeaders
+from service.health import Probe
 from service.metrics import RequestMetrics, ServiceMetrics, watching_loop
 from service.previewer import Previewer
 from service.request_log import RequestLog
@@ -76,6 +77,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.store = store
     app.state.tokens = tokens
     app.state.audit = audit
+    app.state.probe = Probe(store, settings)
     app.state.webhooks = Webhooks(store.database)
     app.state.metrics = metrics
     app.state.previewer = Previewer()

@@ -1,6 +1,8 @@
 """What the service stands on, and whether it answers."""
 
 import socket
+import threading
+import time
 from urllib.parse import urlsplit
 
 import httpx
@@ -13,6 +15,35 @@ from service.settings import Settings
 from service.store import Store
 
 PROBE_SECONDS = 2.0
+FRESH_SECONDS = 1.0
+
+
+class Probe:
+    """Looks at the components no more than once a second, whoever asks: strangers may, and a look reaches out."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._seen: tuple[float, Readiness] | None = None
+
+    def look(self) -> Readiness:
+        """What was seen within the last second; while somebody looks, what was seen before."""
+        seen = self._seen
+        if seen is not None and time.monotonic() - seen[0] < FRESH_SECONDS:
+            return seen[1]
+        if self._lock.acquire(blocking=seen is None):
+            try:
+                seen = self._seen if seen is None and self._seen is not None else self._look()
+            finally:
+                self._lock.release()
+        assert seen is not None
+        return seen[1]
+
+    def _look(self) -> tuple[float, Readiness]:
+        answer = readiness(self._store, self._settings)
+        self._seen = time.monotonic(), answer
+        return self._seen
 
 
 def readiness(store: Store, settings: Settings) -> Readiness:

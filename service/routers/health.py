@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from service.deps import GUARDED, TheSettings, TheStore
-from service.health import readiness
+from service.deps import GUARDED
+from service.health import Probe
 from service.http_errors import documented
 from service.schemas import Readiness
 
@@ -17,9 +17,10 @@ def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "the database does not answer"}})
-def readyz(request: Request, response: Response, store: TheStore, settings: TheSettings) -> Readiness:
+def readyz(request: Request, response: Response) -> Readiness:
     """Ready while the database answers; Ray, MLflow or the dispatcher away is degraded, for submitting still works."""
-    answer = readiness(store, settings)
+    probe: Probe = request.app.state.probe
+    answer = probe.look()
     if request.state.caller is None:
         answer = answer.without_details()
     response.status_code = 200 if answer.ready else 503
