@@ -19,20 +19,32 @@ def generator_of(*parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(*parts))
 
 
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed torch's own generators of the CPU and of `device`.
+
+    torch.manual_seed seeds every kind of device there might be, and where none is in use yet, writes down the call
+    stack for later: a hundred times the work, at every step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 @contextlib.contextmanager
 def reproducible(deterministic: bool) -> Iterator[None]:
-    """Only kernels that give the same bits every time, while the context is open, where `deterministic` asks for it."""
-    if not deterministic:
-        yield
-        return
+    """While open, only kernels that give the same bits every time where `deterministic` asks for it; else the fastest.
+
+    cuBLAS reads its setting once, when this process first multiplies on a GPU, whatever that attempt asks for; a later
+    one in the same process may ask for more.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     was_on, was_warn_only = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
     benchmark = torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
     try:
         yield
     finally:

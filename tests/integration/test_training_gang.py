@@ -1,10 +1,6 @@
 """Ranks as real processes: what a gang computes, and what it says when one of its ranks goes."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 import textwrap
 
 import pytest
@@ -34,31 +30,19 @@ assignment = Assignment("e1", 1, "t1", spec, os.environ["STORAGE"], rank, world,
 
 
 @pytest.fixture
-def run_ranks(tmp_path):
+def run_ranks(ranks, tmp_path):
     """Run one process per rank to its end; gives what each printed."""
-    started = []
 
     def run(code, world_size, **environment):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        shared = os.environ | {"MASTER_PORT": str(port), "STORAGE": str(tmp_path), "LR": "0.1"} | environment
-        for rank in range(world_size):
-            ranked = shared | {"RANK": str(rank), "WORLD_SIZE": str(world_size), "OMP_NUM_THREADS": "1"}
-            command = [sys.executable, "-c", JOIN + textwrap.dedent(code)]
-            pipe = subprocess.PIPE
-            started.append(subprocess.Popen(command, env=ranked, stdout=pipe, stderr=pipe, text=True))
+        program = ["-c", JOIN + textwrap.dedent(code)]
         outputs = []
-        for process in started:
+        for process in ranks.start(program, world_size, **{"STORAGE": str(tmp_path), "LR": "0.1"} | environment):
             output, errors = process.communicate(timeout=240)
             assert process.returncode in (0, -9), errors
             outputs.append(output)
         return outputs
 
-    yield run
-    for process in started:
-        process.kill()
-        process.communicate()
+    return run
 
 
 @pytest.mark.parametrize("static_graph", [False, True])

@@ -9,22 +9,26 @@ import os
 import random
 import secrets
 import signal
-import socket
 import subprocess
 import sys
-import time
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.waiting import wait_until
 from workers.storage import ExperimentFolder
 
 SPEC = """
 name: killed
 model: {{backbone: cifar_resnet20, attention: {{type: cbam}}}}
-data: {{dataset: digits, image_size: 8, augment: {{crop_padding: 1, brightness: 0.2, mixup: 0.2, cutmix: 1.0}}}}
-train: {{epochs: 4, global_batch_size: 256, deterministic: true, accumulate: 2, ema: {{decay: 0.9}}}}
+data:
+  dataset: digits
+  image_size: 8
+  workers_per_rank: {loaders}
+  augment: {{crop_padding: 1, brightness: 0.2, mixup: 0.2, cutmix: 1.0}}
+train: {{epochs: 4, global_batch_size: 252, deterministic: true, accumulate: {accumulate}, ema: {{decay: 0.9}}}}
 resources: {{workers: {workers}}}
 checkpoint: {{every_steps: 3}}
 """
@@ -33,37 +37,16 @@ MLFLOW_AWAY = "http://127.0.0.1:9"  # nobody listens there: every value that is 
 
 
 @pytest.fixture
-def gang(tmp_path):
-    """Start `python -m workers` on every rank; whatever is left of it is killed with the test."""
-    started: list[subprocess.Popen[bytes]] = []
+def gang(ranks, tmp_path):
+    """Start `python -m workers` on every rank."""
 
-    def start(name: str, workers: int) -> list[subprocess.Popen[bytes]]:
-        spec = tmp_path / f"{workers}.yaml"
-        spec.write_text(SPEC.format(workers=workers))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        ranks = []
-        for rank in range(workers):
-            environment = os.environ | {
-                "RANK": str(rank),
-                "WORLD_SIZE": str(workers),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "OMP_NUM_THREADS": "1",
-                "MLFLOW_TRACKING_URI": MLFLOW_AWAY,
-                "CBAM_TRACKING_CLOSE_SECONDS": "0",
-            }
-            command = [sys.executable, "-m", "workers", str(spec), "--storage", str(tmp_path), "--id", name]
-            ranks.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
-        started.extend(ranks)
-        return ranks
+    def start(name, workers=1, accumulate=2, loaders=0):
+        spec = tmp_path / "spec.yaml"
+        spec.write_text(SPEC.format(workers=workers, accumulate=accumulate, loaders=loaders))
+        command = ["-m", "workers", str(spec), "--storage", str(tmp_path), "--id", name]
+        return ranks.start(command, workers, MLFLOW_TRACKING_URI=MLFLOW_AWAY, CBAM_TRACKING_CLOSE_SECONDS="0")
 
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stderr.close()
+    return start
 
 
 def logged(folder: ExperimentFolder) -> dict[tuple[str, int], float]:
@@ -84,37 +67,49 @@ def last_logged_step(folder: ExperimentFolder) -> int:
     return max((step for _, step in logged(folder)), default=0) if folder.journal.exists() else 0
 
 
-def wait_until(condition, processes, seconds=180.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it took too long"
+def wait_for_step(folder, step, processes):
+    def reached():
         ended = [process.communicate()[1] for process in processes if process.poll() is not None]
         assert not ended, ended
-        time.sleep(0.005)
+        return last_logged_step(folder) >= step
+
+    wait_until(reached, f"step {step}", seconds=180)
 
 
 def finish(processes):
     for process in processes:
         _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors.decode()
+        assert process.returncode == 0, errors
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.timeout(600)
-def test_a_killed_training_ends_with_the_bits_of_one_that_never_was(gang, tmp_path, workers):
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"workers": 1},
+        {"workers": 2},
+        {"workers": 2, "accumulate": 1},  # DDP then takes the graph for static
+        {"workers": 3, "accumulate": 1},  # a sum of more than two: its order matters
+        {"workers": 1, "loaders": 2},
+    ],
+    ids=lambda how: "-".join(f"{name}-{value}" for name, value in how.items()),
+)
+@pytest.mark.timeout(900)
+def test_a_killed_training_ends_with_the_bits_of_one_that_never_was(gang, tmp_path, how):
     seed = int(os.environ.get("CBAM_TEST_SEED", secrets.randbelow(10**6)))
     kill_steps = sorted(random.Random(seed).sample(range(1, STEPS), 2))
     print(f"CBAM_TEST_SEED={seed}: killed at steps {kill_steps}")
     unbroken, broken = ExperimentFolder(tmp_path, "unbroken"), ExperimentFolder(tmp_path, "broken")
-    finish(gang("unbroken", workers))
+    finish(gang("unbroken", **how))
 
     for kill_step in kill_steps:
-        ranks = gang("broken", workers)
-        wait_until(lambda step=kill_step: last_logged_step(broken) >= step, ranks)
+        ranks = gang("broken", **how)
+        wait_for_step(broken, kill_step, ranks)
+        helpers = [child for process in ranks for child in psutil.Process(process.pid).children(recursive=True)]
         for process in ranks:
             process.send_signal(signal.SIGKILL)
             process.wait()
-    finish(gang("broken", workers))
+        assert not psutil.wait_procs(helpers, timeout=20)[1], "they end with their rank"
+    finish(gang("broken", **how))
 
     ours, theirs = load_file(broken.weights), load_file(unbroken.weights)
     assert ours.keys() == theirs.keys()
@@ -123,20 +118,24 @@ def test_a_killed_training_ends_with_the_bits_of_one_that_never_was(gang, tmp_pa
     assert max(step for _, step in logged(broken)) == STEPS
 
 
-def test_sigterm_writes_a_checkpoint_and_says_run_me_again(gang, tmp_path):
-    (process,) = gang("stopped", 1)
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_sigterm_to_all_processes_writes_a_checkpoint_and_says_run_me_again(gang, tmp_path, loaders):
+    (process,) = gang("stopped", loaders=loaders)
     folder = ExperimentFolder(tmp_path, "stopped")
-    wait_until(lambda: last_logged_step(folder) >= 5, [process])
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=240)
-    assert process.returncode == 75
+    wait_for_step(folder, 5, [process])
+    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+        one.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 75, errors
     step = json.loads(folder.attempt(1).result.read_text())["step"]
     assert (folder.checkpoints / f"step-{step}" / "manifest.json").exists()
 
 
 def test_a_broken_spec_is_told_with_its_pointer(tmp_path):
     spec = tmp_path / "spec.yaml"
-    spec.write_text(SPEC.format(workers=1).replace("image_size: 8", "image_size: 4, colour: red"))
+    spec.write_text(
+        SPEC.format(workers=1, accumulate=1, loaders=0).replace("image_size: 8", "image_size: 4, colour: red")
+    )
     command = [sys.executable, "-m", "workers", str(spec)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 2

@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from cbam_core.spec import ExperimentSpec
 from workers import tracking
 from workers.assignment import Assignment
+from workers.classifier import load_classifier
 from workers.replay import is_waiting, replay
 from workers.run import run
 from workers.stop import StopSignal
@@ -155,6 +157,27 @@ def test_the_logged_model_loads_back_and_predicts_the_same(tmp_path, server, cli
     assert model.metadata.signature.inputs.inputs[0].shape == (-1, 1, 8, 8)
 
 
+@pytest.mark.timeout(400)
+def test_exported_programs_come_back_from_mlflow_and_predict_as_the_network_does(tmp_path, server, client):
+    """What a user downloads from the run, without a file of ours: the weights and both programs."""
+    import onnxruntime
+
+    assignment = assignment_for(tmp_path, "programs", server, epochs=1)
+    exporting = assignment.spec.model_copy(update={"export": ("torch_export", "onnx")})
+    outcome = run(replace(assignment, spec=exporting), stop=StopSignal(), report=nothing)
+    assert outcome.outcome == "succeeded", outcome.message
+    found = only_run(client, "programs")
+    folder = Path(client.download_artifacts(found.info.run_id, "weights", str(tmp_path)))
+    classifier, shape = load_classifier(folder / "model.safetensors")
+    images = torch.rand(3, *shape)
+    with torch.no_grad():
+        expected = classifier(images)
+    torch.testing.assert_close(torch.export.load(folder / "model.pt2").module()(images), expected)
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    (scores,) = session.run(None, {"images": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(scores), expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.fixture
 def train_images():
     from workers.data.digits import load_digits
@@ -165,8 +188,6 @@ def train_images():
 
 
 def test_a_later_attempt_continues_the_run(tmp_path, server, client):
-    from dataclasses import replace
-
     assignment = assignment_for(tmp_path, "continued", server)
     stop = StopSignal()
     run(assignment, stop=stop, report=lambda progress: progress.step == 7 and stop.request("pause"))

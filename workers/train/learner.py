@@ -53,6 +53,23 @@ class Learner:
         self._follow(step)
         return loss
 
+    def rehearse(self, input_shape: tuple[int, int, int], *, batch_size: int) -> None:
+        """Go forward and backward for nothing, images C H W, so that the first step is like every other.
+
+        DDP orders the gradients by their arrival in a first pass (of a static graph, a second), and only then settles
+        how they are sent. From three ranks on, that decides in which order they are added, and so the last bits.
+        """
+        before = [buffer.clone() for buffer in self.network.buffers()]
+        images = torch.zeros(batch_size // self.recipe.accumulate, *input_shape, device=self._gang.device)
+        for _ in range(2):
+            with self._autocast():
+                scores = self._parallel(images.contiguous(memory_format=self._memory_format))
+            scores.sum().backward()
+            self.optimizer.zero_grad()
+        with torch.no_grad():
+            for buffer, value in zip(self.network.buffers(), before, strict=True):
+                buffer.copy_(value)
+
     @contextlib.contextmanager
     def predicting(self) -> Iterator[Callable[[Tensor], Tensor]]:
         """The result as a function, images N C H W to class scores N K: same running statistics on every rank."""

@@ -17,7 +17,7 @@ from workers.data import Dataset
 from workers.data.batches import Batches, Share
 from workers.fence import Fence
 from workers.progress import Phase, Progress
-from workers.seeding import seed_of
+from workers.seeding import seed_generators, seed_of
 from workers.stop import StopMode, StopSignal
 from workers.tracking import Tracker
 from workers.train.checkpoint import Checkpoints
@@ -85,6 +85,9 @@ class Trainer:
         """Train to the end and return None, or to the step at which the gang agrees to stop, and return how."""
         self.resume()
         self.learner.network.train()
+        if self.recipe.deterministic and self.gang.world_size > 2:
+            batch_size = self.recipe.global_batch_size // self.gang.world_size
+            self.learner.rehearse(self.dataset.input_shape, batch_size=batch_size)
         with contextlib.closing(self.batches.train_from(self.step)) as batches:
             while not self.done:
                 if self.stop_agreed():
@@ -132,7 +135,7 @@ class Trainer:
         started = time.perf_counter()
         images, targets = next(batches)
         waited = time.perf_counter() - started
-        torch.manual_seed(seed_of(self.recipe.seed, "step", self.step, self.gang.rank))
+        seed_generators(seed_of(self.recipe.seed, "step", self.step, self.gang.rank), self.gang.device)
         rate = self._learning_rate()
         self._loss_sum += self.learner.learn(images, targets, rate=rate, step=self.step)
         self.step += 1
