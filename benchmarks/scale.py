@@ -23,7 +23,7 @@ from cbam_core.spec import ExperimentSpec
 from service.db import Database
 from service.dispatcher import Dispatcher
 from service.gang import Node
-from service.listing import Filter
+from service.listing import Filter, Sort
 from service.models import Base, Experiment
 from service.settings import Settings
 from service.states import State
@@ -44,6 +44,13 @@ SPEC = ExperimentSpec.model_validate(
     }
 )
 BATCH = 2000
+LISTS = (
+    ("by priority", Filter(), Sort.PRIORITY_DOWN),
+    ("by name", Filter(), Sort.NAME),
+    ("a common tag", Filter(tags=[("common", "yes")]), Sort.NEWEST),
+    ("a rare tag", Filter(tags=[("rare", "yes")]), Sort.NEWEST),
+    ("a state, by name", Filter(states=[State.FAILED]), Sort.NAME),
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,8 @@ def measure(server: PostgresServer | None, rounds: int, running: int) -> list[fl
         ratios += compare("list, first page", {n: _page(b, Filter()) for n, b in by_size.items()}, rounds)
         failed = Filter(states=[State.FAILED])
         ratios += compare("list, one state", {n: _page(b, failed) for n, b in by_size.items()}, rounds)
+        for what, where, sort in LISTS:
+            ratios += compare(f"list, {what}", {n: _page(b, where, sort) for n, b in by_size.items()}, rounds)
         ratios += compare("tick, stored", {n: b.dispatcher.tick for n, b in by_size.items()}, rounds)
     with benches(server, queued=QUEUED) as by_size:
         ratios += compare("tick, queued", {n: b.dispatcher.tick for n, b in by_size.items()}, rounds)
@@ -83,8 +92,8 @@ def measure(server: PostgresServer | None, rounds: int, running: int) -> list[fl
     return ratios
 
 
-def _page(bench: Bench, where: Filter) -> Callable[[], object]:
-    return lambda: bench.store.page(where)
+def _page(bench: Bench, where: Filter, sort: Sort = Sort.NEWEST) -> Callable[[], object]:
+    return lambda: bench.store.page(where, sort=sort)
 
 
 def _postgresql() -> Path:
@@ -161,16 +170,22 @@ def fill(database: Database, count: int, state: State) -> None:
                 "id": new_id(),
                 "name": f"scale-{index}",
                 "project": "scale",
-                "tags": {},
+                "tags": {"common": "yes"} | ({"rare": "yes"} if (count - index) % (count // 10) == 0 else {}),
                 "owner": "local",
-                "priority": 0,
+                "priority": index % 7,
             }
             | {"spec": document, "state": state, "progress": {}, "summary": {}, "tracking_closed": True}
             | {"created_at": begin + timedelta(seconds=index), "queued_at": begin + timedelta(seconds=index)}
             for index in range(first, min(first + BATCH, count))
         ]
+        labels = [
+            {"experiment_id": row["id"], "key": key, "value": value, "created_at": row["created_at"]}
+            for row in rows
+            for key, value in row["tags"].items()
+        ]
         with database.writing() as session:
             session.execute(insert(Base.metadata.tables["experiments"]), rows)
+            session.execute(insert(Base.metadata.tables["labels"]), labels)
 
 
 if __name__ == "__main__":

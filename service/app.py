@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi_offline import FastAPIOffline
 
-from service import http_errors
+from service import http_errors, openapi
 from service.audit import AuditLog
 from service.db import Database
 from service.errors import NoTokens
@@ -72,6 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("cbam-lab"),
         description=DESCRIPTION,
         lifespan=lifespan,
+        generate_unique_id_function=openapi.operation_id,
     )
     app.state.settings = settings
     app.state.store = store
@@ -86,6 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     http_errors.install(app)
     for module in (experiments, bulk, history, streams, catalogue, access, webhooks, cluster, health):
         app.include_router(module.router)
+    openapi.install(app)
     hosts = {*LOOPBACK_HOSTS, settings.host, *settings.allowed_hosts}
     app.add_middleware(Gate, tokens=tokens, audit=audit, settings=settings)
     app.add_middleware(

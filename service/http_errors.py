@@ -30,6 +30,7 @@ from service.errors import (
     VersionConflict,
     WebhookNotFound,
 )
+from service.examples import PROBLEMS
 from service.schemas import ErrorItem, Problem
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,11 @@ def documented(*codes: int) -> dict[int | str, dict[str, Any]]:
     """The `responses=` of a route that may answer with these problems."""
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
     return {code: {"description": HTTPStatus(code).phrase, "content": {PROBLEM_JSON: schema}} for code in codes}
+
+
+def example_of(code: int, path: str) -> dict[str, Any]:
+    """A problem as the description of the API shows it."""
+    return {"type": "about:blank", "title": HTTPStatus(code).phrase, "status": code, "instance": path} | PROBLEMS[code]
 
 
 def with_headers(code: int, headers: Mapping[str, str]) -> dict[int | str, dict[str, Any]]:
