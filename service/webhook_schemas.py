@@ -1,14 +1,16 @@
 """What the API takes and answers about webhooks."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from service.models import Webhook, WebhookDelivery
 from service.schemas import View
 from service.states import State
+
+if TYPE_CHECKING:  # a client reads these views, and needs no database
+    from service.models import Webhook, WebhookDelivery
 
 
 def _usable_url(url: str) -> str:
@@ -70,7 +72,7 @@ class WebhookView(View):
     created_at: datetime
 
     @classmethod
-    def of(cls, row: Webhook) -> "WebhookView":
+    def of(cls, row: "Webhook") -> "WebhookView":
         """The view of a row."""
         return cls.model_validate(row)
 
@@ -81,7 +83,7 @@ class NewWebhook(WebhookView):
     secret: str = Field(description="`whsec_` and the base64 of the key with which messages are signed")
 
     @classmethod
-    def of_new(cls, row: Webhook) -> "NewWebhook":
+    def of_new(cls, row: "Webhook") -> "NewWebhook":
         """The view of a row that was just made."""
         return cls.model_validate(row)
 
@@ -107,7 +109,7 @@ class DeliveryView(View):
     ended_at: datetime | None
 
     @classmethod
-    def of(cls, row: WebhookDelivery) -> "DeliveryView":
+    def of(cls, row: "WebhookDelivery") -> "DeliveryView":
         """The view of a row."""
         return cls.model_validate(row)
 

@@ -69,6 +69,7 @@ def test_every_verb_is_on_the_page():
     assert [verb for verb in get_command(app).commands if f"cbam {verb}" not in text] == []
 
 
+@pytest.mark.timeout(900)  # forty starts of a program
 def test_the_examples_work_in_their_order(settings, folder):
     with live_service(settings) as live:
         environment = {
@@ -92,6 +93,7 @@ def test_the_examples_work_in_their_order(settings, folder):
 
 
 @pytest.mark.stack
+@pytest.mark.timeout(900)
 def test_the_examples_of_the_local_stack_work(tmp_path, folder):
     home = {"CBAM_HOME": str(tmp_path / "home"), "CBAM_PORT": "8123", "OMP_NUM_THREADS": "1"}
     try:
@@ -103,6 +105,7 @@ def test_the_examples_of_the_local_stack_work(tmp_path, folder):
 
 
 @pytest.mark.stack
+@pytest.mark.timeout(900)
 def test_the_examples_without_a_server_work(folder):
     for command in examples("training"):
         done = run(command, folder, OMP_NUM_THREADS="1")
