@@ -53,7 +53,7 @@ class RayGang:
         self._group: Any = None
         self._places: list[Any] | None = None  # references to the workers' answers: where they are
         self._begun = False
-        self._begun_at = self.found_at
+        self.begun_at = self.found_at
         self._stop_sent: StopMode | None = None
 
     @property
@@ -83,7 +83,7 @@ class RayGang:
             self.idle_since = None
             if len(self.ranks) > 1:  # they need a port to meet that is free now
                 self._places = None
-            self._begun, self._begun_at = False, time.monotonic()
+            self._begun, self.begun_at = False, time.monotonic()
             self.stop_mode = self._stop_sent = None
             for rank in self.ranks:
                 rank.forget()
@@ -159,7 +159,7 @@ class RayGang:
     def _poll(self, group: Mapping[str, Any]) -> None:
         """Ask every worker how far it is, and take the answers that have come."""
         for rank in self.ranks:
-            rank.poll(IDLE_POLL_SECONDS if self.idle else self._poll_seconds())
+            rank.poll(IDLE_POLL_SECONDS if self.idle else self.poll_seconds())
         placed = Counter(group["bundles_to_node_id"].values())
         if died := next((rank.died for rank in self.ranks if rank.died), None):
             self._die(Reason.WORKER_DIED, died, placed)
@@ -172,13 +172,13 @@ class RayGang:
             progress = replace(self.view.progress, phase="ended")
             self.view = replace(self.view, progress=progress, outcome=verdict(outcomes))
 
-    def _poll_seconds(self) -> float:
+    def poll_seconds(self) -> float:
         """A twentieth of its age, or of the time it still needs: a short training is seen to end soon, and thousands of
         long ones are no load.
         """
         shortest, longest = POLL_SECONDS
         left = self.view.progress.eta_seconds
-        age = time.monotonic() - self._begun_at
+        age = time.monotonic() - self.begun_at
         nearest = 0.0 if self.stop_mode or self.letting_go_since else min(age, age if left is None else left)
         return min(longest, max(shortest, nearest / 20))
 

@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.gang import GangKey, Launch
-from service.ray_gang import Place, assignment_of, verdict
+from service.gang import GangKey, GangView, Launch
+from service.ray_gang import Place, RayGang, assignment_of, verdict
+from service.states import Liveness
 from tests.specs import spec
 from workers.assignment import Assignment
 from workers.outcome import Outcome
+from workers.progress import Progress
 
 
 def launch(workers: int) -> Launch:
@@ -58,3 +60,16 @@ def test_a_gang_never_shares_a_gpu():
     assert spec(resources={"gpus_per_worker": 0.25}).resources.gpus_per_worker == 0.25
     with pytest.raises(ValidationError, match="cannot share a GPU"):
         spec(resources={"workers": 2, "gpus_per_worker": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("age", "left", "seconds"),
+    [(0, None, 0.1), (10, None, 0.5), (3600, None, 1.0), (3600, 900, 1.0), (3600, 10, 0.5), (3600, 1, 0.1)],
+)
+def test_workers_are_asked_often_while_they_are_young_or_nearly_done(age: float, left: float | None, seconds: float):
+    gang = RayGang("abc-1", "tests")
+    gang.begun_at -= age
+    gang.view = GangView(liveness=Liveness.ALIVE, progress=Progress(eta_seconds=left))
+    assert gang.poll_seconds() == pytest.approx(seconds, abs=0.01)
+    gang.stop_mode = "cancel"
+    assert gang.poll_seconds() == 0.1, "who waits for an end looks closely"
