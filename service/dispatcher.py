@@ -162,7 +162,7 @@ class Dispatcher:
             self.renewed_at = now if self.leadership.renew() else None
             if led != (self.renewed_at is not None):
                 log.info("%s %s", self.leadership.holder, "lost the lease" if led else "leads")
-            if self.renewed_at is not None and not self.cluster.lead(self.settings.lease_seconds):
+            if self.renewed_at is not None and not self.cluster.lead(now + self.settings.lease_seconds - self.clock()):
                 self.watches.clear()
                 return False  # the next tick begins anew, with what is seen then
         return self.renewed_at is not None
