@@ -134,7 +134,7 @@ def test_sigterm_to_all_processes_writes_a_checkpoint_and_says_run_me_again(gang
 def test_a_broken_spec_is_told_with_its_pointer(tmp_path):
     spec = tmp_path / "spec.yaml"
     spec.write_text(
-        SPEC.format(workers=1, accumulate=1, loaders=0).replace("image_size: 8", "image_size: 4, colour: red")
+        SPEC.format(workers=1, accumulate=1, loaders=0).replace("image_size: 8", "image_size: 4\n  colour: red")
     )
     command = [sys.executable, "-m", "workers", str(spec)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
