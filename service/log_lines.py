@@ -59,7 +59,8 @@ class LineFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         fields |= _about.get()
-        fields |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        extras = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        fields |= {name: value for name, value in extras.items() if not name.startswith("_")}  # Ray adds its own
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
         return without_secrets(self.write(fields))
