@@ -30,7 +30,7 @@ from service.errors import (
     VersionConflict,
     WebhookNotFound,
 )
-from service.examples import PROBLEMS
+from service.openapi_examples import PROBLEMS
 from service.schemas import ErrorItem, Problem
 
 log = logging.getLogger(__name__)

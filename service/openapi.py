@@ -13,9 +13,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from service.examples import BODIES, PARAMETERS, SCHEMAS
 from service.gate import OPEN_PATHS, READY_PATH
 from service.http_errors import PROBLEM_JSON, example_of
+from service.openapi_examples import BODIES, PARAMETERS, SCHEMAS
 
 
 def _header(name: str, meaning: str, kind: str = "string") -> dict[str, Any]:

@@ -129,11 +129,13 @@ class Store:
         self, where: Filter, *, sort: Sort = Sort.NEWEST, limit: int = 50, after: Place | None = None
     ) -> tuple[list[Experiment], Place | None]:
         """Experiments in their order, and the place where the next page starts, or None on the last."""
-        with self.database.reading() as session:
-            rows = list(session.scalars(page_query(where, sort, after).limit(limit + 1)))
-        more = len(rows) > limit
-        rows = rows[:limit]
-        return rows, Place.of(rows[-1], sort) if more else None
+        with self.database.reading() as session:  # ids first: a database that must sort should not move whole rows
+            ids = list(
+                session.scalars(page_query(where, sort, after).with_only_columns(Experiment.id).limit(limit + 1))
+            )
+            found = session.scalars(select(Experiment).where(Experiment.id.in_(ids[:limit])))
+            rows = sorted(found, key=lambda row: ids.index(row.id))
+        return rows, Place.of(rows[-1], sort) if len(ids) > limit else None
 
     def change(self, experiment_id: str, changes: Changes, *, version: int | None = None) -> Experiment:
         """Change what may be changed, where the row is still of that version. Raises VersionConflict.

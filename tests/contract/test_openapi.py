@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from jsonschema import Draft202012Validator
 
 from service.app import create_app
-from service.examples import SCHEMAS
+from service.openapi_examples import SCHEMAS
 from service.settings import Settings
 from tests.openapi_changes import breaking
 

@@ -1,0 +1,36 @@
+"""What a wheel must hold beside the code."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from service.catalogue import templates
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_templates_are_in_the_wheel(tmp_path):
+    """The folder `examples/` is linked into the package; a wheel holds its files."""
+    copy = tmp_path / "source"
+    copy.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "service", "examples"):
+        (copy / name).symlink_to(ROOT / name)
+    for name in ("workers", "cbam_core"):
+        (copy / name).mkdir()
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+        ".",
+    ]
+    subprocess.run(command, cwd=copy, check=True, timeout=200)
+    (wheel,) = tmp_path.glob("*.whl")
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("service/examples/")}
+    assert held == {f"service/examples/{name}.yaml" for name in templates()}
