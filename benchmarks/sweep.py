@@ -129,7 +129,7 @@ def through_jobs(stack: Stack, record: StackRecord, trials: int) -> float:
                 )
             return ""
 
-        jobs = [wait_until(lambda seed=seed: submit(seed), "the agent") for seed in range(trials)]
+        jobs = [wait_until(lambda seed=seed: submit(seed), "the agent", seconds=300) for seed in range(trials)]
         for job in jobs:
             wait_until(lambda job=job: client.get_job_status(job).is_terminal(), f"{job} to end", seconds=1800)
         seconds = time.perf_counter() - begin
