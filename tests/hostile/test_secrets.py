@@ -33,7 +33,7 @@ def test_no_answer_repeats_a_token(target, ada):
                 continue
             answer = ada.request(method.upper(), place, params={"q": secret}, headers={"X-Request-ID": "x"})
             body = answer.text.replace(f'"instance":"{place}"', "")  # the path that was asked for is the caller's own
-            assert secret not in body or answer.status_code == 422, f"{method} {path}"
+            assert secret not in body or answer.status_code in (404, 422), f"{method} {path}"
             assert secret not in str(answer.headers)
 
 
