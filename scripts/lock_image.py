@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_PYTHON = (3, 11)
-EXTRAS = "explain,onnx,postgres,s3"
+EXTRAS = "explain,onnx,otel,postgres,s3"
 TORCH = re.compile(r"torch|torchvision|triton|(nvidia|cuda)-.*")
 HEADER = "# {}, for Python 3.11 on Linux x86-64. Written by scripts/lock; do not edit.\n"
 
