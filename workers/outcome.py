@@ -3,6 +3,7 @@
 Imports no torch: the dispatcher reads outcomes too.
 """
 
+import errno
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,8 @@ _BY_TYPE: tuple[tuple[type[Exception], Reason], ...] = (
     (DataError, "DATA_ERROR"),
     (CheckpointError, "CHECKPOINT_ERROR"),
 )
+# A journal or a log may be what no longer fits, and not the checkpoint itself: the same thing to do about it.
+_STORAGE_FULL = (errno.ENOSPC, errno.EDQUOT)
 # gloo and NCCL report a lost peer as a bare RuntimeError; these are the words they use for it.
 _PEER_LOST_WORDS = (
     "connection closed by peer",
@@ -95,6 +98,8 @@ def _reason_of(error: BaseException) -> Reason | None:
     for kind, reason in _BY_TYPE:
         if isinstance(error, kind):
             return reason
+    if isinstance(error, OSError) and error.errno in _STORAGE_FULL:
+        return "CHECKPOINT_ERROR"
     if torch := sys.modules.get("torch"):
         if isinstance(error, torch.OutOfMemoryError):
             return "CUDA_OOM"

@@ -1,3 +1,4 @@
+import errno
 import json
 
 import pytest
@@ -24,6 +25,7 @@ def caused_by(cause: Exception) -> Exception:
         (LossNotFinite(), "LOSS_NOT_FINITE"),
         (DataError(), "DATA_ERROR"),
         (CheckpointError(), "CHECKPOINT_ERROR"),
+        (OSError(errno.ENOSPC, "No space left on device"), "CHECKPOINT_ERROR"),
         (PeerLost(), "WORKER_DIED"),
         (LoaderDied(), "WORKER_DIED"),
         (RuntimeError(GLOO), "WORKER_DIED"),
