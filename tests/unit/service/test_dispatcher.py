@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.dispatcher import PAUSE_GRACE_SECONDS, Dispatcher
+from service.dispatcher import Dispatcher
 from service.errors import IllegalAction, NotLeading
 from service.experiments import act
 from service.gang import GangKey
@@ -10,6 +10,7 @@ from service.roles import LOCAL
 from service.states import Move, Reason, State
 from service.store import Store
 from service.testing import FakeClock, InMemoryCluster
+from service.vigil import PAUSE_GRACE_SECONDS
 from tests.dispatching import tick, until
 from tests.specs import spec
 

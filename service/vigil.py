@@ -1,0 +1,92 @@
+"""The vigil over one attempt: whether it still lives and, where it has left no record, why it is over."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from service.gang import Cluster, GangKey, GangView, StopMode
+from service.models import Attempt, Experiment
+from service.settings import Settings
+from service.states import Liveness, Reason, State
+from service.store import utc_now
+from workers.outcome import Outcome
+from workers.watchdog import patience_seconds
+
+STACKS_SECONDS = 3.0
+PAUSE_GRACE_SECONDS = 300.0  # a checkpoint of a large network takes its time; without it the last one is used
+
+
+@dataclass
+class Watch:
+    """What the dispatcher remembers of one attempt between ticks. All of it may be lost without harm."""
+
+    launched: bool = False
+    dead_since: float | None = None
+    dead_looks: int = 0
+    stop_sent: StopMode | None = None
+    stop_sent_at: float = 0.0
+    moved_at: float | None = None  # when it last gave a sign of life
+    sign_of_life: tuple[object, ...] = ()
+    stacks_asked_at: float | None = None
+    told: Outcome | None = None  # how it ended by the word of its workers; a full disk takes no record
+    cause: Reason | None = None  # why it is over; the first cause stands, the rest is its consequence
+    failed_since: float | None = None
+    written: dict[str, object] | None = None
+    placed: Mapping[str, int] = field(default_factory=dict)
+
+
+class Vigil:
+    """Judges what is seen of a gang against what was seen before; it writes nothing and ends nothing."""
+
+    def __init__(self, cluster: Cluster, settings: Settings, clock: Callable[[], float]) -> None:
+        self.cluster = cluster
+        self.settings = settings
+        self.clock = clock
+
+    def has_let_go(self, watch: Watch, seen: GangView, record: Outcome) -> bool:
+        """Whether the gang may be killed. A failure is recorded first and tracked after; for that there is a grace."""
+        if record.outcome != "failed" or seen.liveness is Liveness.DEAD or seen.progress.phase == "ended":
+            return True
+        watch.failed_since = self.clock() if watch.failed_since is None else watch.failed_since
+        return self.clock() - watch.failed_since > self.settings.cancel_grace_seconds
+
+    def cause_of_end(self, row: Experiment, attempt: Attempt, watch: Watch, seen: GangView) -> Reason | None:
+        """Why an attempt without a record is over, or None while it is not."""
+        now = self.clock()
+        if seen.liveness is Liveness.DEAD:
+            watch.dead_since = now if watch.dead_since is None else watch.dead_since
+            watch.dead_looks += 1
+            long_enough = now - watch.dead_since >= self.settings.dead_after_seconds
+            if long_enough and watch.dead_looks >= self.settings.dead_after_looks:
+                return seen.reason or Reason.WORKER_DIED
+        elif seen.liveness is Liveness.ALIVE:
+            watch.dead_since, watch.dead_looks = None, 0
+        if watch.stop_sent is not None:
+            cancels = row.state == State.CANCELLING
+            grace = self.settings.cancel_grace_seconds if cancels else PAUSE_GRACE_SECONDS
+            if now - watch.stop_sent_at > grace:
+                return Reason.CANCELLED_BY_USER if cancels else Reason.WORKER_DIED
+        if self._hangs(row, watch, seen):
+            return Reason.HANG_DETECTED
+        waited = (utc_now() - attempt.started_at).total_seconds()
+        if row.state == State.STARTING and waited > self.settings.start_timeout_seconds:
+            return Reason.START_TIMEOUT
+        return None
+
+    def _hangs(self, row: Experiment, watch: Watch, seen: GangView) -> bool:
+        """Whether a gang that the cluster knows has given no sign of life for far longer than a step takes.
+
+        Its stacks are asked for first, and given a moment to be written. Workers watch themselves, with the same
+        patience; where they can, they leave a record of it in that moment.
+        """
+        now, progress = self.clock(), seen.progress
+        sign = (progress.step, progress.phase, progress.heartbeat)
+        if watch.moved_at is None or sign != watch.sign_of_life or row.state == State.STARTING:
+            watch.moved_at, watch.sign_of_life, watch.stacks_asked_at = now, sign, None
+            return False
+        patience = patience_seconds(self.settings.hang_seconds, progress, row.spec["train"]["global_batch_size"])
+        if now - watch.moved_at < patience:
+            return False
+        if watch.stacks_asked_at is None:
+            watch.stacks_asked_at = now
+            self.cluster.dump_stacks(GangKey(row.id, row.attempt))
+        return now - watch.stacks_asked_at >= STACKS_SECONDS
