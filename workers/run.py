@@ -36,7 +36,9 @@ logger = logging.getLogger(__name__)
 _ENDINGS: dict[StopMode | None, Ending] = {None: "succeeded", "pause": "paused", "cancel": "cancelled"}
 _LAST_LINES = 15
 _STALLED = "no step for {:.0f} s; what every thread was doing is in the log of each rank"
-_OUT_OF_MEMORY_HINT = "Raise train.accumulate or resources.workers, lower global_batch_size, or train in bf16."
+_OUT_OF_MEMORY_HINT = (
+    "Raise train.accumulate or resources.workers, lower train.global_batch_size, or set train.precision to bf16."
+)
 
 
 class _LastProgress:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from cbam_core.networks import build_network
+from cbam_core.networks.resnet import ResNet
 from workers.data.digits import load_digits
 from workers.outcome import read_outcome
 from workers.seeding import seed_of
@@ -136,6 +137,26 @@ def test_a_loss_that_is_not_finite_fails_with_the_step_and_the_last_log_lines(ti
     assert "at step 2" in outcome.message or "at step 3" in outcome.message
     assert "Last log lines" in outcome.message
     assert "LossNotFinite" in assign(spec).folder.attempt(1).log(0).read_text()
+
+
+def test_memory_that_runs_out_fails_with_the_fields_that_save_it(tiny_spec, assign, train, monkeypatch):
+    forward, steps = ResNet.forward, []
+
+    def grow(network, images):
+        if network.training:
+            steps.append(len(images))
+        if len(steps) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(network, images)
+
+    monkeypatch.setattr(ResNet, "forward", grow)
+    outcome, _ = train(assign(tiny_spec()))
+    assert (outcome.outcome, outcome.reason, outcome.step) == ("failed", "CUDA_OOM", 2)
+    assert "Tried to allocate 2.00 GiB" in outcome.message
+    for path in ("train.accumulate", "resources.workers", "train.global_batch_size", "train.precision"):
+        part, field = path.split(".")
+        assert path in outcome.message
+        assert hasattr(getattr(assign(tiny_spec()).spec, part), field), "the hint names a field that exists"
 
 
 def test_missing_data_fails_with_what_to_do(tiny_spec, assign, train, tmp_path):
