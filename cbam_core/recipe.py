@@ -75,6 +75,11 @@ class DataSpec(Part):
         False, description="fetch what is missing below root from its publisher, where the operator allows it"
     )
     image_size: Annotated[int, Field(ge=8, le=1024)] = Field(32, description="side of the square input, in pixels")
+    crop_pct: Annotated[float, Field(ge=0.5, le=1)] = Field(
+        1.0,
+        description="imagefolder: side of the middle part that is tested on, as a share of the shorter side; "
+        "0.875 scales that to 256 pixels for an image_size of 224",
+    )
     augment: AugmentSpec = AugmentSpec()
     workers_per_rank: Annotated[int, Field(ge=0, le=128)] = Field(
         0,
@@ -102,6 +107,14 @@ class DataSpec(Part):
     def _published(self) -> Self:
         if self.download and self.dataset not in DOWNLOADABLE:
             raise ValueError(f"only {', '.join(DOWNLOADABLE)} can be downloaded; leave `download` out")
+        return self
+
+    @model_validator(mode="after")
+    def _photographs_to_crop(self) -> Self:
+        if self.crop_pct != 1 and self.dataset != "imagefolder":
+            raise ValueError(
+                f"{self.dataset} is tested on whole images, only imagefolder is cropped; leave `crop_pct` out"
+            )
         return self
 
     @model_validator(mode="after")

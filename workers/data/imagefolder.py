@@ -46,16 +46,17 @@ class ImageFiles:
     ends: Tensor
     labels: Tensor
     image_size: int
+    crop_pct: float = 1.0
 
     cuts = True
 
     @classmethod
-    def of(cls, files: Files, image_size: int) -> Self:
+    def of(cls, files: Files, image_size: int, crop_pct: float = 1.0) -> Self:
         """These files, each with its class."""
         names = [os.fsencode(path) for path, _ in files]
         ends = torch.tensor([len(name) for name in names]).cumsum(0)
         characters = torch.from_numpy(np.frombuffer(b"".join(names), np.uint8).copy())
-        return cls(characters, ends, torch.tensor([label for _, label in files]), image_size)
+        return cls(characters, ends, torch.tensor([label for _, label in files]), image_size, crop_pct)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,7 +71,8 @@ class ImageFiles:
         images = torch.empty(len(order), *self.shape, dtype=torch.uint8)
         crops = [None] * len(order) if order.crops is None else order.crops.unbind()
         for place, (index, crop) in enumerate(zip(order.indices.tolist(), crops, strict=True)):
-            images[place] = torch.from_numpy(decode(self._path(index), self.image_size, crop))
+            pixels = decode(self._path(index), self.image_size, crop, crop_pct=self.crop_pct)
+            images[place] = torch.from_numpy(pixels)
         return images
 
     def to(self, _device: torch.device) -> Self:
@@ -82,30 +84,35 @@ class ImageFiles:
         return Path(os.fsdecode(self.names[start : int(self.ends[index])].numpy().tobytes()))
 
 
-def load_imagefolder(root: Path, image_size: int) -> Dataset:
+def load_imagefolder(root: Path, image_size: int, crop_pct: float = 1.0) -> Dataset:
     """All images below `root`, at `image_size`, three channels; classes are the folders' names, in order.
 
+    The images to test on are cropped to `crop_pct` (see `decode`), those to train on are not.
     Raises DataError, with what to do, for a wrong layout, an unreadable image, or more than memory holds.
     """
     train, test, classes = _list(root)
     _check_memory((len(train) + len(test)) * 3 * image_size**2)
-    return Dataset.of(_read(train, image_size), _read(test, image_size), classes)
+    return Dataset.of(_read(train, image_size), _read(test, image_size, crop_pct), classes)
 
 
-def open_imagefolder(root: Path, image_size: int) -> Dataset:
+def open_imagefolder(root: Path, image_size: int, crop_pct: float = 1.0) -> Dataset:
     """The same, left on disk. Raises DataError for a wrong layout, or where an image of a sample cannot be read."""
     train, test, classes = _list(root)
     spread = range(0, len(train), max(1, len(train) // STATISTICS_IMAGES))
     mean, std = channel_statistics(_read([train[index] for index in spread], image_size).images)
-    return Dataset(ImageFiles.of(train, image_size), ImageFiles.of(test, image_size), classes, mean, std)
+    tested = ImageFiles.of(test, image_size, crop_pct)
+    return Dataset(ImageFiles.of(train, image_size), tested, classes, mean, std)
 
 
-def decode(path: Path, image_size: int, crop: Tensor | None = None) -> np.ndarray:
+def decode(path: Path, image_size: int, crop: Tensor | None = None, *, crop_pct: float = 1.0) -> np.ndarray:
     """uint8 3 H W: the shorter side scaled to image_size, then the middle; or the part that `crop` (4) draws, scaled.
 
+    With `crop_pct` the shorter side is scaled to ⌊image_size / crop_pct⌋ before the middle is cut out, as timm does:
+    224 / 0.875 = 256 pixels are the usual test on ImageNet. It says nothing to a `crop`.
     A JPEG is decoded at the smallest scale that still has the pixels that are wanted. Raises DataError.
     """
-    part, wanted = None, (image_size, image_size)
+    shorter = math.floor(image_size / crop_pct)
+    part, wanted = None, (shorter, shorter)
     try:
         with Image.open(path) as file:
             if crop is not None:
@@ -115,7 +122,7 @@ def decode(path: Path, image_size: int, crop: Tensor | None = None) -> np.ndarra
             image = file.convert("RGB")
     except _UNREADABLE as error:
         raise DataError(f"cannot read {path}: {error}; delete it, or copy it again") from error
-    square = _middle(image, image_size) if part is None else _scaled_part(image, part, image_size)
+    square = _middle(image, image_size, shorter) if part is None else _scaled_part(image, part, image_size)
     return np.asarray(square).transpose(2, 0, 1).copy()
 
 
@@ -130,9 +137,9 @@ def _scaled_part(image: Image.Image, part: Part, image_size: int) -> Image.Image
     return piece.resize((image_size, image_size), Image.Resampling.BILINEAR)
 
 
-def _middle(image: Image.Image, image_size: int) -> Image.Image:
-    scale = image_size / min(image.size)
-    width, height = (max(image_size, round(side * scale)) for side in image.size)
+def _middle(image: Image.Image, image_size: int, shorter: int) -> Image.Image:
+    scale = shorter / min(image.size)
+    width, height = (max(shorter, round(side * scale)) for side in image.size)
     left, top = (width - image_size) // 2, (height - image_size) // 2
     scaled = image.resize((width, height), Image.Resampling.BILINEAR)
     return scaled.crop((left, top, left + image_size, top + image_size))
@@ -173,11 +180,11 @@ def _check_memory(needed: int) -> None:
         )
 
 
-def _read(files: Files, image_size: int) -> Split:
+def _read(files: Files, image_size: int, crop_pct: float = 1.0) -> Split:
     images = torch.empty(len(files), 3, image_size, image_size, dtype=torch.uint8)
 
     def read(number: int) -> None:
-        images[number] = torch.from_numpy(decode(files[number][0], image_size))
+        images[number] = torch.from_numpy(decode(files[number][0], image_size, crop_pct=crop_pct))
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         list(threads.map(read, range(len(files))))

@@ -25,9 +25,8 @@ READ: dict[str, Callable[[Path, int], Dataset]] = {
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,
     "fashion_mnist": load_fashion_mnist,
-    "imagefolder": load_imagefolder,
 }
-"""Datasets that are read below a root, from the root and the image size."""
+"""Published datasets that are read below a root, from the root and the image size."""
 
 
 def load_dataset(data: DataSpec, data_roots: tuple[str, ...] = (), *, allow_download: bool = False) -> Dataset:
@@ -37,7 +36,10 @@ def load_dataset(data: DataSpec, data_roots: tuple[str, ...] = (), *, allow_down
     if data.root is None:
         return MADE[data.dataset](data.image_size)
     root = allowed_root(data.root, data_roots)
-    read = open_imagefolder if data.dataset == "imagefolder" and data.workers_per_rank else READ[data.dataset]
+    if data.dataset == "imagefolder":
+        read_folder = open_imagefolder if data.workers_per_rank else load_imagefolder
+        return read_folder(root, data.image_size, data.crop_pct)
+    read = READ[data.dataset]
     try:
         return read(root, data.image_size)
     except DataError:

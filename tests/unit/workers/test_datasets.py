@@ -8,14 +8,18 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from pydantic import ValidationError
+from torchvision.transforms import v2
 
 from cbam_core.datasets import DATASETS
 from cbam_core.errors import DataError
 from cbam_core.spec import DataSpec
 from workers.data import load_dataset
 from workers.data.cluttered import load_cluttered_digits
+from workers.data.dataset import Order
 from workers.data.digits import read_digits
 from workers.data.fashion import read_idx
+from workers.data.imagefolder import decode
 
 
 def make_cifar(root, name="cifar10", count=20):
@@ -156,6 +160,43 @@ def test_a_folder_of_images_becomes_squares_of_their_middles(tmp_path):
     middle = dataset.train.images[:, :, 10, 10]
     assert middle[:5].tolist() == [[0, 0, 255]] * 5
     assert middle[5:].tolist() == [[255, 0, 0]] * 5
+
+
+@pytest.mark.parametrize("workers_per_rank", [0, 1])
+@pytest.mark.parametrize(("image_size", "crop_pct"), [(28, 0.875), (38, 0.95), (32, 1.0)])
+def test_a_test_image_is_cropped_as_torchvision_does_and_a_training_image_is_not(
+    tmp_path, image_size, crop_pct, workers_per_rank
+):
+    """The scaled lengths are whole and the borders even: others we round, where torchvision cuts the fraction off."""
+    random, scaled = np.random.default_rng(0), int(image_size / crop_pct)
+    photographs = [
+        Image.fromarray(random.integers(256, size=(*sides, 3), dtype=np.uint8))
+        for sides in [(64, 80), (96, 64), (160, 160), (16, 24)]
+    ]
+    for number, photograph in enumerate(photographs):
+        for part in ("train", "val"):
+            (tmp_path / part / "noise").mkdir(parents=True, exist_ok=True)
+            photograph.save(tmp_path / part / "noise" / f"{number}.png")
+    fields = {"image_size": image_size, "workers_per_rank": workers_per_rank}
+    ours, whole = (load(tmp_path, "imagefolder", **fields, crop_pct=share) for share in (crop_pct, 1.0))
+    change = v2.Compose([v2.Resize(scaled), v2.CenterCrop(image_size), v2.PILToTensor()])
+    everything = Order(torch.arange(len(photographs)))
+    assert torch.equal(ours.test.take(everything), torch.stack([change(photograph) for photograph in photographs]))
+    assert torch.equal(ours.train.take(everything), whole.train.take(everything))
+    assert (ours.mean, ours.std) == (whole.mean, whole.std)
+
+
+def test_a_photograph_to_crop_is_decoded_large_enough(tmp_path):
+    """A quarter of 256 pixels is 64: enough for an image_size of 64 that is the whole, and not for half of it."""
+    stripes = (np.arange(256) % 4 < 2)[None, :, None].repeat(256, 0).repeat(3, 2).astype(np.uint8) * 255
+    Image.fromarray(stripes).save(tmp_path / "stripes.jpg", quality=95)
+    assert decode(tmp_path / "stripes.jpg", 64)[0].std() < 30
+    assert decode(tmp_path / "stripes.jpg", 128, crop_pct=0.5)[0].std() > 90
+
+
+def test_only_a_folder_of_images_is_cropped():
+    with pytest.raises(ValidationError, match="leave `crop_pct` out"):
+        DataSpec(dataset="digits", crop_pct=0.875)
 
 
 @pytest.mark.parametrize(

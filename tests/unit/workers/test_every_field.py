@@ -52,6 +52,7 @@ ELSEWHERE = {
     "data.dataset": "test_datasets",
     "data.root": "test_datasets",
     "data.download": "test_download",
+    "data.crop_pct": "test_datasets: of an imagefolder, the images it is tested on",
     "data.workers_per_rank": "test_loaders: other processes, the same bits",
     "data.augment": "field by field",
     "data.augment.saturation": "below, as digits have no colours",

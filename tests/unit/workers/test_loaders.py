@@ -42,10 +42,9 @@ def folder(tmp_path_factory):
     return root
 
 
-def open_folder(root):
-    return load_dataset(
-        DataSpec(dataset="imagefolder", root=str(root), image_size=16, workers_per_rank=1), (str(root),)
-    )
+def open_folder(root, **fields):
+    data = DataSpec(dataset="imagefolder", root=str(root), image_size=16, workers_per_rank=1, **fields)
+    return load_dataset(data, (str(root),))
 
 
 def batches_of(dataset, **fields):
@@ -74,10 +73,11 @@ def test_sets_in_memory_come_through_processes_as_they_come_without():
     assert all(torch.equal(ours[0], theirs[0]) for ours, theirs in zip(streamed, expected, strict=True))
 
 
-def test_the_test_images_are_those_of_the_resident_set_every_time(folder):
-    data = DataSpec(dataset="imagefolder", root=str(folder), image_size=16)
+@pytest.mark.parametrize("crop_pct", [1.0, 0.8])
+def test_the_test_images_are_those_of_the_resident_set_every_time(folder, crop_pct):
+    data = DataSpec(dataset="imagefolder", root=str(folder), image_size=16, crop_pct=crop_pct)
     resident = load_dataset(data, (str(folder),)).test.images
-    batches = batches_of(open_folder(folder), loaders=2)
+    batches = batches_of(open_folder(folder, crop_pct=crop_pct), loaders=2)
     for _ in range(2):
         streamed = torch.cat([images.clone() for images, _ in batches._test])
         assert torch.equal(streamed, resident)
