@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cbam_core.errors import DataError
@@ -22,11 +22,19 @@ def download(dataset: str, root: Path) -> None:
 
     with _alone_in(root):
         try:
+            if dataset == "fashion_mnist":
+                _pack_up(root / "FashionMNIST" / "raw", datasets.FashionMNIST.resources)
             getattr(datasets, _CLASSES[dataset])(str(root), train=False, download=True)
         except _FAILURES as error:
             raise DataError(
                 f"cannot download {dataset} to {root}: {error}; put it there by hand and leave `download` out"
             ) from error
+
+
+def _pack_up(folder: Path, archives: Sequence[tuple[str, str]]) -> None:
+    """Remove what was unpacked: where it is there, whole or not, torchvision looks no further at the archives."""
+    for name, _ in archives:
+        (folder / name).with_suffix("").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
