@@ -23,8 +23,11 @@ Show = Callable[[Sequence[ExperimentView]], None]
 
 
 @contextmanager
-def watching(stream: TextIO) -> Iterator[Show]:
-    """A function that shows where experiments are."""
+def watching(stream: TextIO, *, as_json: bool = False) -> Iterator[Show]:
+    """A function that shows where experiments are; as JSON it is one line for each of them that has news."""
+    if as_json:
+        yield Lines(stream, ExperimentView.model_dump_json).show
+        return
     console = Console(file=stream)
     if not console.is_terminal:
         yield Lines(stream).show
@@ -62,8 +65,8 @@ def _row(view: ExperimentView) -> Iterator[Text | ProgressBar]:
 class Lines:
     """A line for each experiment every few seconds, and one for each change of state."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, line: Callable[[ExperimentView], str] | None = None) -> None:
+        self._stream, self._line = stream, line or _line
         self._next: dict[str, float] = {}
         self._state: dict[str, str] = {}
 
@@ -74,7 +77,11 @@ class Lines:
             moved = self._state.get(view.id) != view.state
             if moved or (view.state not in TERMINAL and now >= self._next[view.id]):
                 self._state[view.id], self._next[view.id] = view.state, now + LINE_SECONDS
-                print(f"{view.name:<24} {view.state:<9} {summary(view)}".rstrip(), file=self._stream, flush=True)
+                print(self._line(view), file=self._stream, flush=True)
+
+
+def _line(view: ExperimentView) -> str:
+    return f"{view.name:<24} {view.state:<9} {summary(view)}".rstrip()
 
 
 def summary(view: ExperimentView) -> str:

@@ -5,6 +5,7 @@ and end it. MLflow is told where MLFLOW_TRACKING_URI is set.
 """
 
 import argparse
+import json
 import os
 import secrets
 import signal
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with display_for(sys.stderr, quiet=rank > 0) as display:
         outcome = _train(assignment, display)
     if rank == 0:
-        _say_how_it_ended(outcome, assignment)
+        _say_how_it_ended(outcome, assignment, as_json=options.json)
     return EXIT_CODES[outcome.outcome]
 
 
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("spec", type=Path, help="the experiment, YAML or JSON")
     parser.add_argument("--storage", default="runs", help="where logs, checkpoints and weights go (default: ./runs)")
     parser.add_argument("--id", help="name of the experiment's folder in it (default: the spec's name)")
+    parser.add_argument("--json", action="store_true", help="print how it ended as JSON")
     return parser
 
 
@@ -111,7 +113,11 @@ def _train(assignment: Assignment, display: Display) -> Outcome:
             signal.signal(number, handler)
 
 
-def _say_how_it_ended(outcome: Outcome, assignment: Assignment) -> None:
+def _say_how_it_ended(outcome: Outcome, assignment: Assignment, *, as_json: bool) -> None:
+    if as_json:
+        told = {name: value for name, value in outcome.to_dict().items() if name != "token"}
+        print(json.dumps({"folder": str(assignment.folder.path), **told}, indent=2, ensure_ascii=False))
+        return
     print(f"{outcome.outcome} at step {outcome.step}: {assignment.folder.path}")
     for name, value in outcome.metrics.items():
         print(f"  {name:<16} {value:.6g}")

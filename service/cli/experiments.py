@@ -136,7 +136,7 @@ def _verb(action: Action) -> Callable[..., None]:
         views: list[ExperimentView] = []
         with Client() as client:
             ask_for: Callable[[str], ExperimentView] = getattr(client, action.value)
-            all_well = _each(client, experiment_ids, lambda one: views.append(ask_for(one)))
+            all_well = each(client, experiment_ids, lambda one: views.append(ask_for(one)))
         if as_json:
             print_json(views)
         else:
@@ -148,22 +148,28 @@ def _verb(action: Action) -> Callable[..., None]:
     return ask
 
 
-def delete(experiment_ids: Ids) -> None:
+def delete(experiment_ids: Ids, as_json: AsJson = False) -> None:
     """Delete experiments that have ended, with their logs and checkpoints. Their MLflow runs stay."""
     from service.client import Client
 
+    deleted: list[str] = []
     with Client() as client:
-        all_well = _each(client, experiment_ids, lambda one: _delete(client, one))
+
+        def deed(one: str) -> None:
+            client.delete(one)
+            deleted.append(one)
+
+        all_well = each(client, experiment_ids, deed)
+    if as_json:
+        print_json({"deleted": deleted})
+    else:
+        for one in deleted:
+            typer.echo(f"{one}  deleted")
     if not all_well:
         raise typer.Exit(1)
 
 
-def _delete(client: "Client", experiment_id: str) -> None:
-    client.delete(experiment_id)
-    typer.echo(f"{experiment_id}  deleted")
-
-
-def _each(client: "Client", given: Sequence[str], deed: Callable[[str], None]) -> bool:
+def each(client: "Client", given: Sequence[str], deed: Callable[[str], None]) -> bool:
     """Do it to each; what is refused is told, and does not hold up the others. Returns whether nothing was refused."""
     all_well = True
     for one in given:

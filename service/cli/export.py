@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cbam_core.errors import CbamError
+from service.cli.output import AsJson, print_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,16 +33,21 @@ def register(app: typer.Typer) -> None:
 def export(
     weights: Annotated[Path, typer.Argument(help="Weights: .safetensors, or .pt / .pth with a state dict.")],
     output: Annotated[Path, typer.Argument(help="Where to write them: .safetensors, or .pt / .pth.")],
+    *,
     source: Annotated[LayoutName, typer.Option("--from", help="Layout of the weights.")] = LayoutName.OURS,
     target: Annotated[LayoutName, typer.Option("--to", help="Layout to write.")] = LayoutName.TIMM,
     prefix: Annotated[str, typer.Option(help="Put before every name, e.g. module. for the authors' script.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Convert weights of attention modules and residual networks between our layout, the authors' and timm's."""
     from cbam_core.networks.convert import convert_state_dict
 
     state = convert_state_dict(_read(weights), source=source.value, target=target.value, prefix=prefix)
     _write(output, state)
-    typer.echo(f"{len(state)} tensors in the layout of {target}: {output}")
+    if as_json:
+        print_json({"file": str(output), "layout": target.value, "tensors": len(state)})
+    else:
+        typer.echo(f"{len(state)} tensors in the layout of {target}: {output}")
 
 
 def _read(path: Path) -> "dict[str, Tensor]":

@@ -11,6 +11,7 @@ from service.cli import (
     catalogue,
     completion,
     demo,
+    edit,
     experiments,
     export,
     logs,
@@ -31,7 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for group in (
-    *(stack, demo, submit, experiments, logs, watch, train, export),
+    *(stack, demo, submit, experiments, edit, logs, watch, train, export),
     *(catalogue, token, webhook, backup, completion),
 ):
     group.register(app)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+AsJsonLines = Annotated[bool, typer.Option("--json", help="Print JSON, one value on each line.")]
 
 
 def complain(message: str) -> None:

@@ -34,10 +34,13 @@ def up(as_json: AsJson = False) -> None:
         typer.echo(f"{name:<8} {address}")
 
 
-def down() -> None:
+def down(as_json: AsJson = False) -> None:
     """Stop what `cbam up` started, and nothing else. Experiments that run go on at the next `up`."""
     with reporting() as report:
         stopped = make_stack(report).down()
+    if as_json:
+        print_json({"stopped": stopped})
+        return
     note(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli.ids import Ids, SomeIds, whole
-from service.cli.output import AsJson, note, print_json
+from service.cli.output import AsJson, AsJsonLines, note, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,19 +29,20 @@ def register(app: typer.Typer) -> None:
 def watch(
     experiment_ids: SomeIds = None,
     project: Annotated[str | None, typer.Option(help="Without ids: only those of this project.")] = None,
+    as_json: AsJsonLines = False,
 ) -> None:
     """Show a live table: of the experiments named, until they end; else of all that go on, until Ctrl-C.
 
-    With ids the exit code is 0 only if all of them succeed.
+    With ids the exit code is 0 only if all of them succeed. With --json a line for each change of state, and every 5 s.
     """
     from service.client import Client
 
     with Client() as client:
         if experiment_ids:
-            views = follow(client, [client.view(whole(client, given)) for given in experiment_ids])
+            views = follow(client, [client.view(whole(client, given)) for given in experiment_ids], as_json=as_json)
             _exit_as(views)
         else:
-            _watch_all(client, project)
+            _watch_all(client, project, as_json=as_json)
 
 
 def wait(
@@ -74,14 +75,17 @@ def wait(
     _exit_as(views)
 
 
-def follow(client: "Client", views: "Sequence[ExperimentView]") -> "list[ExperimentView]":
-    """Show progress until all have ended; returns how they ended. Ctrl-C leaves them running."""
+def follow(client: "Client", views: "Sequence[ExperimentView]", *, as_json: bool = False) -> "list[ExperimentView]":
+    """Show progress until all have ended; returns how they ended. Ctrl-C leaves them running.
+
+    Progress goes to stderr, but as JSON it is the answer: to stdout.
+    """
     from service.states import TERMINAL
     from service.watch import watching
 
     views = list(views)
     try:
-        with watching(sys.stderr) as show:
+        with watching(sys.stdout if as_json else sys.stderr, as_json=as_json) as show:
             show(views)
             while any(view.state not in TERMINAL for view in views):
                 time.sleep(LOOK_SECONDS)
@@ -93,7 +97,7 @@ def follow(client: "Client", views: "Sequence[ExperimentView]") -> "list[Experim
     return views
 
 
-def _watch_all(client: "Client", project: str | None) -> None:
+def _watch_all(client: "Client", project: str | None, *, as_json: bool) -> None:
     """Those that go on, and those that have ended since the watching began."""
     from service.states import TERMINAL, State
     from service.watch import watching
@@ -101,7 +105,7 @@ def _watch_all(client: "Client", project: str | None) -> None:
     going_on = [state for state in State if state not in TERMINAL]
     shown: dict[str, ExperimentView] = {}
     try:
-        with watching(sys.stdout) as show:
+        with watching(sys.stdout, as_json=as_json) as show:
             while True:
                 now = {view.id: view for view in islice(client.list(state=going_on, project=project), MOST_ROWS)}
                 gone = [name for name, view in shown.items() if name not in now and view.state not in TERMINAL]

@@ -61,30 +61,36 @@ def list_webhooks(as_json: AsJson = False) -> None:
     print_table(table(("id", "owner", "URL", "states", "project", ""), rows))
 
 
-def enable(webhook_id: Id) -> None:
+def enable(webhook_id: Id, as_json: AsJson = False) -> None:
     """Have a webhook told again."""
-    _enable(webhook_id, True)
+    _enable(webhook_id, True, as_json=as_json)
 
 
-def disable(webhook_id: Id) -> None:
+def disable(webhook_id: Id, as_json: AsJson = False) -> None:
     """Have a webhook told nothing for the time being."""
-    _enable(webhook_id, False)
+    _enable(webhook_id, False, as_json=as_json)
 
 
-def _enable(webhook_id: str, enabled: bool) -> None:
+def _enable(webhook_id: str, enabled: bool, *, as_json: bool) -> None:
     from service.client import Client
 
     with Client() as client:
-        client.enable_webhook(webhook_id, enabled)
+        shown = client.enable_webhook(webhook_id, enabled)
+    if as_json:
+        print_json(shown)
+        return
     note(f"{webhook_id} is {'enabled' if enabled else 'disabled'}")
 
 
-def remove(webhook_id: Id) -> None:
+def remove(webhook_id: Id, as_json: AsJson = False) -> None:
     """Remove a webhook, and what it was still to be told."""
     from service.client import Client
 
     with Client() as client:
         client.remove_webhook(webhook_id)
+    if as_json:
+        print_json({"removed": [webhook_id]})
+        return
     note(f"{webhook_id} is removed")
 
 

@@ -6,13 +6,17 @@ import sys
 
 import pytest
 import yaml
+from typer.main import get_command
 
 from service.app import create_app
-from service.cli.main import main
+from service.cli.main import app, main
 from service.cli.specs import read_overrides
+from service.client import Client
 from tests.live_server import serving
+from tests.live_service import live_service
 from tests.ray_head import free_port
 from tests.specs import spec_dict
+from workers.storage import ExperimentFolder
 
 
 @pytest.fixture
@@ -210,3 +214,88 @@ def test_a_refused_token_is_one_clear_message(cbam, server, settings, spec_file,
     code, _, err = cbam("submit", spec_file)
     assert code == 1
     assert made["secret"] not in err
+
+
+def commands(group, *words):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *words, name)
+        else:
+            yield " ".join((*words, name)), command
+
+
+def test_every_verb_answers_in_json_but_the_one_that_prints_a_script():
+    without = {
+        name
+        for name, command in commands(get_command(app))
+        if not any("--json" in parameter.opts for parameter in command.params)
+    }
+    assert without == {"completion"}
+
+
+def test_edit_changes_what_is_named_and_nothing_else(cbam, server, spec_file):
+    made = json.loads(cbam("submit", spec_file, "--set", "tags={a: x, b: y}", "--json")[1])[0]
+    words = ("--priority", 7, "--tag", "b=z=1", "--tag", "c=", "--untag", "a", "--description", "why")
+    code, out, _ = cbam("edit", made["id"][:8], *words, "--json")
+    (changed,) = json.loads(out)
+    assert code == 0
+    assert (changed["priority"], changed["tags"], changed["description"]) == (7, {"b": "z=1", "c": ""}, "why")
+
+    (changed,) = json.loads(cbam("edit", made["id"], "--description", "", "--json")[1])
+    assert (changed["priority"], changed["tags"], changed["description"]) == (7, {"b": "z=1", "c": ""}, "")
+    assert "priority -1  b=z=1 c=" in cbam("edit", made["id"], "--priority", -1)[1]
+
+
+def test_edit_does_not_overwrite_the_tags_that_somebody_else_gave_meanwhile(cbam, server, spec_file, monkeypatch):
+    made = json.loads(cbam("submit", spec_file, "--json")[1])[0]
+    read = Client.view
+
+    def read_late(client, experiment_id):
+        view = read(client, experiment_id)
+        client.update(experiment_id, tags={"theirs": "1"})
+        return view
+
+    monkeypatch.setattr(Client, "view", read_late)
+    code, out, err = cbam("edit", made["id"], "--tag", "ours=1")
+    assert (code, out) == (1, "")
+    assert "changed" in err
+    monkeypatch.undo()
+    monkeypatch.setenv("CBAM_URL", server)
+    assert json.loads(cbam("show", made["id"], "--json")[1])["tags"] == {"theirs": "1"}
+
+
+@pytest.mark.parametrize("words", [(), ("--tag", "novalue"), ("--tag", "=x"), ("--priority", "high")])
+def test_edit_that_says_nothing_is_wrong_usage(cbam, words):
+    assert cbam("edit", "some-id", *words)[0] == 2
+
+
+def test_watch_and_logs_and_delete_in_json(cbam, settings, spec_file, monkeypatch):
+    with live_service(settings) as live:
+        monkeypatch.setenv("CBAM_URL", live.url)
+        first = json.loads(cbam("submit", spec_file, "--json")[1])[0]["id"]
+        second = json.loads(cbam("submit", spec_file, "--set", "train.epochs=500", "--json")[1])[0]["id"]
+        code, out, _ = cbam("watch", first, "--json")
+        lines = [json.loads(line) for line in out.splitlines()]
+        assert code == 0
+        assert {view["id"] for view in lines} == {first}
+        assert [view["state"] for view in lines].count("SUCCEEDED") == 1
+        assert lines[-1]["state"] == "SUCCEEDED"
+
+        log = ExperimentFolder(settings.storage_root, first).attempt(1).log(0)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text('one\n\n"three", größer\n')
+        for words in ((), ("--follow",)):
+            lines = [json.loads(line) for line in cbam("logs", first, "--json", *words)[1].splitlines()]
+            assert [line["line"] for line in lines] == ["one", "", '"three", größer']
+            assert {(line["experiment_id"], line["rank"]) for line in lines} == {(first, 0)}
+
+        code, out, err = cbam("delete", first, second, "--json")
+        assert code == 1  # the second has not ended
+        assert json.loads(out) == {"deleted": [first]}
+        assert err.startswith(f"{second}: ")
+
+
+def test_down_in_json_where_nothing_runs(cbam, monkeypatch, tmp_path):
+    monkeypatch.setenv("CBAM_HOME", str(tmp_path))
+    code, out, _ = cbam("down", "--json")
+    assert (code, json.loads(out)) == (0, {"stopped": []})

@@ -1,5 +1,6 @@
 """`cbam export`, as a user calls it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -30,8 +31,11 @@ def test_weights_go_to_timm_and_back_without_a_changed_bit(weights: Path, tmp_pa
     timm = torch.load(tmp_path / "timm.pth", weights_only=True)
     assert timm["channel.fc1.weight"].ndim == 4, "timm's MLP is made of 1×1 convolutions"
     assert "spatial.conv.bn.weight" in timm
-    back = cbam("export", tmp_path / "timm.pth", tmp_path / "back.safetensors", "--from", "timm", "--to", "ours")
+    words = ("--from", "timm", "--to", "ours", "--json")
+    back = cbam("export", tmp_path / "timm.pth", tmp_path / "back.safetensors", *words)
     assert back.returncode == 0, back.stderr
+    told = {"file": str(tmp_path / "back.safetensors"), "layout": "ours", "tensors": len(timm)}
+    assert json.loads(back.stdout) == told
     before, after = load_file(weights), load_file(tmp_path / "back.safetensors")
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)

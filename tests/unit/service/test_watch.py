@@ -78,6 +78,17 @@ def test_a_pipe_gets_a_line_for_each_change_of_state_and_none_in_between():
     assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["QUEUED", "RUNNING", "SUCCEEDED"]
 
 
+def test_as_json_each_of_these_lines_is_the_whole_experiment():
+    stream = io.StringIO()
+    with watching(stream, as_json=True) as show:
+        for state in ("QUEUED", "RUNNING", "RUNNING", "FAILED"):
+            show([view(state=state)])
+    lines = stream.getvalue().splitlines()
+    assert [ExperimentView.model_validate_json(line) for line in lines] == [
+        view(state=state) for state in ("QUEUED", "RUNNING", "FAILED")
+    ]
+
+
 @pytest.mark.parametrize("end", [True, False])
 def test_a_pipe_gets_no_control_characters(end):
     stream = io.StringIO()
