@@ -299,3 +299,14 @@ def test_down_in_json_where_nothing_runs(cbam, monkeypatch, tmp_path):
     monkeypatch.setenv("CBAM_HOME", str(tmp_path))
     code, out, _ = cbam("down", "--json")
     assert (code, json.loads(out)) == (0, {"stopped": []})
+
+
+def test_train_in_json_says_how_it_ended_and_where_it_lies(cbam, spec_file, tmp_path):
+    code, out, _ = cbam("train", spec_file, "--storage", tmp_path / "runs", "--id", "mine", "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert (told["outcome"], told["reason"]) == ("succeeded", None)
+    assert told["folder"] == str(tmp_path / "runs" / "experiments" / "mine")
+    assert 0 <= told["metrics"]["val/top1"] <= 1
+    assert told["summary"]["parameters"] > 0
+    assert "token" not in told
