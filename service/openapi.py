@@ -4,7 +4,10 @@ A route documents what is its own (404, 409, 412 …). What the parts in front o
 rule, so that no route can forget it; and examples, and names for the operations that do not change with our functions.
 """
 
+import hashlib
+import json
 import re
+import threading
 from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
@@ -12,6 +15,10 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from service.gate import OPEN_PATHS, READY_PATH
 from service.http_errors import PROBLEM_JSON, example_of
@@ -31,6 +38,7 @@ ANSWERS_WITHOUT_DATABASE = frozenset({"/healthz"})
 RETRY_AFTER = _header("Retry-After", "seconds to wait", "integer")
 REQUEST_ID = _header("X-Request-ID", "the request's own, where it had a sane one, or a new one")
 CHALLENGE = _header("WWW-Authenticate", "how to name oneself")
+PLACE = "/openapi.json"
 
 
 def operation_id(route: APIRoute) -> str:
@@ -43,8 +51,36 @@ def operation_id(route: APIRoute) -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Have the app describe itself like this."""
+    """Have the app describe itself like this, in the place of FastAPI's route, which encodes it for every request."""
     app.openapi = partial(_document, app, app.openapi)  # type: ignore[method-assign]
+    app.router.routes[:] = [
+        Route(PLACE, _Encoded(app).answer, include_in_schema=False) if getattr(route, "path", None) == PLACE else route
+        for route in app.router.routes
+    ]
+
+
+class _Encoded:
+    """The document as bytes, made once, off the event loop: it takes a second, and anybody may ask."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app, self._lock = app, threading.Lock()
+        self._body, self._etag = b"", ""
+
+    async def answer(self, request: Request) -> Response:
+        """The bytes; 304 for whoever has them."""
+        if not self._body:
+            await run_in_threadpool(self._encode)
+        known = (word.strip().removeprefix("W/") for word in request.headers.get("If-None-Match", "").split(","))
+        if self._etag in known:
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": self._etag})
+        return Response(self._body, media_type="application/json", headers={"ETag": self._etag})
+
+    def _encode(self) -> None:
+        with self._lock:
+            if not self._body:
+                body = json.dumps(self._app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+                self._etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+                self._body = body
 
 
 def _document(app: FastAPI, plain: Any) -> dict[str, Any]:

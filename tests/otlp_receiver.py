@@ -18,6 +18,7 @@ class ReceivedSpan:
     span_id: str
     parent_id: str
     events: tuple[str, ...]
+    error: str  # empty where it went well
     begin: int
     end: int
 
@@ -34,6 +35,7 @@ class Receiver:
 
     def take(self, body: bytes) -> None:
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+        from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
             names = {item.key: item.value.string_value for item in resource.resource.attributes}
@@ -46,6 +48,7 @@ class Receiver:
                         span.span_id.hex(),
                         span.parent_span_id.hex(),
                         tuple(event.name for event in span.events),
+                        span.status.message if span.status.code == Status.STATUS_CODE_ERROR else "",
                         span.start_time_unix_nano,
                         span.end_time_unix_nano,
                     )

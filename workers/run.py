@@ -84,7 +84,7 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
                 outcome = _train(assignment, stack, stop, report=progress, tracker=tracker, give_up=give_up)
             except Exception as error:
                 outcome = _failed(assignment, error, log, progress.last).record(attempt)
-        first_step.end()
+        first_step.end(error=outcome.reason or "")
         tracker.close(outcome)
         if assignment.rank == 0 and outcome.outcome != "failed":
             outcome = outcome.record(attempt)

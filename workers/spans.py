@@ -94,9 +94,13 @@ class FirstStep:
 
         return use_span(self._span)
 
-    def end(self) -> None:
-        """The first step is done, or never will be."""
+    def end(self, *, error: str = "") -> None:
+        """The first step is done, or never will be, for this reason."""
         if self._span is not None:
+            if error:
+                from opentelemetry.trace import StatusCode
+
+                self._span.set_status(StatusCode.ERROR, error)
             self._span.end()
             self._span = None
 

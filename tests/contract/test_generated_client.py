@@ -58,7 +58,9 @@ assert get_templates_one.sync("digits-cbam", client=client).name == "digits-cbam
 
 
 @pytest.mark.skipif(
-    GENERATOR is None, reason="openapi-python-client is not installed; see the first lines of this file"
+    GENERATOR is None,
+    reason="no openapi-python-client: `pipx install openapi-python-client`, or CBAM_CLIENT_GENERATOR=its path; then "
+    "`pytest tests/contract/test_generated_client.py`",
 )
 def test_a_generated_client_works(tmp_path):
     command = [str(GENERATOR), "generate", "--path", str(FROZEN), "--output-path", str(tmp_path / "out")]

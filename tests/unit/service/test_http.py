@@ -190,6 +190,19 @@ def test_health_readiness_and_metrics(http):
     assert all(f'state="{state}"' in text for state in State)
 
 
+def test_the_description_is_encoded_once_and_not_sent_to_whoever_has_it(http, monkeypatch):
+    first = http.get("/openapi.json")
+    assert first.headers["content-type"] == "application/json"
+    assert first.json() == http.app.openapi()
+    monkeypatch.setattr(http.app, "openapi", lambda: pytest.fail("it was made before"))
+    assert http.get("/openapi.json").content == first.content
+    etag = first.headers["ETag"]
+    for known in (etag, f"W/{etag}", f'"another", {etag}'):
+        again = http.get("/openapi.json", headers={"If-None-Match": known})
+        assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", etag)
+    assert http.get("/openapi.json", headers={"If-None-Match": '"another"'}).content == first.content
+
+
 def test_every_route_is_documented(http):
     document = http.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")

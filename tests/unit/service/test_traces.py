@@ -6,6 +6,7 @@ import sys
 import pytest
 from fastapi.testclient import TestClient
 
+from cbam_core.spec import ExperimentSpec
 from service.app import create_app
 from service.gang import GangKey
 from service.states import State
@@ -56,7 +57,17 @@ def test_a_trace_goes_from_the_request_to_the_first_step(receiver, submitted, di
     assert worker.process == "cbam-worker"
     assert {(span.trace_id, span.parent_id) for span in (queue, start, worker)} == {(TRACE, request.span_id)}
     assert worker.events == ("the gang has met", "the data is loaded", "the network is built")
+    assert worker.error == ""
     assert request.begin < queue.end <= start.begin <= start.end
+
+
+def test_a_first_step_that_never_comes_is_an_error_with_its_reason(receiver, tmp_path):
+    spec = ExperimentSpec.model_validate(spec_dict(data={"dataset": "cifar10", "root": str(tmp_path / "nothing-here")}))
+    assignment = Assignment("failing", 1, "token", spec, str(tmp_path), data_roots=(str(tmp_path),))
+    assert run(assignment, stop=StopSignal(), report=lambda _: None).reason == "DATA_ERROR"
+    wait_until(lambda: receiver.spans, "a span")
+    (worker,) = receiver.named("worker: to the first step")
+    assert (worker.error, worker.events) == ("DATA_ERROR", ("the gang has met",))
 
 
 def test_a_request_without_a_trace_begins_one(receiver, settings):
