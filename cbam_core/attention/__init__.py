@@ -1,8 +1,8 @@
 """Attention modules: CBAM and what it is compared with. Importing this package loads no torch; using a module does."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cbam_core import lazy_names
 from cbam_core.attention.registry import VARIANTS, attention_from_spec, create_attention
 
 if TYPE_CHECKING:
@@ -55,8 +55,4 @@ __all__ = [
     "create_attention",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -1,7 +1,8 @@
 """What a network costs and what it looks at. Importing this package loads no torch; using a function of it does."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cbam_core import lazy_names
 
 if TYPE_CHECKING:
     from cbam_core.explain.cost import AttentionSite, Description, StageCost, describe
@@ -34,8 +35,4 @@ __all__ = [
     "kept_for_backward",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)
