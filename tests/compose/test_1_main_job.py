@@ -38,8 +38,11 @@ def test_its_model_is_loaded_back_from_mlflow(cluster: ComposeCluster, undisturb
     import torch
 
     mlflow.set_tracking_uri(cluster.mlflow_url)
+    run = mlflow.get_run(undisturbed.mlflow_run_id)
     (model,) = mlflow.search_logged_models(
-        filter_string=f"source_run_id = '{undisturbed.mlflow_run_id}'", output_format="list"
+        experiment_ids=[run.info.experiment_id],
+        filter_string=f"source_run_id = '{run.info.run_id}'",
+        output_format="list",
     )
     classifier = mlflow.pytorch.load_model(model.model_uri, dst_path=str(tmp_path))
     assert classifier(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
@@ -64,7 +67,7 @@ def test_how_long_a_cold_start_takes(cluster: ComposeCluster, client: Client):
 def test_the_demo_runs_against_the_cluster(cluster: ComposeCluster):
     there = {"CBAM_URL": cluster.url, "CBAM_TOKEN": cluster.script("token").strip()}
     done = subprocess.run(
-        [sys.executable, "-m", "service.cli.main", "demo"],
+        [Path(sys.executable).with_name("cbam"), "demo"],
         env=cluster.environment | there,
         capture_output=True,
         text=True,
