@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -105,15 +105,17 @@ def rate(url: str, clients: int, seconds: float) -> float:
 
 
 @contextmanager
-def served(factory: str) -> Iterator[str]:
-    """The app in a uvicorn process of its own, over a database of its own; gives its address."""
+def served(factory: str, *, before: Callable[[str], None] = lambda _database_url: None) -> Iterator[str]:
+    """The app in a uvicorn process of its own, over a database of its own, prepared by `before`; gives its address."""
     port = free_port()
     command = [
         *(sys.executable, "-m", "uvicorn", factory, "--factory", "--no-access-log", "--log-level=warning"),
         f"--port={port}",
     ]
     with tempfile.TemporaryDirectory(prefix="cbam-bench-") as folder:
-        environment = os.environ | {"CBAM_HOME": folder, "CBAM_PORT": str(port)}
+        before(f"sqlite:///{folder}/cbam.db")
+        unlimited = {"CBAM_RATE_PER_SECOND": "1000000", "CBAM_RATE_BURST": "1000000"}
+        environment = os.environ | {"CBAM_HOME": folder, "CBAM_PORT": str(port)} | unlimited
         with subprocess.Popen(command, env=environment, cwd=Path(__file__).parents[1]) as process:
             try:
                 wait_until(lambda: _answers(port), factory, seconds=60)
