@@ -1,12 +1,14 @@
 """A client of the real app, over a database of its own: every test that touches one runs on SQLite and PostgreSQL."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from service.cli.main import main
 from service.db import Database
 from service.dispatcher import Dispatcher
 from service.lease import Leadership
@@ -56,3 +58,17 @@ def cluster() -> InMemoryCluster:
 @pytest.fixture
 def dispatcher(database: Database, cluster: InMemoryCluster, settings: Settings, clock: FakeClock) -> Dispatcher:
     return Dispatcher(database, cluster, settings, clock=clock)
+
+
+@pytest.fixture
+def cbam(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[object, str, str]]:
+    """Runs the command; gives exit code, stdout, stderr."""
+
+    def run(*words: object) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cbam", *map(str, words)])
+        with pytest.raises(SystemExit) as leaving:
+            main()
+        out, err = capsys.readouterr()
+        return leaving.value.code or 0, out, err
+
+    return run

@@ -9,7 +9,7 @@ import yaml
 from typer.main import get_command
 
 from service.app import create_app
-from service.cli.main import app, main
+from service.cli.main import app
 from service.cli.specs import read_overrides
 from service.client import Client
 from tests.live_server import serving
@@ -17,20 +17,6 @@ from tests.live_service import live_service
 from tests.ray_head import free_port
 from tests.specs import spec_dict
 from workers.storage import ExperimentFolder
-
-
-@pytest.fixture
-def cbam(capsys, monkeypatch):
-    """Runs the command; gives exit code, stdout, stderr."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["cbam", *map(str, words)])
-        with pytest.raises(SystemExit) as leaving:
-            main()
-        out, err = capsys.readouterr()
-        return leaving.value.code or 0, out, err
-
-    return run
 
 
 @pytest.fixture

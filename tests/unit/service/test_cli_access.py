@@ -1,12 +1,10 @@
 """`cbam token` and `cbam webhook` against a running server."""
 
 import json
-import sys
 
 import pytest
 
 from service.app import create_app
-from service.cli.main import main
 from service.courier import Courier
 from tests.live_server import serving
 from tests.receiver import receiving
@@ -15,20 +13,6 @@ from tests.receiver import receiving
 @pytest.fixture
 def database_url(tmp_path):
     return f"sqlite:///{tmp_path / 'home' / 'cbam.db'}"
-
-
-@pytest.fixture
-def cbam(capsys, monkeypatch):
-    """Runs the command; gives exit code, stdout, stderr."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["cbam", *map(str, words)])
-        with pytest.raises(SystemExit) as leaving:
-            main()
-        out, err = capsys.readouterr()
-        return leaving.value.code or 0, out, err
-
-    return run
 
 
 @pytest.fixture

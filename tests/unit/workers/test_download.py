@@ -161,7 +161,7 @@ def test_another_archive_than_the_published_one_is_refused(published, root, monk
 
 
 def test_no_network_says_what_to_do(root, monkeypatch):
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", "http://127.0.0.1:9/nothing")
     with pytest.raises(DataError, match=r"cannot download cifar10 .* by hand"):
         load(root)
 
