@@ -99,7 +99,7 @@ def through_tune(stack: Stack, record: StackRecord, trials: int, way: str) -> fl
     command = [sys.executable, "-m", "benchmarks.sweep", f"--trials={trials}", f"--tune={way}"]
     done = subprocess.run(
         [*command, f"--folder={stack.settings.home}"],
-        env=environment(stack.settings, record, os.environ),
+        env=environment(stack.settings, record, os.environ) | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         cwd=ROOT,
         check=False,

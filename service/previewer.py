@@ -8,6 +8,7 @@ from asyncio.subprocess import PIPE, Process
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from cbam_core.explain.site import AttentionSite
 from cbam_core.spec import ModelSpec
 from service.errors import InvalidField, PreviewUnavailable
 
@@ -18,25 +19,12 @@ LONGEST_ANSWER_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
-class Site:
-    """One attention module of a network: its dotted name, the map it sees, and what it adds."""
-
-    name: str
-    kind: str
-    channels: int
-    height: int
-    width: int
-    parameters: int
-    macs: int
-
-
-@dataclass(frozen=True)
 class Measured:
     """What a network costs; see `cbam_core.explain`."""
 
     parameters: int
     macs: int
-    sites: tuple[Site, ...]
+    sites: tuple[AttentionSite, ...]
     kept_bytes_per_image: int
     largest_kept_bytes: int
 
@@ -93,7 +81,7 @@ class Previewer:
         fields = json.loads(answer)
         if "refused" in fields:
             raise InvalidField("/model", fields["refused"])
-        return Measured(**fields | {"sites": tuple(Site(**site) for site in fields["sites"])})
+        return Measured(**fields | {"sites": tuple(AttentionSite(**site) for site in fields["sites"])})
 
     async def _exchange(self, request: str) -> bytes:
         """The worker's answer, or nothing where it ended."""

@@ -8,10 +8,11 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -68,6 +69,15 @@ class PostgresServer:
                 **self.identity,
             )
         wait_until(self._answers, "PostgreSQL", seconds=30)
+
+    def processes(self) -> list[psutil.Process]:
+        """The living processes of the server; none once it is killed."""
+        if self.process is None or self.process.poll() is not None:
+            return []
+        with suppress(psutil.NoSuchProcess):
+            server = psutil.Process(self.process.pid)
+            return [server, *server.children()]
+        return []
 
     def kill(self) -> None:
         """SIGKILL the server and every process of it, as the loss of its machine would."""

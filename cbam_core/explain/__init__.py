@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING
 from cbam_core import lazy_names
 
 if TYPE_CHECKING:
-    from cbam_core.explain.cost import AttentionSite, Description, StageCost, describe
+    from cbam_core.explain.cost import Description, StageCost, describe
     from cbam_core.explain.evidence import grad_cam
     from cbam_core.explain.figure import attention_figure
     from cbam_core.explain.maps import attention_maps
     from cbam_core.explain.memory import KeptForBackward, kept_for_backward
+    from cbam_core.explain.site import AttentionSite
 
 _HOMES = {
-    "AttentionSite": "cost",
+    "AttentionSite": "site",
     "Description": "cost",
     "KeptForBackward": "memory",
     "StageCost": "cost",

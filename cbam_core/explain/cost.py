@@ -10,22 +10,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cbam_core.attention import Attention
+from cbam_core.explain.site import AttentionSite
 
 COUNTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
-
-
-@dataclass(frozen=True)
-class AttentionSite:
-    """One attention module of a network: its dotted name, its class, the map it sees, and what it adds."""
-
-    name: str
-    kind: str
-    channels: int
-    height: int
-    width: int
-    parameters: int
-    macs: int
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,12 @@ from tests.specs import spec_dict
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Debian's chromium. Where there is none, the tests are skipped, but never in continuous integration."""
+    """Debian's chromium. Where there is none, the tests are skipped, but never in continuous integration.
+
+    Not for the whole run: while Playwright lives, its event loop runs in the main thread, where others run theirs.
+    """
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         if os.environ.get("CBAM_REQUIRE_BROWSER") == "1":
@@ -29,7 +32,7 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def record(browser, tmp_path_factory):
     """A running stack; made after the browser, so that nothing starts where there is none."""
     ports = {"port": free_port(), "mlflow_port": free_port(), "ray_port": free_port()}
@@ -40,7 +43,7 @@ def record(browser, tmp_path_factory):
         stack.down()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(record):
     """An experiment that has ended well."""
     train = {"epochs": 3, "global_batch_size": 64, "optimizer": {"type": "sgd", "lr": 0.05}}

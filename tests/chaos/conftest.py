@@ -15,9 +15,9 @@ from tests.chaos.lab import ChaosLab, chaos_lab
 FIXED_SEED = 1807
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosLab]:
-    """A stack that is broken and mended again and again."""
+    """A stack that is broken and mended again and again, over a PostgreSQL of its own where that is installed."""
     with chaos_lab(tmp_path_factory.mktemp("chaos")) as lab:
         yield lab
 

@@ -1,10 +1,11 @@
 """A whole stack to do harm to, and what must be true of every experiment afterwards."""
 
 import itertools
+import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ from service.stack_processes import members
 from service.stack_record import StackRecord, load
 from service.stack_settings import StackSettings
 from service.states import TERMINAL, State
+from tests.postgresql import PostgresServer, postgres_server, programs
 from tests.ray_head import free_port
 from tests.specs import spec_dict
 from tests.waiting import wait_until
 from workers.fence import holds
 from workers.storage import ExperimentFolder
 
-PARTS = ("api", "dispatcher", "worker", "raylet", "head", "mlflow")
+POSTGRESQL = None if os.environ.get("CBAM_CHAOS_DATABASE") == "sqlite" else programs()
+PARTS = ("api", "dispatcher", "worker", "raylet", "head", "mlflow", *(("postgresql",) if POSTGRESQL else ()))
 PHASES = ("QUEUED", "STARTING", "RUNNING", "CHECKPOINT", "PAUSING", "CANCELLING")
 EPOCHS = 6
 PATIENCE_SECONDS = 240.0
@@ -39,10 +42,11 @@ def let_pass(seconds: float) -> None:
 
 @dataclass
 class ChaosLab:
-    """One stack with its own home, ports and processes."""
+    """One stack with its own home, ports and processes, and its own PostgreSQL where it has one."""
 
     stack: Stack
     client: Client
+    database: PostgresServer | None
 
     @property
     def record(self) -> StackRecord:
@@ -58,6 +62,8 @@ class ChaosLab:
 
     def processes(self, part: str) -> list[psutil.Process]:
         """The living processes of one part; a worker is a process that trains, or lingers to train."""
+        if part == "postgresql":
+            return self.database.processes() if self.database else []
         if part in ("api", "dispatcher", "mlflow"):
             return members(self.record.processes[part], self.record.stack_id)
         word = {"worker": "TrainWorker", "raylet": "raylet/raylet", "head": "gcs_server"}[part]
@@ -71,6 +77,9 @@ class ChaosLab:
     def signal(self, part: str, signum: signal.Signals) -> int:
         """Send a signal to all processes of a part; gives their number."""
         processes = self.processes(part)
+        if part == "postgresql" and processes and signum is signal.SIGKILL:
+            self.database.kill()
+            return len(processes)
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signum)
@@ -114,9 +123,11 @@ class ChaosLab:
         return False
 
     def recover(self) -> None:
-        """What the operator does: continue what was stopped, and `cbam up` for what is gone."""
+        """What the operator does: continue what was stopped, and start what is gone."""
         for part in PARTS:
             self.signal(part, signal.SIGCONT)
+        if self.database and not self.database.processes():
+            self.database.start()
         self.stack.up()
 
     def finish(self, experiment: ExperimentHandle) -> State:
@@ -188,16 +199,17 @@ class ChaosLab:
 
 
 @contextmanager
-def chaos_lab(home: Path, **settings: Any) -> Iterator[ChaosLab]:
+def chaos_lab(home: Path) -> Iterator[ChaosLab]:
     """A running stack, and nothing of it afterwards."""
-    ports = {"port": free_port(), "mlflow_port": free_port(), "ray_port": free_port()}
-    stack = Stack(StackSettings(home=home, **ports, **settings))
-    try:
-        record = stack.up()
-        with Client(record.url) as client:
-            lab = ChaosLab(stack, client)
-            yield lab
-            for part in PARTS:
-                lab.signal(part, signal.SIGCONT)
-    finally:
-        stack.down()
+    settings: dict[str, Any] = {"port": free_port(), "mlflow_port": free_port(), "ray_port": free_port()}
+    with ExitStack() as exits:
+        database = exits.enter_context(postgres_server(POSTGRESQL)) if POSTGRESQL else None
+        if database:
+            database.execute("CREATE DATABASE cbam")
+            settings["database_url"] = database.url("cbam")
+        stack = Stack(StackSettings(home=home, **settings))
+        exits.callback(stack.down)
+        lab = ChaosLab(stack, exits.enter_context(Client(stack.up().url)), database)
+        yield lab
+        for part in PARTS:
+            lab.signal(part, signal.SIGCONT)

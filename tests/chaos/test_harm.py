@@ -12,7 +12,13 @@ from service.states import State
 from tests.chaos.lab import PARTS, PHASES, ChaosLab, let_pass
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
-QUICK = {("dispatcher", "STARTING"), ("worker", "CHECKPOINT"), ("api", "PAUSING"), ("mlflow", "RUNNING")}
+QUICK = {
+    ("postgresql", "QUEUED"),
+    ("dispatcher", "STARTING"),
+    ("mlflow", "RUNNING"),
+    ("worker", "CHECKPOINT"),
+    ("api", "PAUSING"),
+}
 ALL = [
     pytest.param(part, phase, marks=() if (part, phase) in QUICK else pytest.mark.chaos)
     for part in PARTS
@@ -36,7 +42,7 @@ def test_a_part_is_killed(lab: ChaosLab, chance: random.Random, part: str, phase
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("part", ["dispatcher", "worker", "raylet", "head", "mlflow", "api"])
+@pytest.mark.parametrize("part", PARTS)
 def test_a_part_that_is_stopped_for_a_while_costs_no_attempt(lab: ChaosLab, part: str):
     experiment = lab.submit()
     lab.reach(experiment, "RUNNING")

@@ -8,10 +8,11 @@ import sys
 import pytest
 
 from cbam_core.datasets import DATASETS
+from cbam_core.explain.site import AttentionSite
 from cbam_core.spec import ExperimentSpec
 from service.memory import estimate
 from service.preview_worker import measure
-from service.previewer import Measured, Site
+from service.previewer import Measured
 
 LEAST, MOST = 0.6, 1.5  # measured ÷ estimated: 0.84 and 0.92 when this was written
 TRAIN = """
@@ -63,7 +64,7 @@ def test_the_estimate_is_near_what_training_takes(model, size, batch, optimizer)
         }
     )
     fields = measure({"model": spec.model.model_dump(mode="json"), "channels": 3, "classes": 1000, "image_size": size})
-    measured = Measured(**fields | {"sites": tuple(Site(**site) for site in fields["sites"])})
+    measured = Measured(**fields | {"sites": tuple(AttentionSite(**site) for site in fields["sites"])})
     expected = estimate(spec, measured, DATASETS["synthetic"])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(

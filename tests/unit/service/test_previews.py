@@ -8,13 +8,14 @@ import threading
 import pytest
 
 from cbam_core.datasets import DATASETS
+from cbam_core.explain.site import AttentionSite
 from service import previewer
 from service.advice import RULES, Case, advice_on
 from service.memory import estimate, images_per_pass
-from service.previewer import Measured, Site
+from service.previewer import Measured
 from tests.specs import spec, spec_dict
 
-SITE = Site("blocks.0", "CBAM", channels=64, height=8, width=8, parameters=100, macs=100)
+SITE = AttentionSite("blocks.0", "CBAM", channels=64, height=8, width=8, parameters=100, macs=100)
 MEASURED = Measured(1000, 10**6, (SITE,), kept_bytes_per_image=4096, largest_kept_bytes=512)
 
 
@@ -98,7 +99,7 @@ def test_a_sound_recipe_is_left_alone():
 
 
 def test_a_narrow_kernel_of_channels_is_noticed():
-    few = Measured(1000, 10, (Site("a", "ECA", 8, 8, 8, 3, 3),), 1, 1)
+    few = Measured(1000, 10, (AttentionSite("a", "ECA", 8, 8, 8, 3, 3),), 1, 1)
     found = advice(few, train=train(), model=model(attention={"type": "eca", "kernel_size": 9}))
     assert found == {("/model/attention/kernel_size", "kernel_over_channels")}
 

@@ -1,0 +1,1 @@
+"""A package, so that the stack its tests share ends with the last of them, and not with the whole run."""
