@@ -9,7 +9,7 @@ from service.roles import Role
 from service.schemas import View
 
 if TYPE_CHECKING:  # a client reads these views, and needs no database
-    from service.models import AuditEvent, Token
+    from service.models import Token
 
 Name = Annotated[
     str,
@@ -54,11 +54,6 @@ class TokenView(View):
     revoked_at: datetime | None
     last_used_at: datetime | None = Field(description="to the minute; null where it never was")
 
-    @classmethod
-    def of(cls, row: "Token") -> "TokenView":
-        """The view of a row."""
-        return cls.model_validate(row)
-
 
 class NewToken(TokenView):
     """A token with its secret, which is shown this once."""
@@ -68,7 +63,7 @@ class NewToken(TokenView):
     @classmethod
     def of_new(cls, row: "Token", secret: str) -> "NewToken":
         """The view of a row that was just made."""
-        return cls(**TokenView.of(row).model_dump(), secret=secret)
+        return cls(**TokenView.model_validate(row).model_dump(), secret=secret)
 
 
 class TokenList(View):
@@ -89,11 +84,6 @@ class AuditView(View):
     status: int = Field(description="HTTP status of the answer")
     address: str = Field(description="where the request came from")
     request_id: str | None = Field(description="as in the log and in the answer's X-Request-ID")
-
-    @classmethod
-    def of(cls, row: "AuditEvent") -> "AuditView":
-        """The view of a row."""
-        return cls.model_validate(row)
 
 
 class AuditPage(View):

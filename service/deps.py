@@ -1,11 +1,12 @@
 """What routes ask for: the settings, the store, who calls, an experiment that exists."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request, Security
 from fastapi.security import HTTPBearer
 
 from service.audit import AuditLog
+from service.feeds import Feeds
 from service.models import Experiment
 from service.previewer import Previewer
 from service.roles import Caller, Role, require, require_change
@@ -15,48 +16,22 @@ from service.tokens import Tokens
 from service.webhooks import Webhooks
 
 
-def settings_of(request: Request) -> Settings:
-    """The settings the app was made with."""
-    settings: Settings = request.app.state.settings
-    return settings
+def the_apps(name: str) -> Any:
+    """A dependency: what the app was made with under this name (`service.app.create_app`)."""
+
+    def given(request: Request) -> object:
+        return getattr(request.app.state, name)
+
+    return Depends(given)
 
 
-def store_of(request: Request) -> Store:
-    """The store the app was made with."""
-    store: Store = request.app.state.store
-    return store
-
-
-def tokens_of(request: Request) -> Tokens:
-    """The tokens of the app's database."""
-    tokens: Tokens = request.app.state.tokens
-    return tokens
-
-
-def webhooks_of(request: Request) -> Webhooks:
-    """The webhooks of the app's database."""
-    webhooks: Webhooks = request.app.state.webhooks
-    return webhooks
-
-
-def audit_of(request: Request) -> AuditLog:
-    """The audit events of the app's database."""
-    audit: AuditLog = request.app.state.audit
-    return audit
-
-
-def previewer_of(request: Request) -> Previewer:
-    """The one that has networks measured."""
-    previewer: Previewer = request.app.state.previewer
-    return previewer
-
-
-ThePreviewer = Annotated[Previewer, Depends(previewer_of)]
-TheSettings = Annotated[Settings, Depends(settings_of)]
-TheStore = Annotated[Store, Depends(store_of)]
-TheAudit = Annotated[AuditLog, Depends(audit_of)]
-TheWebhooks = Annotated[Webhooks, Depends(webhooks_of)]
-TheTokens = Annotated[Tokens, Depends(tokens_of)]
+ThePreviewer = Annotated[Previewer, the_apps("previewer")]
+TheSettings = Annotated[Settings, the_apps("settings")]
+TheStore = Annotated[Store, the_apps("store")]
+TheAudit = Annotated[AuditLog, the_apps("audit")]
+TheWebhooks = Annotated[Webhooks, the_apps("webhooks")]
+TheTokens = Annotated[Tokens, the_apps("tokens")]
+TheFeeds = Annotated[Feeds, the_apps("feeds")]
 READS = frozenset({"GET", "HEAD"})
 BEARER = HTTPBearer(auto_error=False, description="a token of `cbam token create`; not needed while there are none")
 

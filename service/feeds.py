@@ -118,7 +118,9 @@ class Feeds:
 
         def read() -> list[EventView]:
             with suppress(ExperimentNotFound):  # deleted in this moment: the next look tells
-                return [EventView.of(row) for row in self._store.events(feed.experiment_id, after_seq=after_seq)]
+                return [
+                    EventView.model_validate(row) for row in self._store.events(feed.experiment_id, after_seq=after_seq)
+                ]
             return []
 
         return await self._shared(feed, ("events", after_seq), read)

@@ -43,8 +43,8 @@ class LocalTokens:
 
     def tokens(self) -> Sequence[TokenView]:
         """Every token there ever was, the newest first."""
-        return [TokenView.of(row) for row in self.rows.list()]
+        return [TokenView.model_validate(row) for row in self.rows.list()]
 
     def revoke_token(self, token_id: str) -> TokenView:
         """Shut a token out. Raises TokenNotFound."""
-        return TokenView.of(self.rows.revoke(token_id))
+        return TokenView.model_validate(self.rows.revoke(token_id))

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.states import ACTIONS, Desired, Reason, State
 
 if TYPE_CHECKING:  # a client reads these views, and needs no database
-    from service.models import Attempt, Event, Experiment
+    from service.models import Experiment
     from service.settings import Settings
 
 
@@ -112,11 +112,6 @@ class EventView(View):
     by: str = Field(description="who asked for it, or the dispatcher that made the move")
     at: datetime
 
-    @classmethod
-    def of(cls, row: "Event") -> "EventView":
-        """The view of a row."""
-        return cls.model_validate(row)
-
 
 class AttemptView(View):
     """One try at the experiment by one gang of workers."""
@@ -129,11 +124,6 @@ class AttemptView(View):
     node_ids: list[str]
     started_at: datetime
     ended_at: datetime | None
-
-    @classmethod
-    def of(cls, row: "Attempt") -> "AttemptView":
-        """The view of a row."""
-        return cls.model_validate(row)
 
 
 class EventList(View):

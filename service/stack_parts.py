@@ -81,7 +81,7 @@ def _ray_command(settings: StackSettings, record: StackRecord) -> tuple[str, ...
     return (
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
         *("--node-ip-address=127.0.0.1", f"--port={record.ports['ray']}"),
-        *("--min-worker-port=0", "--max-worker-port=0"),
+        *("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"),  # theirs are other Rays'
         *(f"--temp-dir={ray_temp_dir(settings.home)}", f"--object-store-memory={OBJECT_STORE_BYTES}"),
         *("--include-dashboard=false", "--include-log-monitor=false", "--no-monitor", "--disable-usage-stats"),
         *((f"--num-cpus={cpus}",) if cpus else ()),

@@ -10,7 +10,7 @@ from service.schemas import View
 from service.states import State
 
 if TYPE_CHECKING:  # a client reads these views, and needs no database
-    from service.models import Webhook, WebhookDelivery
+    from service.models import Webhook
 
 
 def _usable_url(url: str) -> str:
@@ -71,11 +71,6 @@ class WebhookView(View):
     enabled: bool = Field(description="the server disables one whose receiver answers 410 Gone")
     created_at: datetime
 
-    @classmethod
-    def of(cls, row: "Webhook") -> "WebhookView":
-        """The view of a row."""
-        return cls.model_validate(row)
-
 
 class NewWebhook(WebhookView):
     """A webhook with its secret, which is shown this once."""
@@ -107,11 +102,6 @@ class DeliveryView(View):
     created_at: datetime
     next_at: datetime = Field(description="when a pending one is tried next")
     ended_at: datetime | None
-
-    @classmethod
-    def of(cls, row: "WebhookDelivery") -> "DeliveryView":
-        """The view of a row."""
-        return cls.model_validate(row)
 
 
 class DeliveryList(View):

@@ -1,14 +1,16 @@
 """A real Ray head for tests: its own port, its own folder, gone at the end, and nothing else touched."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -44,10 +46,12 @@ def ray_head(
     gpus: int = 0,
     dashboard: bool = False,
     python: str = sys.executable,
+    grows_by: Mapping[str, Any] | None = None,
 ) -> Iterator[RayHead]:
     """Start a head, and end it with all its processes.
 
-    `gpus` need not exist: Ray only counts them. Ray Jobs need the dashboard.
+    `gpus` need not exist: Ray only counts them. Ray Jobs need the dashboard. With `grows_by` (`max_workers` and
+    `resources`), Ray's autoscaler adds such nodes where they are wanted: raylets, by Ray's own stand-in for a cloud.
     """
     port, dashboard_port = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="cbam-ray-", ignore_cleanup_errors=True) as folder:
@@ -56,19 +60,44 @@ def ray_head(
             *(f"--port={port}", f"--num-cpus={cpus}", f"--temp-dir={folder}"),
             *(f"--include-dashboard={str(dashboard).lower()}", f"--dashboard-port={dashboard_port}"),
             *("--disable-usage-stats", "--object-store-memory=100000000", f"--num-gpus={gpus}"),
+            "--dashboard-agent-listen-port=0",  # its own would be taken where two heads share a machine
         ]
         environment = os.environ | RAY_ENVIRONMENT
+        if grows_by:
+            plan = Path(folder, "autoscaler.yaml")
+            plan.write_text(json.dumps(_cloud(port, cpus, grows_by)))
+            command.append(f"--autoscaling-config={plan}")
+            environment |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
         with open(Path(folder) / "head.log", "wb") as log:
             head = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
         process = psutil.Process(head.pid)
         try:
-            wait_until(lambda: b"Ray runtime started" in (Path(folder) / "head.log").read_bytes(), "the Ray head")
+            wait_until(lambda: _started(head, Path(folder, "head.log")), "the Ray head")
             yield RayHead(f"127.0.0.1:{port}", process, dashboard_port)
         finally:
             end(process, named=folder)
             head.wait()
+
+
+def _cloud(port: int, cpus: int, grows_by: Mapping[str, Any]) -> dict[str, Any]:
+    """What Ray's autoscaler is told of a cloud, as by ray.cluster_utils.AutoscalingCluster (which ends all of Ray)."""
+    return {
+        "cluster_name": "stand-in",
+        "max_workers": grows_by["max_workers"],
+        "idle_timeout_minutes": 60,
+        "upscaling_speed": 1.0,
+        **{"auth": {}, "docker": {}, "file_mounts": {}, "cluster_synced_files": []},
+        **{f"{name}_commands": [] for name in ("initialization", "setup", "head_setup", "worker_setup")},
+        **{f"{name}_start_ray_commands": [] for name in ("head", "worker")},
+        "provider": {"type": "fake_multinode", "gcs_address": f"127.0.0.1:{port}"},
+        "head_node_type": "ray.head.default",
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": cpus}, "node_config": {}, "max_workers": 0},
+            "added": {"node_config": {}, "min_workers": 0, **grows_by},
+        },
+    }
 
 
 def end(process: psutil.Process, *, named: str) -> None:
@@ -79,6 +108,11 @@ def end(process: psutil.Process, *, named: str) -> None:
         with suppress(psutil.NoSuchProcess):
             one.kill()
     psutil.wait_procs(doomed, timeout=10)
+
+
+def _started(head: subprocess.Popen[bytes], log: Path) -> bool:
+    assert head.poll() is None, f"the Ray head ended:\n{log.read_text()[-4000:]}"
+    return b"Ray runtime started" in log.read_bytes()
 
 
 def _title(process: psutil.Process) -> str:

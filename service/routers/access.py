@@ -30,13 +30,13 @@ def create_token(wanted: TokenRequest, response: Response, tokens: TheTokens, ca
 @router.get("/tokens", dependencies=FOR_ADMINS, responses=REFUSALS)
 def list_tokens(tokens: TheTokens) -> TokenList:
     """List every token, also those that are revoked or expired."""
-    return TokenList(items=[TokenView.of(row) for row in tokens.list()])
+    return TokenList(items=[TokenView.model_validate(row) for row in tokens.list()])
 
 
 @router.delete("/tokens/{token_id}", dependencies=FOR_ADMINS, responses=REFUSALS | documented(404, 422))
 def revoke_token(token_id: Id, tokens: TheTokens) -> TokenView:
     """Shut a token out, from the next request on. Its row stays, for the history."""
-    return TokenView.of(tokens.revoke(token_id))
+    return TokenView.model_validate(tokens.revoke(token_id))
 
 
 @router.get("/audit", dependencies=FOR_ADMINS, responses=REFUSALS | documented(422))
@@ -51,4 +51,6 @@ def list_audit_events(
     rows = audit.page(actor=actor, before=None if cursor is None else int(cursor), limit=limit + 1)
     more = len(rows) > limit
     rows = rows[:limit]
-    return AuditPage(items=[AuditView.of(row) for row in rows], next_cursor=str(rows[-1].seq) if more else None)
+    return AuditPage(
+        items=[AuditView.model_validate(row) for row in rows], next_cursor=str(rows[-1].seq) if more else None
+    )

@@ -26,7 +26,7 @@ def events(experiment_id: ExperimentId, store: TheStore, limit: Limit = PAGE_LIM
     """Show every change of state, oldest first."""
     rows = store.events(experiment_id, after_seq=cursor, limit=limit + 1)
     more = len(rows) > limit
-    items = [EventView.of(row) for row in rows[:limit]]
+    items = [EventView.model_validate(row) for row in rows[:limit]]
     return EventList(items=items, next_cursor=str(items[-1].seq) if more else None)
 
 
@@ -37,7 +37,7 @@ def attempts(
     """Show every attempt, oldest first."""
     rows = store.attempts(experiment_id, after=cursor, limit=limit + 1)
     more = len(rows) > limit
-    items = [AttemptView.of(row) for row in rows[:limit]]
+    items = [AttemptView.model_validate(row) for row in rows[:limit]]
     return AttemptList(items=items, next_cursor=str(items[-1].number) if more else None)
 
 

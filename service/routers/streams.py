@@ -8,9 +8,9 @@ from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from service import logs
-from service.deps import GUARDED, Existing, TheSettings
+from service.deps import GUARDED, Existing, TheFeeds, TheSettings
 from service.errors import InvalidField
-from service.feeds import Feeds, Sight
+from service.feeds import Sight
 from service.gate import Stay
 from service.http_errors import documented
 
@@ -33,11 +33,6 @@ def _rank_of(row: Existing, rank: Rank = 0) -> int:
     return rank
 
 
-def _feeds_of(request: Request) -> Feeds:
-    feeds: Feeds = request.app.state.feeds
-    return feeds
-
-
 def _stay_of(request: Request) -> Stay:
     stay: Stay = request.state.stay
     return stay
@@ -45,7 +40,6 @@ def _stay_of(request: Request) -> Stay:
 
 TheRank = Annotated[int, Depends(_rank_of)]
 TheStay = Annotated[Stay, Depends(_stay_of)]
-TheFeeds = Annotated[Feeds, Depends(_feeds_of)]
 
 
 async def _has_room(feeds: TheFeeds) -> None:

@@ -40,19 +40,19 @@ def create(wanted: WebhookRequest, response: Response, webhooks: TheWebhooks, ca
 @router.get("")
 def list_webhooks(webhooks: TheWebhooks, caller: TheCaller) -> WebhookList:
     """List your webhooks; an admin sees everybody's."""
-    return WebhookList(items=[WebhookView.of(row) for row in webhooks.seen_by(caller)])
+    return WebhookList(items=[WebhookView.model_validate(row) for row in webhooks.seen_by(caller)])
 
 
 @router.get("/{webhook_id}", responses=documented(404))
 def show(row: Mine) -> WebhookView:
     """Show one webhook."""
-    return WebhookView.of(row)
+    return WebhookView.model_validate(row)
 
 
 @router.patch("/{webhook_id}", responses=documented(400, 404, 413, 415))
 def change(row: Mine, wanted: WebhookChange, webhooks: TheWebhooks) -> WebhookView:
     """Change what is given, and leave the rest as it is."""
-    return WebhookView.of(webhooks.change(row, wanted))
+    return WebhookView.model_validate(webhooks.change(row, wanted))
 
 
 @router.delete("/{webhook_id}", status_code=204, responses=documented(404))
@@ -66,7 +66,7 @@ def test(row: Mine, response: Response, webhooks: TheWebhooks) -> DeliveryView:
     """Send a message that says nothing, on the way that all messages go; the Location tells how it fared."""
     message = webhooks.test(row)
     response.headers["Location"] = f"/v1/webhooks/{row.id}/deliveries/{message.id}"
-    return DeliveryView.of(message)
+    return DeliveryView.model_validate(message)
 
 
 @router.get("/{webhook_id}/deliveries", responses=documented(404))
@@ -74,10 +74,12 @@ def deliveries(
     row: Mine, webhooks: TheWebhooks, limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT)] = 50
 ) -> DeliveryList:
     """Show the last messages to a webhook, the newest first. They are kept for 30 days."""
-    return DeliveryList(items=[DeliveryView.of(message) for message in webhooks.deliveries(row, limit=limit)])
+    return DeliveryList(
+        items=[DeliveryView.model_validate(message) for message in webhooks.deliveries(row, limit=limit)]
+    )
 
 
 @router.get("/{webhook_id}/deliveries/{delivery_id}", responses=documented(404))
 def show_delivery(row: Mine, delivery_id: DeliveryId, webhooks: TheWebhooks) -> DeliveryView:
     """Show one message, and how far it has come."""
-    return DeliveryView.of(webhooks.delivery(row, delivery_id))
+    return DeliveryView.model_validate(webhooks.delivery(row, delivery_id))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,16 +72,15 @@ class Site:
             return 0
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The dispatcher runs in a thread, as it does in its process."""
-    folder = tmp_path_factory.mktemp("site")
+@contextmanager
+def service_on(folder: Path, **head: Any) -> Iterator[Site]:
+    """A service whose dispatcher runs in a thread, as it does in its process, and a head of one CPU."""
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         for name, value in RAY_ENVIRONMENT.items():
             patch.setenv(name, value)
         patch.setenv("OMP_NUM_THREADS", "1")
-        head = stack.enter_context(ray_head(cpus=1))
-        settings = Settings(home=folder, ray_address=head.address, retry_backoff_seconds=0.1)
+        address = stack.enter_context(ray_head(cpus=1, **head)).address
+        settings = Settings(home=folder, ray_address=address, retry_backoff_seconds=0.1)
         database = Database(settings.database_url)
         stack.callback(database.close)
         database.migrate()
@@ -89,7 +89,30 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         thread.start()
         stack.callback(thread.join)
         stack.callback(stop.set)
-        yield Site(Store(database), cluster, lambda: stack.enter_context(node(head.address, folder)))
+        yield Site(Store(database), cluster, lambda: stack.enter_context(node(address, folder)))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A cluster that grows by hand."""
+    with service_on(tmp_path) as site:
+        yield site
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Iterator[Site]:
+    """A cluster that Ray's autoscaler lets grow by nodes of one CPU."""
+    with service_on(tmp_path, grows_by={"resources": {"CPU": 1}, "max_workers": 3}) as site:
+        yield site
+
+
+def test_an_autoscaler_adds_as_many_nodes_as_the_queue_needs(growing: Site):
+    train = {"epochs": 1, "global_batch_size": 128, "optimizer": {"type": "sgd", "lr": 0.05}}
+    row, _ = growing.store.submit(spec(train=train, resources={"workers": 2}))
+    growing.wait_for(row.id, "success on a node that was added", lambda row: row.state == State.SUCCEEDED)
+    (attempt,) = growing.store.attempts(row.id)
+    assert len(set(attempt.node_ids)) == 2
+    assert growing.nodes() == 2, "one more was wanted, of three that could be had"
 
 
 def test_a_gang_that_waits_for_room_starts_when_a_node_joins_and_survives_its_loss(site: Site):
