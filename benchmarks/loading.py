@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from benchmarks.loop import Block, speed_ratio, take_turns
+from benchmarks.loop import Block, speed_ratio, take_turns, training_parser
 from cbam_core.networks import build_network
 from cbam_core.spec import ExperimentSpec
 from workers.assignment import Assignment
@@ -58,13 +58,9 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="cifar_resnet20")
-    parser.add_argument("--attention", default="cbam")
+    parser = training_parser(__doc__, image_size=32, batch=64)
     parser.add_argument("--images", type=int, default=1000, help="JPEGs in the folder, which is made for this")
     parser.add_argument("--side", type=int, default=256, help="their sides, in pixels")
-    parser.add_argument("--image-size", type=int, default=32, help="what the network gets")
-    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--processes", type=int, default=1, help="that read images ahead, ours and timm's alike")
     parser.add_argument("--threads", type=int, default=1, help="of torch, in the process that trains")
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")

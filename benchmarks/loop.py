@@ -33,11 +33,7 @@ Block = Callable[[int], None]
 
 def main() -> None:
     """Print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="cifar_resnet20")
-    parser.add_argument("--attention", default="cbam")
-    parser.add_argument("--image-size", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=128)
+    parser = training_parser(__doc__)
     parser.add_argument("--blocks", type=int, default=30)
     parser.add_argument("--steps", type=int, default=8, help="steps in a block")
     parser.add_argument("--gpu", action="store_true")
@@ -63,6 +59,16 @@ def main() -> None:
         print(f"{name:<16} {options.steps * options.batch / statistics.median(values):8.1f} images/s")
     print(f"ours / bare loop          {speed_ratio(seconds, 'ours', 'bare loop'):.3f}  (budget ≥ 0.98)")
     print(f"tracking on / off         {speed_ratio(seconds, 'ours, tracking', 'ours'):.3f}  (budget ≥ 0.99)")
+
+
+def training_parser(description: str | None, *, image_size: int = 16, batch: int = 128) -> argparse.ArgumentParser:
+    """A parser that knows what every benchmark of a training has to be told."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="cifar_resnet20")
+    parser.add_argument("--attention", default="cbam")
+    parser.add_argument("--image-size", type=int, default=image_size, help="what the network gets")
+    parser.add_argument("--batch", type=int, default=batch, help="of all workers together")
+    return parser
 
 
 def speed_ratio(seconds: dict[str, list[float]], ours: str, theirs: str) -> float:

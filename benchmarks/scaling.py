@@ -18,16 +18,13 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.loop import training_parser
 from workers.storage import ExperimentFolder
 
 
 def main() -> None:
     """Print the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="cifar_resnet20")
-    parser.add_argument("--attention", default="cbam")
-    parser.add_argument("--image-size", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=128)
+    parser = training_parser(__doc__)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
