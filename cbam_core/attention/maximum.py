@@ -7,6 +7,8 @@ from torch import Tensor
 
 _ONE_BYTE = 1 << 8
 _TWO_BYTES = 1 << 16
+_TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
+_FUSES_INDEX_WRONGLY = _TORCH < (2, 14)  # inductor on CPUs, silently: pytorch/pytorch#174073, #178964
 
 
 def max_over(x: Tensor, dim: int) -> Tensor:
@@ -31,7 +33,8 @@ class _Maximum(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-        values, index = x.max(dim)
+        hidden = _FUSES_INDEX_WRONGLY and torch.compiler.is_compiling() and x.device.type == "cpu"
+        values, index = _max_of_one_piece(x, dim) if hidden else x.max(dim)
         if x.shape[dim] <= _ONE_BYTE:
             return values, index.to(torch.uint8)
         return values, index.to(torch.int16 if x.shape[dim] <= _TWO_BYTES else torch.int32)
@@ -49,3 +52,16 @@ class _Maximum(torch.autograd.Function):
         index = kept.long() & (_TWO_BYTES - 1) if kept.dtype == torch.int16 else kept.long()
         spread = gradient.new_zeros(ctx.shape)
         return spread.scatter(ctx.dim, index.unsqueeze(ctx.dim), gradient.unsqueeze(ctx.dim)), None
+
+
+@torch.library.custom_op("cbam_core::max_of_one_piece", mutates_args=())
+def _max_of_one_piece(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """`torch.max` over one axis, into which no compiler looks: nothing can be fused with it."""
+    values, index = x.max(dim)
+    return values, index
+
+
+@_max_of_one_piece.register_fake
+def _(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    values = x.amax(dim)
+    return values, torch.empty_like(values, dtype=torch.int64)

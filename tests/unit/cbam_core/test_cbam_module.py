@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from timm.layers.cbam import CbamModule
 from torch import nn
 
-from cbam_core.attention import CBAM, ChannelAttention, SpatialAttention
+from cbam_core.attention import CBAM, ChannelAttention, SpatialAttention, maximum
 from cbam_core.attention.cbam import ORDERS
 from cbam_core.attention.functional import max_pool
 from cbam_core.attention.maximum import max_over
@@ -263,9 +263,11 @@ def test_the_converter_agrees_with_the_mapping_by_hand():
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_the_compiler_for_real(dynamic):
+@pytest.mark.parametrize(("dynamic", "hides_maximum"), [(False, False), (True, False), (False, True)])
+def test_the_compiler_for_real(dynamic, hides_maximum, monkeypatch):
     """Generated code, training mode, sizes fixed or symbolic: input gradient and running statistics as in eager."""
+    if hides_maximum:  # as it always is where torch would fuse it wrongly
+        monkeypatch.setattr(maximum, "_FUSES_INDEX_WRONGLY", True)
     eager = CBAM(32, init="timm")
     compiled_module = copy.deepcopy(eager)
     torch.compiler.reset()
