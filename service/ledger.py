@@ -1,7 +1,7 @@
 """What the dispatcher reads and writes. Every write checks in its own transaction that this dispatcher still leads."""
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -193,24 +193,29 @@ class Ledger:
                     .values(reason=reason, message=message)
                 )
 
-    def open_runs(self) -> list[Experiment]:
-        """Ended experiments whose MLflow run may not say so yet."""
+    def open_runs(self, *, besides: Collection[str] = ()) -> list[Experiment]:
+        """Ended experiments whose MLflow run may not say so yet, without those of these ids."""
         query = (
             select(Experiment)
             .where(Experiment.state.in_(TERMINAL), Experiment.tracking_closed.is_(False))
+            .where(Experiment.id.not_in(besides))
             .order_by(Experiment.ended_at)
             .limit(QUEUE_WINDOW)
         )
         with self.database.reading() as session:
             return list(session.scalars(query))
 
-    def close_run(self, experiment_id: str, run_id: str | None) -> None:
-        """Note that the MLflow run says how the experiment ended."""
+    def close_run(self, read: Experiment, run_id: str | None) -> None:
+        """Note that the MLflow run says how the experiment ended; nothing where it has been retried since it was read.
+
+        A run that is known stays known: without a run id, the one in the row is kept.
+        """
+        known = {} if run_id is None else {"mlflow_run_id": run_id}
         with self._writing() as session:
             session.execute(
                 update(Experiment)
-                .where(Experiment.id == experiment_id)
-                .values(tracking_closed=True, mlflow_run_id=run_id)
+                .where(Experiment.id == read.id, Experiment.attempt == read.attempt, Experiment.state == read.state)
+                .values(tracking_closed=True, **known)
             )
 
     def deletions(self) -> list[str]:

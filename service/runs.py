@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from service.ledger import Ledger
 from service.models import Experiment
@@ -16,15 +18,30 @@ from workers.replay import is_waiting
 from workers.storage import ExperimentFolder
 from workers.tracking import find_run
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 log = logging.getLogger(__name__)
 
 RUN_STATUS = {State.SUCCEEDED: "FINISHED", State.FAILED: "FAILED", State.CANCELLED: "KILLED"}
-RETRY_SECONDS = 5.0
+RETRY_SECONDS = 5.0  # doubles with each failure of one run
+LONGEST_PAUSE_SECONDS = 60.0
 REPLAY_SECONDS = 1800.0
 
 
+@dataclass(frozen=True)
+class Said:
+    """What came of telling MLflow: the rows it has heard of with their run, if they have one, and those it has not."""
+
+    closed: list[tuple[Experiment, str | None]] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
 class RunCloser:
-    """Sets terminal statuses from a thread of its own, so that a slow or absent MLflow never delays a tick."""
+    """Sets terminal statuses from a thread of its own, so that a slow or absent MLflow never delays a tick.
+
+    A run that cannot be closed waits longer and longer for its next turn, and holds up no other.
+    """
 
     def __init__(self, ledger: Ledger, *, storage: Path, tracking_uri: str | None, clock: Callable[[], float]) -> None:
         self.ledger = ledger
@@ -32,8 +49,9 @@ class RunCloser:
         self.tracking_uri = tracking_uri
         self.clock = clock
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="close-runs")
-        self.under_way: Future[dict[str, str | None]] | None = None
+        self.under_way: Future[Said] | None = None
         self.not_before = 0.0
+        self.pauses: dict[str, tuple[float, float]] = {}  # of what failed: seconds, and when they are over
 
     def tick(self) -> None:
         """Take what the thread has done, and give it what is left. Returns at once."""
@@ -42,49 +60,99 @@ class RunCloser:
                 return
             self._take(self.under_way)
             self.under_way = None
-        if self.clock() < self.not_before:
+        now = self.clock()
+        if now < self.not_before:
             return
-        if rows := self.ledger.open_runs():
+        if rows := self.ledger.open_runs(besides=[name for name, (_, until) in self.pauses.items() if now < until]):
             self.under_way = self.pool.submit(self._close_all, rows)
 
     def close(self) -> None:
         """Stop after the run in hand."""
         self.pool.shutdown(wait=False, cancel_futures=True)
 
-    def _take(self, done: Future[dict[str, str | None]]) -> None:
+    def _take(self, done: Future[Said]) -> None:
         error = done.exception()
         if error is not None:
             log.warning("MLflow cannot be told how runs ended, trying again: %s", error)
             self.not_before = self.clock() + RETRY_SECONDS
             return
-        for experiment_id, run_id in done.result().items():
-            self.ledger.close_run(experiment_id, run_id)
+        for row, run_id in done.result().closed:
+            self.pauses.pop(row.id, None)
+            self.ledger.close_run(row, run_id)
+        for experiment_id in done.result().failed:
+            before, _ = self.pauses.get(experiment_id, (0.0, 0.0))
+            pause = min(LONGEST_PAUSE_SECONDS, 2 * before or RETRY_SECONDS)
+            self.pauses[experiment_id] = (pause, self.clock() + pause)
 
-    def _close_all(self, rows: list[Experiment]) -> dict[str, str | None]:
-        """The runs that now say how they ended, by experiment; None for an experiment that never had one."""
+    def _close_all(self, rows: list[Experiment]) -> Said:
+        """Tell MLflow of these, one by one. Raises what MLflow raises while it is away."""
         if self.tracking_uri is None:
-            return {row.id: row.mlflow_run_id for row in rows}
+            return Said(closed=[(row, row.mlflow_run_id) for row in rows])
         from mlflow import MlflowClient
 
+        client, said = MlflowClient(self.tracking_uri), Said()
+        client.search_experiments(max_results=1)  # away, it would let every run wait for itself
         self._replay(self.tracking_uri, rows)
-        client = MlflowClient(self.tracking_uri)
-        closed: dict[str, str | None] = {}
         for row in rows:
-            run_id = row.mlflow_run_id or find_run(client, row.project, row.id)
-            status = RUN_STATUS[State(row.state)]
-            goes_on = newest_attempt(self._folder(row)) > row.attempt  # retried since it was read
-            if run_id is not None and not goes_on and client.get_run(run_id).info.status != status:
-                client.set_terminated(run_id, status)
-            closed[row.id] = run_id
-        return closed
+            try:
+                run_id = _end_run(client, row, goes_on=newest_attempt(self._folder(row)) > row.attempt)
+                if is_waiting(self._folder(row)):
+                    raise RuntimeError("its journal could not be sent")
+                said.closed.append((row, run_id))
+            except Exception as error:  # whatever is wrong with one run is no other's
+                log.warning(
+                    "MLflow has not heard all of this, trying again: %s", error, extra={"experiment_id": row.id}
+                )
+                said.failed.append(row.id)
+                if _is_in_trouble(error):
+                    break  # else the others would each find that out, for minutes
+        return said
 
     def _replay(self, uri: str, rows: list[Experiment]) -> None:
-        """Hand over what could not be told while MLflow was away."""
-        waiting = [row.id for row in rows if is_waiting(self._folder(row))]
-        if waiting:
-            command = [sys.executable, "-m", "workers.replay", str(self.storage), *waiting]
-            environment = os.environ | {"MLFLOW_TRACKING_URI": uri}
-            subprocess.run(command, env=environment, check=True, timeout=REPLAY_SECONDS)
+        """Hand over what could not be told while MLflow was away. What fails is seen by what still waits then."""
+        waiting = [row.id for row in rows if self._has_more(row)]
+        if not waiting:
+            return
+        command = [sys.executable, "-m", "workers.replay", str(self.storage), *waiting]
+        try:
+            subprocess.run(command, env=os.environ | {"MLFLOW_TRACKING_URI": uri}, check=False, timeout=REPLAY_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            log.warning("%s", error)
+
+    def _has_more(self, row: Experiment) -> bool:
+        try:
+            return is_waiting(self._folder(row))
+        except (OSError, ValueError):  # said when the row has its turn
+            return False
 
     def _folder(self, row: Experiment) -> ExperimentFolder:
         return ExperimentFolder(self.storage, row.id)
+
+
+def _end_run(client: "MlflowClient", row: Experiment, *, goes_on: bool) -> str | None:
+    """Set the status of the row's run, unless it `goes_on` with an attempt that began since the row was read.
+
+    Returns the run, or None for an experiment that never had one. A run that was deleted in MLflow needs no status.
+    """
+    from mlflow.exceptions import MlflowException
+
+    run_id = row.mlflow_run_id or find_run(client, row.project, row.id)
+    if run_id is None or goes_on:
+        return run_id
+    try:
+        info = client.get_run(run_id).info
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return run_id
+    status = RUN_STATUS[State(row.state)]
+    if info.lifecycle_stage == "active" and info.status != status:
+        client.set_terminated(run_id, status)
+    return run_id
+
+
+def _is_in_trouble(error: Exception) -> bool:
+    """Whether MLflow did not answer, or could not; else it refused what it was asked for."""
+    from mlflow.exceptions import MlflowException
+
+    return isinstance(error, MlflowException) and error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")

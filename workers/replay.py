@@ -31,12 +31,18 @@ def replay(folder: ExperimentFolder, uri: str) -> None:
     sender.send(lambda: newest_attempt(folder) == newest)
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Replay the journals that the arguments name."""
+def main(arguments: Sequence[str]) -> int:
+    """Replay the journals that the arguments name, each for itself; 1 where one of them could not be sent."""
     storage, *experiment_ids = arguments
+    failed = 0
     for experiment_id in experiment_ids:
-        replay(ExperimentFolder(Path(storage), experiment_id), os.environ["MLFLOW_TRACKING_URI"])
+        try:
+            replay(ExperimentFolder(Path(storage), experiment_id), os.environ["MLFLOW_TRACKING_URI"])
+        except Exception as error:  # whatever is wrong with one journal is no other's
+            print(f"{experiment_id} cannot be replayed: {error}", file=sys.stderr, flush=True)
+            failed = 1
+    return failed
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    raise SystemExit(main(sys.argv[1:]))

@@ -10,21 +10,13 @@ import pytest
 
 from service.db import Database
 from service.dispatcher import Dispatcher
-from service.lease import Leadership
-from service.ledger import Ending, Ledger, Note
+from service.ledger import Ending, Note
 from service.listing import Filter
 from service.states import TERMINAL, Move, Reason, State
 from service.store import Store
 from service.testing import InMemoryCluster
 from tests.specs import spec, spec_dict
 from tests.waiting import wait_until
-
-
-@pytest.fixture
-def ledger(database):
-    leadership = Leadership(database, holder="dispatcher " + "a-long-host-name." * 10, seconds=60)
-    leadership.renew()
-    return Ledger(database, leadership, backoff_seconds=0)
 
 
 def test_a_message_with_what_no_database_can_hold_ends_an_experiment_all_the_same(store, ledger):
