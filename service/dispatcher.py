@@ -170,8 +170,8 @@ class Dispatcher:
         record = self._record(row, attempt) or watch.told
         watch.placed = seen.placed or watch.placed
         seen = replace(seen, placed=watch.placed)  # a gang that is gone has no place any more, but had one
-        if record is None and watch.cause is None:
-            watch.cause = self.vigil.cause_of_end(row, attempt, watch, seen)
+        if record is None and watch.cause is None and view is not None:
+            watch.cause = self.vigil.cause_of_end(row, watch, seen)
         cause = watch.cause if record is None else None
         over = cause is not None or (record is not None and self.vigil.has_let_go(watch, seen, record))
         if over:
@@ -205,7 +205,7 @@ class Dispatcher:
     def _see(self, row: Experiment, attempt: Attempt, watch: Watch, view: ClusterView | None) -> GangView:
         """What is seen of the gang; one that was claimed but never launched is launched now."""
         if view is None:
-            watch.moved_at = None  # nothing is known, so nothing is held against it
+            watch.lose_sight()
             return GangView(liveness=Liveness.UNKNOWN)
         key = GangKey(row.id, attempt.number)
         if row.state == State.STARTING and not watch.launched:  # claimed by a dispatcher that then ended

@@ -59,7 +59,10 @@ class Retry(StrEnum):
 
 
 class Liveness(StrEnum):
-    """What the cluster says of a gang. Nothing is ever done on UNKNOWN."""
+    """What the cluster says of a gang. Nothing is concluded from UNKNOWN.
+
+    Only a wish, a deadline, or the limit to a start ends a gang that does not answer.
+    """
 
     ALIVE = "alive"
     DEAD = "dead"

@@ -51,6 +51,7 @@ class InMemoryCluster:
     nodes: tuple[Node, ...] = (Node("node-1", 2.0, 0.0, 2.0, 0.0),)
     steps_per_look: int = 1
     reachable: bool = True
+    answers: bool = True  # False: its workers do not, and whether they live is unknown
     obeys_stop: bool = True
     writes_records: bool = True  # False: as on a full disk
     starts: list[GangKey] = field(default_factory=list)
@@ -164,7 +165,8 @@ class InMemoryCluster:
             epochs=epochs,
             metrics={"train/loss": 1.0 / (1 + gang.step)},
         )
-        return GangView(liveness=Liveness.ALIVE, progress=progress, placed=placed, outcome=gang.outcome)
+        liveness = Liveness.ALIVE if self.answers else Liveness.UNKNOWN
+        return GangView(liveness=liveness, progress=progress, placed=placed, outcome=gang.outcome)
 
     def _free_nodes(self) -> tuple[Node, ...]:
         cpus = sum(gang.launch.workers * gang.launch.spec.resources.cpus_per_worker for gang in self.gangs.values())

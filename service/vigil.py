@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from service.gang import Cluster, GangKey, GangView, StopMode
-from service.models import Attempt, Experiment
+from service.models import Experiment
 from service.settings import Settings
 from service.states import Liveness, Reason, State
-from service.store import utc_now
 from workers.outcome import Outcome
 from workers.watchdog import patience_seconds
 
@@ -32,6 +31,13 @@ class Watch:
     failed_since: float | None = None
     written: dict[str, object] | None = None
     placed: Mapping[str, int] = field(default_factory=dict)
+    looked_at: float | None = None  # when it was last looked at, with the cluster in sight
+    seen_seconds: float = 0.0  # for how long it has been looked at, over all: a start is given so much and no more
+
+    def lose_sight(self) -> None:
+        """The cluster cannot be seen: none of this time is held against the gang, and no clock runs on over it."""
+        self.looked_at = self.moved_at = self.dead_since = self.stop_sent = None
+        self.dead_looks = 0
 
 
 class Vigil:
@@ -49,9 +55,15 @@ class Vigil:
         watch.failed_since = self.clock() if watch.failed_since is None else watch.failed_since
         return self.clock() - watch.failed_since > self.settings.cancel_grace_seconds
 
-    def cause_of_end(self, row: Experiment, attempt: Attempt, watch: Watch, seen: GangView) -> Reason | None:
-        """Why an attempt without a record is over, or None while it is not."""
+    def cause_of_end(self, row: Experiment, watch: Watch, seen: GangView) -> Reason | None:
+        """Why an attempt without a record is over, or None while it is not.
+
+        A gang that does not answer (UNKNOWN) is neither dead nor hung. What ends it nevertheless is a wish whose grace
+        has passed, or that it has not come to its first step in all the time that it may take.
+        """
         now = self.clock()
+        watch.seen_seconds += 0.0 if watch.looked_at is None else now - watch.looked_at
+        watch.looked_at = now
         if seen.liveness is Liveness.DEAD:
             watch.dead_since = now if watch.dead_since is None else watch.dead_since
             watch.dead_looks += 1
@@ -67,18 +79,21 @@ class Vigil:
                 return Reason.CANCELLED_BY_USER if cancels else Reason.WORKER_DIED
         if self._hangs(row, watch, seen):
             return Reason.HANG_DETECTED
-        waited = (utc_now() - attempt.started_at).total_seconds()
-        if row.state == State.STARTING and waited > self.settings.start_timeout_seconds:
+        starts = row.state == State.STARTING and seen.progress.step == 0
+        if starts and watch.seen_seconds > self.settings.start_timeout_seconds:
             return Reason.START_TIMEOUT
         return None
 
     def _hangs(self, row: Experiment, watch: Watch, seen: GangView) -> bool:
-        """Whether a gang that the cluster knows has given no sign of life for far longer than a step takes.
+        """Whether a gang that answers has made no progress for far longer than a step takes.
 
         Its stacks are asked for first, and given a moment to be written. Workers watch themselves, with the same
         patience; where they can, they leave a record of it in that moment.
         """
         now, progress = self.clock(), seen.progress
+        if seen.liveness is not Liveness.ALIVE:
+            watch.moved_at = None
+            return False
         sign = (progress.step, progress.phase, progress.heartbeat)
         if watch.moved_at is None or sign != watch.sign_of_life or row.state == State.STARTING:
             watch.moved_at, watch.sign_of_life, watch.stacks_asked_at = now, sign, None

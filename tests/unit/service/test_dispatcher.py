@@ -1,18 +1,24 @@
 """The dispatcher over a real database and a fake cluster: every way that an experiment can go."""
 
+from datetime import timedelta
+
 import pytest
+from sqlalchemy import update
 
 from service.dispatcher import Dispatcher
 from service.errors import IllegalAction, NotLeading
 from service.experiments import act
 from service.gang import GangKey
+from service.models import Attempt
 from service.roles import LOCAL
 from service.states import Move, Reason, State
-from service.store import Store
+from service.store import Store, utc_now
 from service.testing import FakeClock, InMemoryCluster
 from service.vigil import PAUSE_GRACE_SECONDS
 from tests.dispatching import tick, until
 from tests.specs import spec
+from workers.outcome import read_outcome
+from workers.storage import ExperimentFolder
 
 
 def way(store: Store, experiment_id: str) -> list[str]:
@@ -144,6 +150,51 @@ def test_nothing_is_concluded_from_a_cluster_that_cannot_be_reached(dispatcher, 
     tick(dispatcher, 3)
     assert store.get(row.id).state == State.RUNNING
     assert len(store.attempts(row.id)) == 1
+
+
+def test_a_start_that_was_out_of_sight_for_long_goes_on(dispatcher, store, cluster, clock):
+    row, _ = store.submit(spec())
+    cluster.steps_per_look = 0
+    dispatcher.tick()
+    cluster.reachable = False
+    with store.database.writing() as session:
+        session.execute(update(Attempt).values(started_at=utc_now() - timedelta(hours=1)))
+    clock.advance(3600.0)
+    tick(dispatcher, 2)
+    cluster.reachable, cluster.steps_per_look = True, 1
+    until(dispatcher, store, row.id, State.SUCCEEDED)
+    assert len(store.attempts(row.id)) == 1
+
+
+def test_a_pause_that_the_cluster_could_not_hear_is_given_its_grace_afterwards(dispatcher, store, cluster, clock):
+    row, _ = store.submit(spec(train={"epochs": 1000, "global_batch_size": 128}))
+    until(dispatcher, store, row.id, State.RUNNING)
+    act(store, row.id, "pause", caller=LOCAL)
+    cluster.reachable = False
+    for _ in range(3):
+        clock.advance(PAUSE_GRACE_SECONDS)
+        tick(dispatcher)
+    cluster.reachable = True
+    until(dispatcher, store, row.id, State.PAUSED)
+    record = read_outcome(ExperimentFolder(dispatcher.settings.storage_root, row.id).attempt(1))
+    assert record is not None, "killed without a checkpoint"
+    assert record.outcome == "paused"
+
+
+def test_a_gang_that_does_not_answer_is_neither_dead_nor_hung(dispatcher, store, cluster, clock):
+    row, _ = store.submit(spec(train={"epochs": 1000, "global_batch_size": 128}))
+    until(dispatcher, store, row.id, State.RUNNING)
+    cluster.answers, cluster.steps_per_look = False, 0
+    for _ in range(20):
+        clock.advance(600.0)
+        tick(dispatcher)
+    assert not cluster.dumped
+    cluster.answers, cluster.steps_per_look = True, 1
+    tick(dispatcher, 3)
+    assert (store.get(row.id).state, len(store.attempts(row.id))) == (State.RUNNING, 1)
+    cluster.answers = False
+    act(store, row.id, "cancel", caller=LOCAL)
+    until(dispatcher, store, row.id, State.CANCELLED)
 
 
 def test_a_result_record_counts_even_where_the_cluster_is_away(dispatcher, store, cluster):
