@@ -83,8 +83,9 @@ class DataSpec(Part):
     augment: AugmentSpec = AugmentSpec()
     workers_per_rank: Annotated[int, Field(ge=0, le=128)] = Field(
         0,
-        description="processes beside each worker that read images ahead, for sets larger than memory: an imagefolder "
-        "stays on disk, others in the machine's memory; 0: all images are held on the training device",
+        description="processes that read images ahead for each worker, and from the first evaluation on as many again "
+        "for the test images; for sets larger than memory: an imagefolder stays on disk, others in the machine's "
+        "memory; 0: all images are held on the training device",
     )
 
     @field_validator("root")
@@ -188,7 +189,7 @@ class MultistepSchedule(_Schedule):
 
 
 class CosineSchedule(_Schedule):
-    """Half a cosine from lr to min_lr over the whole training."""
+    """Half a cosine from lr to min_lr, from the end of the warm-up to the end of the training."""
 
     type: Literal["cosine"] = "cosine"
     min_lr: Annotated[float, Field(ge=0)] = 0.0
@@ -209,7 +210,9 @@ ScheduleSpec = Annotated[
 class EMASpec(Part):
     """An exponential moving average of the weights, which is then what is evaluated and exported."""
 
-    decay: Annotated[float, Field(gt=0, lt=1)] = Field(0.999, description="share of the average kept at every step")
+    decay: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.999, description="share of the average kept at step k, counted from 0; (1 + k) / (10 + k) while that is less"
+    )
 
 
 class TrainSpec(Part):
@@ -244,4 +247,11 @@ class TrainSpec(Part):
     def _warm_up_ends(self) -> Self:
         if self.schedule.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs ({self.schedule.warmup_epochs}) must be less than epochs ({self.epochs})")
+        return self
+
+    @model_validator(mode="after")
+    def _cosine_falls(self) -> Self:
+        schedule, rate = self.schedule, self.optimizer.lr
+        if isinstance(schedule, CosineSchedule) and schedule.min_lr > rate:
+            raise ValueError(f"min_lr ({schedule.min_lr:g}) must not be above the optimizer's lr ({rate:g})")
         return self

@@ -211,6 +211,17 @@ def _regularisation(case: Case) -> Iterator[Advice]:
         yield Advice("/data/augment/flip", "mirrored_digits", "a mirrored 2 is no 2")
 
 
+def _crops_of_scaled_images(case: Case) -> Iterator[Advice]:
+    data = case.spec.data
+    if data.dataset == "imagefolder" and data.augment.random_resized_crop and not data.workers_per_rank:
+        yield Advice(
+            "/data/workers_per_rank",
+            "crops_of_scaled_images",
+            f"random_resized_crop cuts its parts from images already scaled to {data.image_size} pixels, and scales "
+            "them up again; set workers_per_rank to 1 or more to cut them from the whole images",
+        )
+
+
 def _ends_too_early(case: Case) -> Iterator[Advice]:
     spec, steps = case.spec, case.steps
     if not steps:
@@ -256,6 +267,7 @@ RULES: tuple[Rule, ...] = (
     _stem_for_small_images,
     _published_weights,
     _regularisation,
+    _crops_of_scaled_images,
     _batch,
     _learning_rate,
     _schedule,

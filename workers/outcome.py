@@ -29,6 +29,15 @@ _BY_TYPE: tuple[tuple[type[Exception], Reason], ...] = (
 )
 # A journal or a log may be what no longer fits, and not the checkpoint itself: the same thing to do about it.
 _STORAGE_FULL = (errno.ENOSPC, errno.EDQUOT)
+# torch's allocator has a type for it; what allocates beside it (CUDA's context, its libraries, NCCL) has words alone.
+_OUT_OF_MEMORY_WORDS = (
+    "cuda error: out of memory",
+    "cuda driver error: out of memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "cuda failure 2 'out of memory'",
+    "cuda failure 'out of memory'",
+)
 # gloo and NCCL report a lost peer as a bare RuntimeError; these are the words they use for it.
 _PEER_LOST_WORDS = (
     "connection closed by peer",
@@ -100,12 +109,17 @@ def _reason_of(error: BaseException) -> Reason | None:
             return reason
     if isinstance(error, OSError) and error.errno in _STORAGE_FULL:
         return "CHECKPOINT_ERROR"
-    if torch := sys.modules.get("torch"):
-        if isinstance(error, torch.OutOfMemoryError):
-            return "CUDA_OOM"
-        if torch.distributed.is_available() and isinstance(error, torch.distributed.DistError):
-            return "WORKER_DIED"
-    words = str(error).lower()
-    if isinstance(error, RuntimeError) and any(phrase in words for phrase in _PEER_LOST_WORDS):
+    return _reason_of_torch(error) if isinstance(error, RuntimeError) else None
+
+
+def _reason_of_torch(error: RuntimeError) -> Reason | None:
+    torch, words = sys.modules.get("torch"), str(error).lower()
+    if torch and isinstance(error, torch.OutOfMemoryError):
+        return "CUDA_OOM"
+    if any(phrase in words for phrase in _OUT_OF_MEMORY_WORDS):
+        return "CUDA_OOM"
+    if torch and torch.distributed.is_available() and isinstance(error, torch.distributed.DistError):
+        return "WORKER_DIED"
+    if any(phrase in words for phrase in _PEER_LOST_WORDS):
         return "WORKER_DIED"
     return None

@@ -37,7 +37,8 @@ _ENDINGS: dict[StopMode | None, Ending] = {None: "succeeded", "pause": "paused",
 _LAST_LINES = 15
 _STALLED = "no step for {:.0f} s; what every thread was doing is in the log of each rank"
 _OUT_OF_MEMORY_HINT = (
-    "Raise train.accumulate or resources.workers, lower train.global_batch_size, or set train.precision to bf16."
+    "Raise train.accumulate or resources.workers, lower train.global_batch_size, or set train.precision to bf16; "
+    "data.workers_per_rank of 1 or more keeps the images off the device (those of an imagefolder on disk)."
 )
 
 

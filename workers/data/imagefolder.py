@@ -23,8 +23,10 @@ from workers.data.augment import part_of
 from workers.data.dataset import Dataset, Order, Split, channel_statistics
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-STATISTICS_IMAGES = 1024
+STATISTICS_IMAGES = 896
 """Where the images stay on disk, mean and deviation are those of so many of them, evenly spread."""
+TRIED_IMAGES = 128
+"""So many of the images to test on, evenly spread, are decoded beside those: what is damaged fails before it trains."""
 Files = Sequence[tuple[Path, int]]
 """Paths, each with its class."""
 Part = tuple[float, float, float, float]
@@ -98,8 +100,8 @@ def load_imagefolder(root: Path, image_size: int, crop_pct: float = 1.0) -> Data
 def open_imagefolder(root: Path, image_size: int, crop_pct: float = 1.0) -> Dataset:
     """The same, left on disk. Raises DataError for a wrong layout, or where an image of a sample cannot be read."""
     train, test, classes = _list(root)
-    spread = range(0, len(train), max(1, len(train) // STATISTICS_IMAGES))
-    mean, std = channel_statistics(_read([train[index] for index in spread], image_size).images)
+    _read(_spread(test, TRIED_IMAGES), image_size, crop_pct)
+    mean, std = channel_statistics(_read(_spread(train, STATISTICS_IMAGES), image_size).images)
     tested = ImageFiles.of(test, image_size, crop_pct)
     return Dataset(ImageFiles.of(train, image_size), tested, classes, mean, std)
 
@@ -164,6 +166,12 @@ def _files(folder: Path, classes: tuple[str, ...]) -> Files:
     if not files:
         raise DataError(f"{folder} has no images ({', '.join(sorted(SUFFIXES))}); {_LAYOUT}")
     return files
+
+
+def _spread(files: Files, most: int) -> Files:
+    """All files, or `most` of them, evenly spread."""
+    count = min(most, len(files))
+    return [files[place * len(files) // count] for place in range(count)]
 
 
 def _images_below(folder: Path) -> Iterator[Path]:

@@ -62,7 +62,7 @@ def change(images: Tensor, spec: AugmentSpec, numbers: Tensor) -> Tensor:
 
 
 def _apply(images: Tensor, chosen: Tensor, levels: Tensor, signs: Tensor, strengths: Strengths) -> Tensor:
-    """Every image through the operation it has chosen. Groups form on the CPU: no GPU is waited for."""
+    """Every image through the operation it has chosen. Groups form on the CPU, so no GPU is asked for their sizes."""
     changed = images.clone()
     for number, operation in enumerate(OPERATIONS.values()):
         members = (chosen == number).nonzero()[:, 0]

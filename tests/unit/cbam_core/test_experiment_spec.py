@@ -59,6 +59,10 @@ def test_yaml_runs_no_code():
         ({"data": {"dataset": "cifar10"}}, "say which in `root`"),
         ({"data": {"dataset": "cifar10", "root": "data"}}, "absolute"),
         ({"train": {"epochs": 3, "schedule": {"type": "cosine", "warmup_epochs": 3}}}, r"warmup_epochs \(3.0\)"),
+        (
+            {"train": {"optimizer": {"type": "adamw"}, "schedule": {"type": "cosine", "min_lr": 0.01}}},
+            r"min_lr \(0\.01\) must not be above the optimizer's lr \(0\.001\)",
+        ),
         ({"train": {"global_batch_size": 10}, "resources": {"workers": 3}}, r"\(10\) must divide by workers \(3\)"),
         ({"checkpoint": {"metric": "val/loss"}}, "val/loss is best at its minimum"),
         ({"data": {"dataset": "digits", "augment": {"crop_padding": 4, "random_resized_crop": True}}}, "choose one"),

@@ -65,6 +65,11 @@ def train(**fields):
             "/data/augment/mixup",
             "mixing_needs_epochs",
         ),
+        (
+            {"data": {"dataset": "imagefolder", "root": "/data", "augment": {"random_resized_crop": True}}},
+            "/data/workers_per_rank",
+            "crops_of_scaled_images",
+        ),
         ({"train": train(global_batch_size=4)}, "/train/global_batch_size", "few_images_for_batch_norm"),
         ({"train": train(global_batch_size=2048)}, "/train/global_batch_size", "batch_over_dataset"),
         ({"train": train(global_batch_size=1024)}, "/train/optimizer/lr", "lr_unscaled"),
@@ -98,6 +103,12 @@ def test_a_sound_recipe_is_left_alone():
     assert advice(train=train(), model=model(attention={"type": "cbam", "reduction": 16, "kernel_size": 7})) == set()
 
 
+@pytest.mark.parametrize("dataset", [{"dataset": "imagefolder", "workers_per_rank": 1}, {"dataset": "cifar10"}])
+def test_crops_of_whole_images_and_of_small_ones_are_left_alone(dataset):
+    data = {"root": "/data", "image_size": 32, "augment": {"random_resized_crop": True}} | dataset
+    assert "crops_of_scaled_images" not in {code for _, code in advice(data=data)}
+
+
 def test_a_narrow_kernel_of_channels_is_noticed():
     few = Measured(1000, 10, (AttentionSite("a", "ECA", 8, 8, 8, 3, 3),), 1, 1)
     found = advice(few, train=train(), model=model(attention={"type": "eca", "kernel_size": 9}))
@@ -105,7 +116,7 @@ def test_a_narrow_kernel_of_channels_is_noticed():
 
 
 def test_every_rule_has_a_case():
-    assert len(RULES) == 10, "a new rule wants a line in the table above"
+    assert len(RULES) == 11, "a new rule wants a line in the table above"
 
 
 def test_memory_is_the_sum_that_the_formula_says():

@@ -2,6 +2,7 @@
 
 import gzip
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torchvision.transforms import v2
 from cbam_core.datasets import DATASETS
 from cbam_core.errors import DataError
 from cbam_core.spec import DataSpec
-from workers.data import load_dataset
+from workers.data import imagefolder, load_dataset
 from workers.data.cluttered import load_cluttered_digits
 from workers.data.dataset import Order
 from workers.data.digits import read_digits
@@ -212,6 +213,26 @@ def test_a_wrong_folder_of_images_says_what_is_wrong(tmp_path, harm, words):
     harm(make_imagefolder(tmp_path))
     with pytest.raises(DataError, match=words):
         load(tmp_path, "imagefolder")
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_damaged_folder_that_stays_on_disk_fails_before_it_is_trained_on(tmp_path, part):
+    for path in (make_imagefolder(tmp_path) / part).rglob("*.png"):
+        path.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(DataError, match=f"cannot read .*/{part}/.*png"):
+        load(tmp_path, "imagefolder", workers_per_rank=1)
+
+
+def test_so_many_images_of_a_folder_are_tried_at_most_and_of_every_class(tmp_path, monkeypatch):
+    monkeypatch.setattr(imagefolder, "STATISTICS_IMAGES", 6)
+    monkeypatch.setattr(imagefolder, "TRIED_IMAGES", 3)
+    make_imagefolder(tmp_path)
+    tried = []
+    monkeypatch.setattr(imagefolder, "decode", lambda *image, **crop: tried.append(image[0]) or decode(*image, **crop))
+    load(tmp_path, "imagefolder", workers_per_rank=1)
+    counts = Counter(f"{path.parts[-3]}/{path.parts[-2]}" for path in tried)
+    assert counts == {"train/ants": 3, "train/bees": 3, "val/ants": 2, "val/bees": 1}
+    assert len(set(tried)) == 9
 
 
 def test_more_images_than_memory_holds_are_refused_or_left_on_disk(tmp_path, monkeypatch):

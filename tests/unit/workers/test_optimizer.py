@@ -3,7 +3,15 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from cbam_core.spec import AdamWSpec, CosineSchedule, LambSpec, SGDSpec, StepSchedule
+from cbam_core.spec import (
+    AdamWSpec,
+    ConstantSchedule,
+    CosineSchedule,
+    LambSpec,
+    MultistepSchedule,
+    SGDSpec,
+    StepSchedule,
+)
 from workers.train.optimizer import build_optimizer, learning_rate
 
 
@@ -39,6 +47,23 @@ def test_step_is_torchs():
     spec = StepSchedule(step_epochs=2, gamma=0.1)
     ours = [learning_rate(spec, 0.3, step, steps_per_epoch=5, epochs=6) for step in range(30)]
     theirs = torch_rates(lambda optimizer: lr_scheduler.StepLR(optimizer, 10, 0.1), 30, 0)
+    assert ours == pytest.approx(theirs, abs=1e-12)
+
+
+def test_multistep_is_torchs():
+    spec = MultistepSchedule(milestones=(2, 3, 5), gamma=0.3)
+    ours = [learning_rate(spec, 0.3, step, steps_per_epoch=5, epochs=6) for step in range(30)]
+    theirs = torch_rates(lambda optimizer: lr_scheduler.MultiStepLR(optimizer, [10, 15, 25], 0.3), 30, 0)
+    assert len(set(ours)) == 4
+    assert ours == pytest.approx(theirs, abs=1e-12)
+
+
+@pytest.mark.parametrize("warmup_epochs", [0, 2])
+@pytest.mark.filterwarnings("ignore:The epoch parameter in")
+def test_constant_is_torchs(warmup_epochs):
+    spec = ConstantSchedule(warmup_epochs=warmup_epochs)
+    ours = [learning_rate(spec, 0.3, step, steps_per_epoch=5, epochs=6) for step in range(30)]
+    theirs = torch_rates(lambda optimizer: lr_scheduler.ConstantLR(optimizer, factor=1.0), 30, warmup_epochs * 5)
     assert ours == pytest.approx(theirs, abs=1e-12)
 
 

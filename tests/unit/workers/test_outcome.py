@@ -12,6 +12,15 @@ from workers.storage import AttemptFolder
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]:33020"
 
+NO_HOST_MEMORY = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+    "4000000000000000 bytes. Error code 12 (Cannot allocate memory)"
+)
+NCCL_OUT_OF_MEMORY = (
+    "NCCL error in: NCCLUtils.cpp:94, unhandled cuda error (run with NCCL_DEBUG=INFO for details), NCCL version "
+    "2.27.5\nncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\nCuda failure 2 'out of memory'"
+)
+
 
 def caused_by(cause: Exception) -> Exception:
     error = ValueError("something else")
@@ -31,6 +40,18 @@ def caused_by(cause: Exception) -> Exception:
         (RuntimeError(GLOO), "WORKER_DIED"),
         (torch.distributed.DistNetworkError("refused"), "WORKER_DIED"),
         (torch.OutOfMemoryError("CUDA out of memory"), "CUDA_OOM"),
+        (torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be …"), "CUDA_OOM"),
+        (RuntimeError("CUDA error: out of memory"), "CUDA_OOM"),
+        (RuntimeError("CUDA driver error: out of memory"), "CUDA_OOM"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "CUDA_OOM"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "CUDA_OOM"),
+        (torch.distributed.DistBackendError(NCCL_OUT_OF_MEMORY), "CUDA_OOM"),
+        (caused_by(RuntimeError("CUDA error: out of memory")), "CUDA_OOM"),
+        (RuntimeError(NO_HOST_MEMORY), "USER_ERROR"),
+        (MemoryError("out of memory"), "USER_ERROR"),
+        (ValueError("CUDA error: out of memory"), "USER_ERROR"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "USER_ERROR"),
+        (torch.distributed.DistBackendError("NCCL error: unhandled system error"), "WORKER_DIED"),
         (caused_by(RuntimeError(GLOO)), "WORKER_DIED"),
         (RuntimeError("shapes do not match"), "USER_ERROR"),
         (ValueError("Connection closed by peer"), "USER_ERROR"),
