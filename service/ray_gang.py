@@ -87,15 +87,18 @@ class RayGang:
             self.stop_mode = self._stop_sent = None
             for rank in self.ranks:
                 rank.forget()
-        self.key, self.launch = launch.key, launch
+        self.key, self.launch, self.need = launch.key, launch, need_of(launch)
 
     def advance(self, group: Mapping[str, Any] | None) -> None:
         """One step. `group` is the row of the cluster's table of placement groups, or None."""
+        if not self.known and time.monotonic() - self.found_at > SILENT_SECONDS:
+            self._assume()
         if self.releasing:
             self._release(group)
         elif group is None:
             self._reserve()
         elif group["state"] == "RESCHEDULING":
+            self._assume()
             self._die(Reason.NODE_LOST, "a node of the gang is gone")
         elif not self._staff(group):
             self._die(Reason.WORKER_DIED, "a worker of the gang is gone")
@@ -123,15 +126,17 @@ class RayGang:
 
     def _staff(self, group: Mapping[str, Any]) -> bool:
         """Have one actor per bundle: found by name, else made. False where one of a started gang is missing."""
-        if self.ranks or group["state"] != "CREATED":
+        if self.ranks:
+            return True
+        if group["state"] != "CREATED":
+            self._assume()  # without a place there is no worker who could say
             return True
         self._group = self._group or get_placement_group(group["name"])
         bundles = list(group["bundles"].values())
         if self.launch is None:
             names = [self._actor_name(rank) for rank in range(len(bundles))]
             if not set(list_named_actors()).issuperset(names):
-                self.known = True  # nothing is left to ask
-                self.key = self.key or GangKey.parse(self.name)
+                self._assume()
                 return False
             self.ranks = [Rank(ray.get_actor(name, namespace=self.namespace)) for name in names]
             self.need = Need(len(bundles), bundles[0].get("CPU", 0.0), bundles[0].get("GPU", 0.0))
@@ -184,22 +189,27 @@ class RayGang:
 
     def _identify(self) -> None:
         """Learn from the workers which attempt a gang runs that a dispatcher before this one left."""
-        if self.known:
-            return
-        if any(not rank.answered for rank in self.ranks):
-            if time.monotonic() - self.found_at > SILENT_SECONDS:
-                self.known, self.key = True, GangKey.parse(self.name)
+        if any(rank.died for rank in self.ranks):
+            self._assume()
+        if self.known or any(not rank.answered for rank in self.ranks):
             return
         self.known = True
         keys = {rank.key for rank in self.ranks}
         if keys == {None} or all(rank.has_succeeded() for rank in self.ranks):
             self.idle_since = time.monotonic()
+            self.releasing = any(not rank.is_fit for rank in self.ranks)
         elif len(keys) == 1:
             self.key = keys.pop()
             self._begun = True
         else:
             self.key = next(key for key in keys if key is not None)
             self._die(Reason.WORKER_DIED, "the gang was left half started")
+
+    def _assume(self) -> None:
+        """Not all of a gang's workers can be asked: it runs what one of them has said, else what its name says."""
+        if not self.known:
+            said = (rank.key for rank in self.ranks if rank.key)
+            self.known, self.key = True, self.key or next(said, None) or GangKey.parse(self.name)
 
     def _begin(self) -> None:
         """Once every worker has said where it is, tell them all to train."""

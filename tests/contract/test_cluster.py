@@ -168,6 +168,17 @@ def test_a_second_dispatcher_finds_the_gang_where_it_is(lab: Lab):
     assert lab.wait_for_record(launch.key).outcome == "cancelled"
 
 
+def test_a_second_dispatcher_is_not_held_up_by_a_gang_that_waits_for_room(lab: Lab):
+    launch = lab.launch("stuck", resources={"workers": 64}, train={"epochs": 1, "global_batch_size": 64})
+    lab.cluster.start(launch)
+    if not isinstance(lab.cluster, InMemoryCluster):
+        wait_until(lambda: str(launch.key) in lab.cluster.groups, "the reservation, which is never granted")
+    second = lab.again()
+    assert lab.view(launch.key, second) is not None
+    second.release(launch.key)
+    wait_until(lambda: lab.view(launch.key, second) is None, "the gang to be gone")
+
+
 def test_a_dead_worker_is_seen(lab: Lab):
     launch = lab.launch("dies", train=LONG)
     lab.cluster.start(launch)

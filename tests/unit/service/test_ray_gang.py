@@ -1,13 +1,14 @@
-"""What the ranks of a gang are told: one place to meet, and the GPUs of their node in one order."""
+"""One gang on Ray, brought forward by hand: what its ranks are told, and what is concluded of one that was left."""
 
+import time
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from service.gang import GangKey, GangView, Launch
-from service.ray_gang import Place, RayGang, assignment_of, verdict
-from service.states import Liveness
+from service.gang import GangKey, GangView, Launch, Need
+from service.ray_gang import SILENT_SECONDS, Place, Rank, RayGang, assignment_of, verdict
+from service.states import Liveness, Reason
 from tests.specs import spec
 from workers.assignment import Assignment
 from workers.outcome import Outcome
@@ -73,3 +74,56 @@ def test_workers_are_asked_often_while_they_are_young_or_nearly_done(age: float,
     assert gang.poll_seconds() == pytest.approx(seconds, abs=0.01)
     gang.stop_mode = "cancel"
     assert gang.poll_seconds() == 0.1, "who waits for an end looks closely"
+
+
+def group(state: str) -> dict[str, object]:
+    """A row of Ray's table of placement groups."""
+    return {"name": "tests/abc-2", "state": state, "bundles": {0: {"CPU": 1.0}}, "bundles_to_node_id": {0: "one"}}
+
+
+def answered(**answer: object) -> Rank:
+    """A worker that was asked just now."""
+    return Rank(None, asked_at=time.monotonic(), answered=True, **answer)  # type: ignore[arg-type]
+
+
+def test_a_gang_without_a_place_is_what_its_name_says_and_takes_its_launch():
+    left = RayGang("abc-2", "tests")
+    left.advance(group("PENDING"))
+    assert (left.known, left.key, left.view.liveness) == (True, GangKey("abc", 2), Liveness.UNKNOWN)
+    left.take(launch(4))
+    assert left.need == Need(4, 1, 1.0)
+
+
+@pytest.mark.parametrize(("said", "key"), [(None, GangKey("abc", 2)), (GangKey("def", 7), GangKey("def", 7))])
+def test_a_gang_that_was_left_and_lost_a_node_is_known_and_dead(said: GangKey | None, key: GangKey):
+    left = RayGang("abc-2", "tests")
+    left.ranks = [Rank(None), answered(key=said)]
+    left.advance(group("RESCHEDULING"))
+    assert (left.known, left.key) == (True, key)
+    assert (left.view.liveness, left.view.reason) == (Liveness.DEAD, Reason.NODE_LOST)
+
+
+def test_a_dead_worker_is_not_waited_for_to_say_what_it_did():
+    left = RayGang("abc-2", "tests")
+    left.ranks = [answered(key=GangKey("def", 7)), Rank(None, asked_at=time.monotonic(), died="killed")]
+    left.advance(group("CREATED"))
+    assert (left.known, left.key, left.view.liveness) == (True, GangKey("def", 7), Liveness.DEAD)
+
+
+def test_nothing_keeps_a_gang_unknown_for_ever():
+    left = RayGang("abc-2", "tests")
+    left.ranks = [Rank(None, asked_at=time.monotonic())]
+    left.advance(group("CREATED"))
+    assert not left.known
+    left.found_at -= SILENT_SECONDS
+    left.advance(group("CREATED"))
+    assert (left.known, left.key) == (True, GangKey("abc", 2))
+
+
+@pytest.mark.parametrize("fit", [True, False])
+def test_a_gang_that_was_left_after_a_success_lingers_only_if_it_is_fit(fit: bool):
+    left = RayGang("abc-2", "tests")
+    done = {"key": left.key, "outcome": Outcome("succeeded")}
+    left.ranks = [answered(**done), answered(**done, is_fit=fit)]
+    left.advance(group("CREATED"))
+    assert (left.known, left.idle, left.releasing) == (True, fit, not fit)
