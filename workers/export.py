@@ -4,13 +4,16 @@ import json
 
 from safetensors.torch import save
 
-from workers.portable import write_programs
+from workers.portable import check_weights, write_programs
 from workers.storage import ExperimentFolder, write_atomically
 from workers.train.loop import Trainer
 
 
 def export(trainer: Trainer, folder: ExperimentFolder) -> None:
-    """Write the final weights, the programs that the spec asks for and the last confusion matrix into `folder`."""
+    """Write the final weights, the programs that the spec asks for and the last confusion matrix into `folder`.
+
+    Raises ExportError where any of them gives other scores than the trained network.
+    """
     dataset = trainer.dataset
     metadata = {
         "spec": trainer.spec.model_dump_json(),
@@ -21,6 +24,7 @@ def export(trainer: Trainer, folder: ExperimentFolder) -> None:
     }
     weights = {name: value.detach().cpu().contiguous() for name, value in trainer.learner.result.state_dict().items()}
     write_atomically(folder.weights, save(weights, metadata))
+    check_weights(folder.weights, trainer.learner.result, trainer.gang.device)
     write_programs(folder, trainer.spec.export)
     if trainer.evaluation is not None:
         matrix = {

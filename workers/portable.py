@@ -1,11 +1,12 @@
-"""The trained classifier as a program that needs no cbam-lab: torch.export or ONNX, each tried before it is kept."""
+"""What is exported is tried: the weights, and the programs that need no cbam-lab (torch.export, ONNX)."""
 
 import importlib.util
 import io
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from cbam_core.errors import ExportError
@@ -25,6 +26,16 @@ def require(formats: Iterable[ExportFormat]) -> None:
     missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if "onnx" in formats and missing:
         raise ExportError(f"ONNX needs {', '.join(missing)}: install cbam-lab[onnx], or leave `onnx` out of `export`")
+
+
+def check_weights(weights: Path, network: nn.Module, device: torch.device) -> None:
+    """Raises ExportError where the classifier in `weights` gives other scores than `network`, which is on `device`."""
+    classifier, shape = load_classifier(weights)
+    classifier.to(device)
+    images = torch.rand(_TRIED_IMAGES, *shape, generator=generator_of("export")).to(device)
+    with torch.inference_mode():
+        expected = network.eval().forward((images - classifier.mean) / classifier.std)  # as written, not as compiled
+        _compare("safetensors", classifier(images), expected)
 
 
 def write_programs(folder: ExperimentFolder, formats: Iterable[ExportFormat]) -> None:

@@ -14,7 +14,9 @@ def synchronise_batch_norm(network: nn.Module) -> nn.Module:
     if isinstance(network, Attention):
         return network
     if isinstance(network, nn.modules.batchnorm._BatchNorm):
-        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        from timm.layers.norm_act import convert_sync_batchnorm  # torch's own drops the activation that some norms hold
+
+        synchronised: nn.Module = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return synchronised
     for name, child in network.named_children():
         setattr(network, name, synchronise_batch_norm(child))

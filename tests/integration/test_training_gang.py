@@ -70,6 +70,31 @@ def test_two_ranks_have_the_gradients_of_one(run_ranks, static_graph):
         assert float(output) < 1e-10
 
 
+@pytest.mark.parametrize("clip_norm", [None, 0.1])
+def test_two_ranks_that_accumulate_learn_what_one_does_from_the_whole_batch(run_ranks, clip_norm):
+    """Three steps in fp64: each rank takes its half in two parts, and the gradients meet once, with the last part."""
+    code = """
+    from cbam_core.spec import TrainSpec
+    from workers.train.gang import Gang
+    from workers.train.learner import Learner
+    clip_norm = float(os.environ["CLIP_NORM"]) or None
+    torch.manual_seed(0)
+    images, labels = torch.randn(16, 3, 8, 8).double(), torch.randint(0, 5, (16,))
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5)).double()
+    alone = Learner(TrainSpec(clip_norm=clip_norm), copy.deepcopy(network), Gang(0, 1, torch.device("cpu")))
+    with gang_of(assignment) as gang:
+        together = Learner(TrainSpec(accumulate=2, clip_norm=clip_norm), network, gang)
+        half = slice(8 * rank, 8 * rank + 8)
+        for step in range(3):
+            together.learn(images[half], labels[half], rate=0.1, step=step)
+            alone.learn(images, labels, rate=0.1, step=step)
+    pairs = zip(together.network.parameters(), alone.network.parameters())
+    print(max((ours - whole).abs().max().item() for ours, whole in pairs))
+    """
+    for output in run_ranks(code, 2, CLIP_NORM=str(clip_norm or 0)):
+        assert float(output) < 1e-10
+
+
 def test_the_graph_is_static_where_every_pass_is_alike(run_ranks):
     code = """
     from cbam_core.spec import TrainSpec

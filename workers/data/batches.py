@@ -12,6 +12,7 @@ from workers.data import policies
 from workers.data.augment import NUMBERS, erase, mix, place, tint
 from workers.data.dataset import Dataset, Images, Order
 from workers.data.loaders import Loader
+from workers.data.transfer import send
 from workers.seeding import generator_of
 
 NO_AUGMENTATION = AugmentSpec()
@@ -46,7 +47,7 @@ class _Direct:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for order in self.orders:
-            indices = order.indices.to(self.device)
+            indices = send(order.indices, self.device)
             yield self.images.take(Order(indices, order.crops)), self.images.labels[indices]
 
 
@@ -107,6 +108,11 @@ class Batches:
         for images, labels in self._test:
             yield self.normalise(images.float()), labels
 
+    def close(self) -> None:
+        """End the processes that read the test images, if there are any."""
+        if isinstance(self._test, Loader):
+            self._test.close()
+
     def _orders(self, step: int) -> Iterator[Order]:
         """What this rank asks for at `step` and after it, for ever."""
         epoch, first = divmod(step, self.steps_per_epoch)
@@ -129,7 +135,7 @@ class Batches:
         images = pixels.float()
         if self._augment == NO_AUGMENTATION:
             return self.normalise(images), labels
-        numbers = self._numbers("augment", step, NUMBERS).to(self._device)
+        numbers = send(self._numbers("augment", step, NUMBERS), self._device)
         images = place(images, self._augment, numbers)
         if count := policies.layers(self._augment):
             chosen = self._numbers("policy", step, count, policies.NUMBERS)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from cbam_core.errors import DataError, LoaderDied
 from workers.data.dataset import Images, Order
+from workers.data.transfer import send
 
 BATCHES_AHEAD = 3
 """As many batches are in shared memory: the one that is trained on, and those that are being read."""
@@ -85,8 +86,7 @@ class Loader:
         for reader in self._readers:
             reader.wait()
         assert self._slots is not None, "it was asked for"
-        labels = self._images.labels[order.indices].to(self._device, non_blocking=True)
-        return self._slots.take(slot, len(order)), labels
+        return self._slots.take(slot, len(order)), send(self._images.labels[order.indices], self._device)
 
 
 class _Slots:
@@ -98,6 +98,7 @@ class _Slots:
         self._device = device
         self._copied: list[torch.cuda.Event] = []
         if device.type == "cuda":
+            self._copies = torch.cuda.Stream(device)  # beside the training's own: else a copy waits for its kernels
             self._copied = [torch.cuda.Event() for _ in range(BATCHES_AHEAD)]
             address, length = self.pixels.data_ptr(), self.pixels.nbytes
             torch.cuda.check_error(int(torch.cuda.cudart().cudaHostRegister(address, length, _PORTABLE)))
@@ -109,9 +110,15 @@ class _Slots:
 
     def take(self, slot: int, count: int) -> Tensor:
         """The first `count` images of a slot, on the device."""
-        images: Tensor = self.pixels[slot, :count].to(self._device, non_blocking=True)
-        if self._copied:
+        if not self._copied:
+            here: Tensor = self.pixels[slot, :count]
+            return here
+        with torch.cuda.stream(self._copies):
+            images: Tensor = self.pixels[slot, :count].to(self._device, non_blocking=True)
             self._copied[slot].record()
+        training = torch.cuda.current_stream(self._device)
+        training.wait_event(self._copied[slot])
+        images.record_stream(training)  # its memory is not to be given away while the training reads it
         return images
 
     def close(self) -> None:

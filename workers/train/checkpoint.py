@@ -44,6 +44,7 @@ class Checkpoints:
     def __init__(self, folder: Path, policy: CheckpointSpec) -> None:
         self._folder = folder
         self._policy = policy
+        self._damaged: set[int] = set()
 
     def save(self, step: int, state: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Write `state` as the checkpoint of `step`, then delete what the policy does not keep."""
@@ -56,6 +57,7 @@ class Checkpoints:
                 torch.save(dict(state), file)
             manifest = Manifest(step, dict(metrics), path.stat().st_size, _sha256(path))
             write_atomically(folder / MANIFEST, json.dumps(asdict(manifest)))
+            self._damaged.discard(step)
             self._prune()
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             if not (folder / MANIFEST).exists():
@@ -69,6 +71,7 @@ class Checkpoints:
                 self._verify(step)
             except CheckpointError as error:
                 logger.warning("checkpoint skipped: %s", error)
+                self._damaged.add(step)  # it must not take the place of a whole one that is to be kept
                 continue
             return step
         return None
@@ -96,7 +99,7 @@ class Checkpoints:
 
     def _manifests(self) -> list[Manifest]:
         manifests = []
-        for step in self._steps():
+        for step in set(self._steps()) - self._damaged:
             try:
                 manifests.append(Manifest.read(self._folder / f"step-{step}"))
             except CheckpointError:

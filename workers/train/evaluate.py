@@ -80,7 +80,7 @@ def evaluate(
 def _confidence_and_hits(scores: Tensor, labels: Tensor) -> Tensor:
     """Summed confidence and number of right answers per bin of confidence."""
     confidence, predicted = scores.double().softmax(1).max(1)
-    bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    bins = (confidence.nan_to_num() * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
     pairs = torch.stack([confidence, (predicted == labels).double()], dim=1)
     return F.one_hot(bins, CALIBRATION_BINS).double().T @ pairs
 

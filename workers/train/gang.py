@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cbam_core.errors import PeerLost
 from cbam_core.networks import synchronise_batch_norm
 from workers.assignment import Assignment
+from workers.train.utilisation import forget_peak_memory
 
 MEET_TIMEOUT = timedelta(minutes=5)
 OPERATION_TIMEOUT = timedelta(minutes=30)  # a rank may be slow; one that hangs is the dispatcher's
@@ -88,6 +89,12 @@ class Gang:
                 distributed.all_reduce(values)
         return values
 
+    def gather(self, value: Tensor) -> Tensor:
+        """Every rank's `value` (a scalar) in the order of the ranks, on every rank."""
+        values = torch.zeros(self.world_size, dtype=value.dtype, device=value.device)
+        values[self.rank] = value
+        return self.sum(values)
+
     def from_leader(self, number: int) -> int:
         """Rank 0's `number`, on every rank."""
         if self.world_size == 1:
@@ -129,6 +136,8 @@ class Gang:
 def _peers() -> Iterator[None]:
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:  # gloo and NCCL have no better type for it
         raise PeerLost(f"another worker of this gang is gone: {error}") from error
 
@@ -148,6 +157,7 @@ def gang_of(assignment: Assignment) -> Iterator[Gang]:
     device = training_device(assignment)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    forget_peak_memory(device)
     gang = Gang(assignment.rank, assignment.world_size, device)
     if assignment.world_size == 1:
         yield gang
@@ -187,7 +197,10 @@ def _open_store(address: tuple[str, int], rank: int, world_size: int) -> Store:
     """
     host, port = address
     if rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        listener = socket.create_server((host, port))
+        try:
+            listener = socket.create_server((host, port))
+        except OSError as error:  # another process was quicker; the next attempt gets another port
+            raise PeerLost(f"the gang cannot meet at {host}:{port}: {error}") from error
         return TCPStore(
             host, port, world_size, is_master=True, timeout=MEET_TIMEOUT, master_listen_fd=listener.detach()
         )

@@ -106,6 +106,12 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
 
+    @torch.no_grad()
+    def is_finite(self) -> bool:
+        """Whether every weight and running statistic is."""
+        values = [value for value in self.result.state_dict().values() if value.is_floating_point()]
+        return bool(torch.stack([value.isfinite().all() for value in values]).all())
+
     @property
     def _memory_format(self) -> torch.memory_format:
         return torch.channels_last if self.recipe.channels_last else torch.contiguous_format

@@ -88,7 +88,7 @@ class Trainer:
         if self.recipe.deterministic and self.gang.world_size > 2:
             batch_size = self.recipe.global_batch_size // self.gang.world_size
             self.learner.rehearse(self.dataset.input_shape, batch_size=batch_size)
-        with contextlib.closing(self.batches.train_from(self.step)) as batches:
+        with contextlib.closing(self.batches), contextlib.closing(self.batches.train_from(self.step)) as batches:
             while not self.done:
                 if self.stop_agreed():
                     self.say("stopping")
@@ -99,8 +99,8 @@ class Trainer:
                     self.evaluate()
                 else:
                     self.train_step(batches)
-                if self._checkpoint_is_due():
-                    self.save()
+                if self._checkpoint_may_be_due():
+                    self.save(only_if_due=True)
         self.gang.settle()
         return self._agreed
 
@@ -125,7 +125,8 @@ class Trainer:
         self.step = self.resumed_from = self._saved_step = state["step"]
         self.epochs_evaluated = state["epochs_evaluated"]
         self.metrics = state["metrics"]
-        self._loss_sum.copy_(state["loss_sum"])
+        losses = state["losses"]
+        self._loss_sum.copy_(losses[self.gang.rank] if len(losses) == self.gang.world_size else losses.mean())
         if state["evaluation"]:
             self.evaluation = Evaluation(**state["evaluation"])
         logger.info("resumed from the checkpoint of step %d of %d", self.step, self.total_steps)
@@ -158,6 +159,9 @@ class Trainer:
             )
         if evaluation is None:
             return
+        if not math.isfinite(evaluation.loss):
+            where = f"the loss on the test images is {evaluation.loss} after step {self.step}"
+            raise LossNotFinite(f"{where}; {self._advice}")
         self.pace.evaluation_took(time.perf_counter() - started)
         self.evaluation = evaluation
         self.epochs_evaluated = self.epochs_trained
@@ -175,16 +179,22 @@ class Trainer:
         )
         self.say("evaluating")
 
-    def save(self) -> None:
-        """Write the checkpoint of this step; the other ranks go on meanwhile."""
-        if not self.gang.leads or self.step == self._saved_step:
+    def save(self, *, only_if_due: bool = False) -> None:
+        """Write the checkpoint of this step. All ranks call it: rank 0 writes, and the others go on meanwhile.
+
+        Raises LossNotFinite instead of writing weights that are not finite, which every later attempt would begin with.
+        """
+        losses = self.gang.gather(self._loss_sum)
+        if not self.gang.leads or self.step == self._saved_step or (only_if_due and not self._checkpoint_is_due()):
             return
-        evaluated = self.evaluation if self.epochs_evaluated * self.batches.steps_per_epoch == self.step else None
+        if not self.learner.is_finite():
+            raise LossNotFinite(f"the weights are not finite after step {self.step}; {self._advice}")
+        evaluated = self.evaluation if self._evaluated_now else None
         state: dict[str, Any] = {
             "step": self.step,
             "epochs_evaluated": self.epochs_evaluated,
             "learner": self.learner.state(),
-            "loss_sum": self._loss_sum,
+            "losses": losses,
             "metrics": self.metrics,
             "evaluation": vars(self.evaluation) if self.evaluation else None,
         }
@@ -224,16 +234,28 @@ class Trainer:
         self.say("evaluating")
         return self.stop_agreed()
 
-    def _checkpoint_is_due(self) -> bool:
-        if not self.gang.leads or self.epochs_trained > self.epochs_evaluated:
+    def _checkpoint_may_be_due(self) -> bool:
+        """The same answer on every rank."""
+        if self.epochs_trained > self.epochs_evaluated:
             return False  # the evaluation comes first: it may show that this is one of the best
-        if self.done:
-            return True
         every = self.spec.checkpoint.every_steps
-        evaluated_now = self.step == self.epochs_evaluated * self.batches.steps_per_epoch
-        if every is None:
-            return evaluated_now
-        return self.step % every == 0 or (evaluated_now and self.checkpoints.is_among_best(self.metrics))
+        return self._evaluated_now or (every is not None and self.step % every == 0)
+
+    def _checkpoint_is_due(self) -> bool:
+        """For rank 0 alone, where `_checkpoint_may_be_due`: it looks at the checkpoints there are."""
+        every = self.spec.checkpoint.every_steps
+        if self.done or every is None or self.step % every == 0:
+            return True
+        return self._evaluated_now and self.checkpoints.is_among_best(self.metrics)
+
+    @property
+    def _evaluated_now(self) -> bool:
+        return self.step == self.epochs_evaluated * self.batches.steps_per_epoch
+
+    @property
+    def _advice(self) -> str:
+        saved = f"the last good checkpoint is of step {self._saved_step}" if self._saved_step > 0 else "no checkpoint"
+        return f"{saved}. Try a lower lr or a longer warm-up"
 
     def _learning_rate(self) -> float:
         return learning_rate(
@@ -251,10 +273,7 @@ class Trainer:
         if not math.isfinite(loss):
             first, last = self.step - steps + 1, self.step
             where = f"at step {last}" if steps == 1 else f"between steps {first} and {last}"
-            saved = (
-                f"the last good checkpoint is of step {self._saved_step}" if self._saved_step > 0 else "no checkpoint"
-            )
-            raise LossNotFinite(f"the loss became {loss} {where}; {saved}. Try a lower lr or a longer warm-up")
+            raise LossNotFinite(f"the loss became {loss} {where}; {self._advice}")
         self._loss_sum.zero_()
         self.metrics = self.metrics | {"train/loss": loss, "lr": rate}
         self.tracker.log(self.step, {"train/loss": loss, "lr": rate} | self.pace.metrics())

@@ -1,9 +1,14 @@
 """How well the training uses its device: model FLOPs utilisation and peak memory."""
 
+import contextlib
 import resource
 import sys
+from pathlib import Path
 
 import torch
+
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+_PEAK_OF_MEMORY = "5"
 
 PEAK_HALF_FLOPS = {
     "H200": 989e12,
@@ -35,9 +40,23 @@ def peak_flops(device: torch.device, precision: str, world_size: int) -> float |
     return next((world_size * flops for part, flops in PEAK_HALF_FLOPS.items() if part in name), None)
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory_bytes` begin anew: a warm worker has trained other experiments before this one."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):  # Linux alone has it; see proc(5)
+        _CLEAR.write_text(_PEAK_OF_MEMORY)
+
+
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory that tensors took on this rank's GPU; on a CPU, that this process ever took."""
+    """The most memory since `forget_peak_memory`: of tensors on this rank's GPU; on a CPU, of this process.
+
+    Where the system cannot forget (not Linux), the most that this process ever took.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if _STATUS.exists():
+        (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -9,6 +9,7 @@ import timm
 import torch
 import torchvision
 from pydantic import ValidationError
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from cbam_core.attention import BAM, CBAM, SE, Attention
@@ -353,6 +354,15 @@ def test_synchronised_norms_stop_at_attention():
     assert {kind for name, kind in norms.items() if ".spatial." not in name} == {nn.SyncBatchNorm}
     assert isinstance(synchronise_batch_norm(nn.BatchNorm2d(3)), nn.SyncBatchNorm)
     assert isinstance(synchronise_batch_norm(SE(16)), SE)
+
+
+def test_a_synchronised_norm_keeps_the_activation_that_timm_puts_into_it():
+    network = build_network(model("timm:mobilenetv3_small_050"), 10, 3).eval()
+    images = torch.randn(2, 3, 32, 32)
+    before = network(images)
+    synchronised = synchronise_batch_norm(network)
+    assert not any(type(module) is BatchNormAct2d for module in synchronised.modules())
+    torch.testing.assert_close(synchronised(images), before)
 
 
 @pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "mobilenet_v1"])

@@ -52,6 +52,17 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(checkpoints, tmp_pat
     assert "step-15" in caplog.text
 
 
+def test_a_damaged_checkpoint_takes_no_place_from_a_whole_one(checkpoints, tmp_path):
+    """A resumed training is back at an earlier step than the damaged ones are of."""
+    for step in (10, 15):
+        flip_a_byte(tmp_path / f"step-{step}")
+    assert checkpoints.newest() == 5
+    for step in (6, 7):
+        checkpoints.save(step, {"step": step}, {})
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["step-5", "step-6", "step-7"]
+    assert checkpoints.newest() == 7
+
+
 def test_a_training_without_checkpoints_has_no_newest(tmp_path):
     assert Checkpoints(tmp_path / "none", CheckpointSpec()).newest() is None
 

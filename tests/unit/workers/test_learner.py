@@ -112,6 +112,17 @@ def test_channels_last_reaches_the_convolutions():
     assert seen == [True]
 
 
+def test_a_state_brings_the_loss_scale_back():
+    images, labels = torch.full((4, 1, 2, 2), 6e4), torch.tensor([0, 1, 0, 1])
+    first, second = (
+        Learner(TrainSpec(precision="fp16"), nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), ALONE) for _ in "ab"
+    )
+    first.learn(images, labels, rate=0.1, step=0)
+    assert first.state()["scaler"] != second.state()["scaler"], "it overflowed"
+    second.load(copy.deepcopy(first.state()))
+    assert first.state()["scaler"] == second.state()["scaler"]
+
+
 def test_a_state_brings_a_learner_back(batch):
     recipe = {"ema": {}, "optimizer": {"type": "adamw"}}
     first = Learner(TrainSpec.model_validate(recipe), small_network(), ALONE)

@@ -14,6 +14,7 @@ from workers.data.digits import load_digits
 from workers.outcome import read_outcome
 from workers.seeding import seed_of
 from workers.stop import StopSignal
+from workers.train import loop
 
 
 def plain_loop(spec, steps):
@@ -173,3 +174,21 @@ def test_the_eta_counts_all_that_is_left(tiny_spec, assign, train):
     end = seen[-1].heartbeat
     errors = [abs(eta - (end - now)) / (end - now) for now, eta in etas[3 : len(etas) // 2]]
     assert sorted(errors)[len(errors) // 2] < 0.5
+
+
+def test_a_loss_that_is_lost_between_two_logged_values_is_found_by_evaluation(tiny_spec, assign, train, monkeypatch):
+    monkeypatch.setattr(loop, "CURVE_POINTS", 1)
+    outcome, _ = train(assign(tiny_spec(train={"optimizer": {"type": "sgd", "lr": 1e30}})))
+    assert outcome.reason == "LOSS_NOT_FINITE"
+    assert "on the test images" in outcome.message
+    assert "after step 5" in outcome.message
+
+
+def test_weights_that_are_not_finite_are_no_checkpoint(tiny_spec, assign, train, monkeypatch):
+    """Else every later attempt would begin with them."""
+    monkeypatch.setattr(loop, "CURVE_POINTS", 1)
+    assignment = assign(tiny_spec(train={"optimizer": {"type": "sgd", "lr": 1e30}}, checkpoint={"every_steps": 2}))
+    outcome, _ = train(assignment)
+    assert outcome.reason == "LOSS_NOT_FINITE"
+    assert "the weights are not finite after step 2; no checkpoint" in outcome.message
+    assert not list(assignment.folder.checkpoints.glob("*"))

@@ -55,6 +55,17 @@ def test_a_program_that_differs_from_its_network_is_not_kept(write):
         write(program, images, classifier(images).detach() + 1e-2)
 
 
+def test_weights_that_are_not_the_networks_are_found(tiny_spec, assign, train):
+    assignment = assign(tiny_spec(train={"epochs": 1}))
+    train(assignment)
+    network = load_classifier(assignment.folder.weights)[0].network
+    portable.check_weights(assignment.folder.weights, network, torch.device("cpu"))
+    with torch.no_grad():
+        network.fc.bias += 1e-2
+    with pytest.raises(ExportError, match="safetensors"):
+        portable.check_weights(assignment.folder.weights, network, torch.device("cpu"))
+
+
 def test_a_network_that_cannot_be_traced_is_named_as_such():
     class Undecided(nn.Module):
         def forward(self, images):
