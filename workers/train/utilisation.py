@@ -11,17 +11,24 @@ _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 _PEAK_OF_MEMORY = "5"
 
 PEAK_HALF_FLOPS = {
+    "H200 NVL": 835e12,
     "H200": 989e12,
-    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100 PCIE": 756e12,
     "H100": 989e12,
     "A100": 312e12,
     "A10": 125e12,
+    "A10G": 70e12,
     "L40S": 362e12,
+    "L40": 181e12,
     "L4": 121e12,
+    "V100 PCIE": 112e12,
     "V100": 125e12,
     "T4": 65e12,
 }
-"""Dense bf16/fp16 FLOP/s by part of the device's name, from the vendor's data sheets; the first that fits counts."""
+"""Dense bf16/fp16 FLOP/s by words of the device's name, from the vendor's data sheets; what has most words counts."""
+WITHOUT_BF16 = {"V100", "T4"}
+"""Their tensor cores know fp16 alone."""
 
 
 def model_flops_utilisation(macs: int, images_per_second: float, peak_flops: float) -> float:
@@ -33,11 +40,18 @@ def model_flops_utilisation(macs: int, images_per_second: float, peak_flops: flo
 
 
 def peak_flops(device: torch.device, precision: str, world_size: int) -> float | None:
-    """FLOP/s of all devices together; None on CPUs, and in fp32, which may or may not be TF32."""
+    """FLOP/s of all devices together, each like `device`.
+
+    None on CPUs, on a slice of a GPU (MIG), on one that is not listed, in a precision that its tensor cores do not
+    have, and in fp32, which may or may not be TF32.
+    """
     if device.type != "cuda" or precision == "fp32":
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((world_size * flops for part, flops in PEAK_HALF_FLOPS.items() if part in name), None)
+    words = set(torch.cuda.get_device_name(device).upper().replace("-", " ").split())
+    if "MIG" in words or (precision == "bf16" and words & WITHOUT_BF16):
+        return None
+    known = [name for name in PEAK_HALF_FLOPS if words.issuperset(name.split())]
+    return world_size * PEAK_HALF_FLOPS[max(known, key=lambda name: len(name.split()))] if known else None
 
 
 def forget_peak_memory(device: torch.device) -> None:

@@ -154,7 +154,13 @@ def test_memory_that_runs_out_fails_with_the_fields_that_save_it(tiny_spec, assi
     outcome, _ = train(assign(tiny_spec()))
     assert (outcome.outcome, outcome.reason, outcome.step) == ("failed", "CUDA_OOM", 2)
     assert "Tried to allocate 2.00 GiB" in outcome.message
-    for path in ("train.accumulate", "resources.workers", "train.global_batch_size", "train.precision"):
+    for path in (
+        "train.accumulate",
+        "resources.workers",
+        "train.global_batch_size",
+        "train.precision",
+        "data.workers_per_rank",
+    ):
         part, field = path.split(".")
         assert path in outcome.message
         assert hasattr(getattr(assign(tiny_spec()).spec, part), field), "the hint names a field that exists"

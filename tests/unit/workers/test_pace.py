@@ -31,6 +31,45 @@ def test_utilisation_of_a_known_device():
     assert peak_flops(torch.device("cpu"), "bf16", 1) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "teraflops"),
+    [
+        ("NVIDIA H200", 989),
+        ("NVIDIA H200 NVL", 835),
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H100 NVL", 835),
+        ("NVIDIA A100-SXM4-40GB", 312),
+        ("NVIDIA A100 80GB PCIe", 312),
+        ("NVIDIA A10", 125),
+        ("NVIDIA A10G", 70),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA L40", 181),
+        ("NVIDIA L4", 121),
+        ("NVIDIA GeForce RTX 4090", None),
+        ("NVIDIA RTX A1000", None),
+        ("NVIDIA T400 4GB", None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
+        ("NVIDIA A100-SXM4-40GB MIG 3g.20gb", None),
+        ("Tesla V100-SXM2-16GB", None),
+        ("Tesla T4", None),
+    ],
+)
+def test_the_peak_is_that_of_the_whole_name(name, teraflops, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: name)
+    two = peak_flops(torch.device("cuda", 0), "bf16", 2)
+    assert two == (None if teraflops is None else pytest.approx(2 * teraflops * 1e12))
+
+
+@pytest.mark.parametrize(
+    ("name", "teraflops"), [("Tesla V100-SXM2-16GB", 125), ("Tesla V100-PCIE-16GB", 112), ("Tesla T4", 65)]
+)
+def test_older_tensor_cores_have_a_peak_in_fp16_alone(name, teraflops, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: name)
+    peaks = {precision: peak_flops(torch.device("cuda", 0), precision, 1) for precision in ("fp16", "bf16", "fp32")}
+    assert peaks == {"fp16": pytest.approx(teraflops * 1e12), "bf16": None, "fp32": None}
+
+
 def test_peak_memory_grows_with_what_is_held():
     before = peak_memory_bytes(torch.device("cpu"))
     held = torch.ones(100_000_000)
