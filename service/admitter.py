@@ -2,6 +2,8 @@
 
 import logging
 
+from pydantic import ValidationError
+
 from cbam_core.spec import ExperimentSpec, world_sizes
 from service.admission import Choice, Holding, Rules, Waiting, choose, place
 from service.dispatcher_report import DispatcherReport
@@ -77,7 +79,10 @@ class Admitter:
             return None
         log.info("starts with %s worker(s)", workers, extra={"experiment_id": row.id, "attempt": attempt.number})
         self.report.claimed(row, attempt)
-        self.launch(row, attempt)
+        try:
+            self.launch(row, attempt)
+        except ValidationError:  # at the next tick, the dispatcher says so of the attempt
+            return None
         return GangKey(row.id, attempt.number)
 
     def _tell(self, choice: Choice, rows: dict[str, Experiment]) -> None:

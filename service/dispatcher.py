@@ -11,9 +11,11 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
+from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
 from service import log_lines, logs
@@ -102,19 +104,14 @@ class Dispatcher:
         view = self._look()
         self.report.looked(view)
         for row in self.ledger.unsettled():
-            self._settle(row)
+            with self._apart(row):
+                self._settle(row)
         live = self.ledger.live()
         for row, attempt in live:
             if not self._leads():  # a tick over thousands may outlast the lease that it began with
                 return
-            try:
-                with about(experiment_id=row.id, attempt=attempt.number):
-                    self._attend(row, attempt, view)
-            except (NotLeading, OperationalError):
-                raise
-            except Exception:  # one experiment that cannot be attended must not hold up the others
-                log.exception("this experiment cannot be attended", extra={"experiment_id": row.id})
-                self.report.failed()
+            with self._apart(row), about(experiment_id=row.id, attempt=attempt.number):
+                self._attend(row, attempt, view)
         self.ledger.note_progress(self.notes)
         self.notes.clear()
         wanted = {GangKey(row.id, row.attempt) for row, _ in live}
@@ -126,6 +123,17 @@ class Dispatcher:
         self.made_room = False
         self.closer.tick()
         self._keep_house(view)
+
+    @contextmanager
+    def _apart(self, row: Experiment) -> Iterator[None]:
+        """One experiment that cannot be attended must not hold up the others."""
+        try:
+            yield
+        except (NotLeading, OperationalError):
+            raise
+        except Exception:
+            log.exception("this experiment cannot be attended", extra={"experiment_id": row.id})
+            self.report.failed()
 
     def _keep_house(self, view: ClusterView | None) -> None:
         """Tell the API what the cluster has, and erase what was deleted, once no worker can write to it any more."""
@@ -166,7 +174,8 @@ class Dispatcher:
         key = GangKey(row.id, attempt.number)
         watch = self.watches.setdefault(key, Watch())
         seen = self._see(row, attempt, watch, view)
-        watch.told = seen.outcome or watch.told
+        if seen.outcome is not None and seen.outcome.token == attempt.token:
+            watch.told = seen.outcome
         record = self._record(row, attempt) or watch.told
         watch.placed = seen.placed or watch.placed
         seen = replace(seen, placed=watch.placed)  # a gang that is gone has no place any more, but had one
@@ -209,12 +218,19 @@ class Dispatcher:
             return GangView(liveness=Liveness.UNKNOWN)
         key = GangKey(row.id, attempt.number)
         if row.state == State.STARTING and not watch.launched:  # claimed by a dispatcher that then ended
-            self.admitter.launch(row, attempt)
-            watch.launched = True
-            return GangView(liveness=Liveness.UNKNOWN)
+            return self._launch(row, attempt, watch)
         if key in view.gangs:
             return view.gangs[key]
         return GangView(liveness=Liveness.DEAD, reason=Reason.CLUSTER_LOST, message="the cluster knows nothing of it")
+
+    def _launch(self, row: Experiment, attempt: Attempt, watch: Watch) -> GangView:
+        """Launch what is claimed; where its stored spec is not valid any more, there is nothing to wait for."""
+        try:
+            self.admitter.launch(row, attempt)
+        except ValidationError as error:
+            return GangView(liveness=Liveness.DEAD, reason=Reason.USER_ERROR, message=f"its spec is not valid: {error}")
+        watch.launched = True
+        return GangView(liveness=Liveness.UNKNOWN)
 
     def _situation(
         self,

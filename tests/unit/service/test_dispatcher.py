@@ -3,13 +3,13 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from service.dispatcher import Dispatcher
 from service.errors import IllegalAction, NotLeading
 from service.experiments import act
 from service.gang import GangKey
-from service.models import Attempt
+from service.models import Attempt, Experiment
 from service.roles import LOCAL
 from service.states import Move, Reason, State
 from service.store import Store, utc_now
@@ -327,15 +327,36 @@ def test_only_the_leader_moves_anything(database, store, cluster, settings, cloc
     assert store.get(row.id).state != State.QUEUED
 
 
-def test_a_record_with_another_token_is_not_believed(dispatcher, store, cluster):
+def test_neither_a_record_nor_a_word_with_another_token_is_believed(dispatcher, store, cluster):
     row, _ = store.submit(spec(train={"epochs": 1000, "global_batch_size": 128}))
     until(dispatcher, store, row.id, State.RUNNING)
     gang = cluster.gangs[GangKey(row.id, 1)]
     gang.launch = type(gang.launch)(**{**vars(gang.launch), "token": "somebody else's"})
     cluster.fail(GangKey(row.id, 1), "USER_ERROR")
-    gang.outcome = None
     tick(dispatcher, 5)
     assert store.get(row.id).state == State.RUNNING
+
+
+def test_a_stored_spec_that_is_not_valid_any_more_fails_alone(dispatcher, store, database):
+    bad, _ = store.submit(spec(priority=1))
+    good, _ = store.submit(spec())
+    with database.writing() as session:
+        row = session.get(Experiment, bad.id)
+        row.spec = row.spec | {"model": {"backbone": "of another release"}}
+    until(dispatcher, store, good.id, State.SUCCEEDED)
+    until(dispatcher, store, bad.id, State.FAILED)
+    assert store.get(bad.id).reason == Reason.USER_ERROR
+    assert "of another release" in store.get(bad.id).message
+
+
+def test_one_that_cannot_be_settled_holds_up_nobody(dispatcher, store, database):
+    refused, fine = (store.submit(spec(resources={"workers": 8}))[0] for _ in range(2))
+    act(store, refused.id, "cancel", caller=LOCAL)
+    act(store, fine.id, "pause", caller=LOCAL)
+    with database.writing() as session:  # the database itself refuses the first one's move
+        session.execute(text("DELETE FROM legal_moves WHERE from_state = 'QUEUED' AND to_state = 'CANCELLED'"))
+    tick(dispatcher)
+    assert [store.get(row.id).state for row in (refused, fine)] == [State.QUEUED, State.PAUSED]
 
 
 def test_a_failed_experiment_can_be_tried_again(dispatcher, store, cluster):
