@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from benchmarks.loop import Block, speed_ratio, take_turns, training_parser
+from benchmarks.loop import Block, recipe_of, speed_ratio, take_turns, training_parser
 from cbam_core.networks import build_network
 from cbam_core.spec import ExperimentSpec
 from workers.assignment import Assignment
@@ -63,8 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--side", type=int, default=256, help="their sides, in pixels")
     parser.add_argument("--processes", type=int, default=1, help="that read images ahead, ours and timm's alike")
     parser.add_argument("--threads", type=int, default=1, help="of torch, in the process that trains")
-    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
-    parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=15, help="in a turn; far more than are read ahead")
     parser.add_argument("--gpu", action="store_true")
@@ -91,12 +89,7 @@ def spec_of(options: argparse.Namespace, root: Path, *, processes: int) -> Exper
             "name": "benchmark",
             "model": {"backbone": options.backbone, "attention": {"type": options.attention}},
             "data": data | {"workers_per_rank": processes},
-            "train": {
-                "epochs": EPOCHS,
-                "global_batch_size": options.batch,
-                "precision": options.precision,
-                "channels_last": options.channels_last,
-            },
+            "train": recipe_of(options) | {"epochs": EPOCHS},
             "resources": {"gpus_per_worker": int(options.gpu), "cpus_per_worker": options.threads},
         }
     )
@@ -133,7 +126,16 @@ def by_timm(spec: ExperimentSpec, root: Path) -> Block:
     network = build_network(spec.model, CLASSES, 3).to(device)
     if recipe.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    optimizer = create_optimizer_v2(network, opt="sgd", lr=recipe.optimizer.lr, momentum=0.9, weight_decay=1e-4)
+    if recipe.compile:
+        network.compile()
+    optimizer = create_optimizer_v2(  # theirs by default: Nesterov, and no decay of norms and biases
+        network,
+        opt="momentum",
+        lr=recipe.optimizer.lr,
+        momentum=0.9,
+        weight_decay=recipe.optimizer.weight_decay,
+        filter_bias_and_bn=False,
+    )
     scheduler, _ = create_scheduler_v2(
         optimizer, "cosine", num_epochs=EPOCHS, updates_per_epoch=len(loader), step_on_epochs=False
     )

@@ -1,6 +1,7 @@
 """Images/s of our training loop against a bare PyTorch loop, and with tracking on against off; each a ratio.
 
     python -m benchmarks.loop [--backbone cifar_resnet20] [--image-size 16] [--blocks 30]
+    python -m benchmarks.loop --gpu --backbone resnet50 --image-size 224 --precision bf16 --channels-last [--compile]
 
 The contestants take turns, a few steps each, so that whatever else the machine does meets all of them alike; the ratio
 is the median over the rounds. Budgets: ours / bare ≥ 0.98, tracking on / off ≥ 0.99.
@@ -25,8 +26,9 @@ from workers.outcome import Outcome
 from workers.stop import StopSignal
 from workers.tracking import MlflowTracker, Tracker
 from workers.train.gang import gang_of
-from workers.train.loop import Trainer
+from workers.train.loop import CURVE_POINTS, Trainer
 
+DIGITS = 1437  # images to train on: so many epochs of them that every single step is logged
 Block = Callable[[int], None]
 """Trains so many steps."""
 
@@ -43,7 +45,7 @@ def main() -> None:
             "name": "benchmark",
             "model": {"backbone": options.backbone, "attention": {"type": options.attention}},
             "data": {"dataset": "digits", "image_size": options.image_size},
-            "train": {"epochs": 10_000, "global_batch_size": options.batch},
+            "train": recipe_of(options) | {"epochs": max(1, CURVE_POINTS * options.batch // DIGITS)},
             "resources": {"gpus_per_worker": int(options.gpu)},
         }
     )
@@ -68,7 +70,16 @@ def training_parser(description: str | None, *, image_size: int = 16, batch: int
     parser.add_argument("--attention", default="cbam")
     parser.add_argument("--image-size", type=int, default=image_size, help="what the network gets")
     parser.add_argument("--batch", type=int, default=batch, help="of all workers together")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--compile", action="store_true")
     return parser
+
+
+def recipe_of(options: argparse.Namespace) -> dict[str, object]:
+    """What these options say about `train`."""
+    names = ("precision", "channels_last", "compile")
+    return {name: getattr(options, name) for name in names} | {"global_batch_size": options.batch}
 
 
 def speed_ratio(seconds: dict[str, list[float]], ours: str, theirs: str) -> float:
@@ -99,7 +110,13 @@ def bare(spec: ExperimentSpec) -> Block:
     labels = dataset.train.labels.to(device)
     torch.manual_seed(0)
     network = build_network(spec.model, dataset.num_classes, dataset.input_shape[0]).to(device)
-    sgd = spec.train.optimizer
+    recipe, sgd = spec.train, spec.train.optimizer
+    memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    network = network.to(memory_format=memory_format)
+    if recipe.compile:
+        network.compile()
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
     optimizer = torch.optim.SGD(network.parameters(), sgd.lr, momentum=0.9, weight_decay=sgd.weight_decay)
 
     def batches() -> Iterator[torch.Tensor]:
@@ -112,10 +129,13 @@ def bare(spec: ExperimentSpec) -> Block:
     def train(steps: int) -> None:
         for _ in range(steps):
             batch = next(indices)
-            loss = F.cross_entropy(network(images[batch]), labels[batch])
+            with torch.autocast(device.type, dtype, enabled=recipe.precision != "fp32"):
+                scores = network(images[batch].contiguous(memory_format=memory_format))
+                loss = F.cross_entropy(scores, labels[batch])
             optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
 
     return train
 

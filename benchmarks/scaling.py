@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.loop import training_parser
+from benchmarks.loop import recipe_of, training_parser
 from workers.storage import ExperimentFolder
 
 
@@ -65,7 +65,7 @@ def _spec(options: argparse.Namespace, workers: int) -> dict[str, object]:
         "name": "benchmark",
         "model": {"backbone": options.backbone, "attention": {"type": options.attention}},
         "data": {"dataset": "digits", "image_size": options.image_size},
-        "train": {"epochs": options.epochs, "global_batch_size": options.batch},
+        "train": recipe_of(options) | {"epochs": options.epochs},
         "resources": {"workers": workers, "gpus_per_worker": int(options.gpus)},
     }
 

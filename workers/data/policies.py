@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as TV
 
 from cbam_core.spec import AugmentSpec
 from workers.data.colour import blend, grey
+from workers.data.transfer import send
 
 NUMBERS = 3
 """Uniform random numbers per image and operation: which, how strong, in which direction."""
@@ -67,7 +68,7 @@ def _apply(images: Tensor, chosen: Tensor, levels: Tensor, signs: Tensor, streng
     for number, operation in enumerate(OPERATIONS.values()):
         members = (chosen == number).nonzero()[:, 0]
         if len(members):
-            where, level, sign = (values.to(images.device) for values in (members, levels[members], signs[members]))
+            where, level, sign = (send(values, images.device) for values in (members, levels[members], signs[members]))
             changed[where] = operation(images[where], level, sign, strengths)
     return changed
 

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cbam_core.errors import PeerLost
 from cbam_core.networks import synchronise_batch_norm
 from workers.assignment import Assignment
+from workers.outcome import classify
 from workers.train.utilisation import forget_peak_memory
 
 MEET_TIMEOUT = timedelta(minutes=5)
@@ -136,9 +137,9 @@ class Gang:
 def _peers() -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:  # gloo and NCCL have no better type for it
+        if classify(error) == "CUDA_OOM":
+            raise
         raise PeerLost(f"another worker of this gang is gone: {error}") from error
 
 

@@ -9,6 +9,7 @@ from workers.assignment import Assignment
 from workers.outcome import Outcome, classify, read_outcome
 from workers.progress import Progress
 from workers.storage import AttemptFolder
+from workers.train.gang import Gang
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]:33020"
 
@@ -80,3 +81,17 @@ def test_what_crosses_processes_survives_json(tiny_spec):
         Outcome("paused", step=3, summary={"macs": 10}),
     ):
         assert type(value).from_dict(json.loads(json.dumps(value.to_dict()))) == value
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [("NCCL error: Cuda failure 2 'out of memory'", RuntimeError), ("Connection closed by peer", PeerLost)],
+)
+def test_a_gang_that_lacks_memory_has_lost_nobody(words, kind, monkeypatch):
+    def fail(*_):
+        raise RuntimeError(words)
+
+    monkeypatch.setattr("torch.distributed.all_reduce", fail)
+    with pytest.raises(kind) as raised:
+        Gang(0, 2, torch.device("cpu")).sum(torch.zeros(1))
+    assert classify(raised.value) == ("WORKER_DIED" if kind is PeerLost else "CUDA_OOM")
