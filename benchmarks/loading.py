@@ -128,14 +128,9 @@ def by_timm(spec: ExperimentSpec, root: Path) -> Block:
         network = network.to(memory_format=torch.channels_last)
     if recipe.compile:
         network.compile()
-    optimizer = create_optimizer_v2(  # theirs by default: Nesterov, and no decay of norms and biases
-        network,
-        opt="momentum",
-        lr=recipe.optimizer.lr,
-        momentum=0.9,
-        weight_decay=recipe.optimizer.weight_decay,
-        filter_bias_and_bn=False,
-    )
+    sgd = {"lr": recipe.optimizer.lr, "momentum": 0.9, "weight_decay": recipe.optimizer.weight_decay}
+    like_ours = {"opt": "momentum", "filter_bias_and_bn": False}  # else Nesterov, and no decay of norms and biases
+    optimizer = create_optimizer_v2(network, **sgd, **like_ours)
     scheduler, _ = create_scheduler_v2(
         optimizer, "cosine", num_epochs=EPOCHS, updates_per_epoch=len(loader), step_on_epochs=False
     )
