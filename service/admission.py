@@ -2,8 +2,9 @@
 
 The larger priority first; among equals the owner who holds the least; then first come. A gang starts only when all of
 it fits, with as many workers as fit if the spec leaves a choice. Others may pass one that waits for room, but only a
-bounded number of times, so nothing starves. An experiment may displace preemptible ones of lower priority. What can
-never fit this cluster, or is beyond its owner's quota, holds nobody up and is told why.
+bounded number of times: then it is the first of its priority, whoever holds how much, and nothing starts before it. So
+nothing starves among equals. An experiment may displace preemptible ones of lower priority. What can never fit this
+cluster, or is beyond its owner's quota, holds nobody up and is told why.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,7 +64,9 @@ class Choice:
     preempt: tuple[str, ...] = ()
     passed: dict[str, int] = field(default_factory=dict)  # experiment -> by how many it was passed now
     never: dict[str, str] = field(default_factory=dict)  # experiment -> why it cannot start on this cluster
+    forbidden: dict[str, str] = field(default_factory=dict)  # experiment -> why it could start on no cluster
     over_quota: dict[str, str] = field(default_factory=dict)  # experiment -> what of its owner's it waits for
+    waits: list[str] = field(default_factory=list)  # experiments that wait for nothing but room
 
 
 def choose(
@@ -80,11 +83,16 @@ class _Round:
         self.holding = holding
         self.nodes = nodes
         self.rules = rules
+        self.all_cpus = sum(node.cpus for node in nodes)
+        self.all_gpus = sum(node.gpus for node in nodes)
+        self.capacities: dict[Need, int] = {}
+        self.too_large: set[Need] = set()  # for what is free now; no round frees anything
         self.free = tuple(nodes)
         self.held: dict[str, tuple[float, float]] = {}
         for one in holding:
             self._charge(one.owner, one.need)
         self.blocked: list[Waiting] = []
+        self.started: list[Waiting] = []
         self.choice = Choice()
 
     def go(self, queue: Iterable[Waiting]) -> Choice:
@@ -97,36 +105,52 @@ class _Round:
         return self.choice
 
     def _rank(self, item: Waiting) -> tuple[float, float, float, str]:
-        return (-item.priority, self._share(item.owner), item.queued_at, item.id)
+        tired = item.passed >= self.rules.most_passes
+        return (-item.priority, -1.0 if tired else self._share(item.owner), item.queued_at, item.id)
 
     def _share(self, owner: str) -> float:
         """The owner's dominant share of the cluster (Ghodsi et al. 2011)."""
-        cpus, gpus = self.held.get(owner, (0.0, 0.0))
-        all_cpus, all_gpus = sum(node.cpus for node in self.nodes), sum(node.gpus for node in self.nodes)
-        return max(cpus / all_cpus if all_cpus else 0.0, gpus / all_gpus if all_gpus else 0.0)
+        cpus, gpus = self._held_by(owner)
+        return max(
+            cpus / self.all_cpus if self.all_cpus else 0.0,
+            gpus / self.all_gpus if self.all_gpus else 0.0,
+        )
 
     def _charge(self, owner: str, need: Need) -> None:
-        cpus, gpus = self.held.get(owner, (0.0, 0.0))
+        cpus, gpus = self._held_by(owner)
         self.held[owner] = (cpus + need.workers * need.cpus, gpus + need.workers * need.gpus)
 
     def _may_start(self, item: Waiting) -> bool:
         """Whether the cluster could ever hold it, and its owner's quota allows it now; says why where not."""
         smallest = item.need(item.sizes[-1])
-        if capacity(self.nodes, smallest) < smallest.workers:
+        if not self._within_quota((0.0, 0.0), smallest):
+            self.choice.forbidden[item.id] = (
+                f"needs {smallest}, and one user may hold {self._quota()} at once: it can never start here"
+            )
+            return False
+        if self._capacity(smallest) < smallest.workers:
             self.choice.never[item.id] = _why_never(smallest, self.nodes)
             return False
-        if not self._within_quota(item.owner, smallest):
+        if not self._within_quota(self._held_by(item.owner), smallest):
             self.choice.over_quota[item.id] = f"waits for your own experiments: {self._quota()} at once for one user"
             return False
         return True
 
-    def _within_quota(self, owner: str, need: Need) -> bool:
-        cpus, gpus = self.held.get(owner, (0.0, 0.0))
+    def _capacity(self, need: Need) -> int:
+        if need not in self.capacities:
+            self.capacities[need] = capacity(self.nodes, need)
+        return self.capacities[need]
+
+    def _held_by(self, owner: str) -> tuple[float, float]:
+        return self.held.get(owner, (0.0, 0.0))
+
+    def _within_quota(self, held: tuple[float, float], need: Need) -> bool:
+        cpus, gpus = held
         limits = (
             (cpus + need.workers * need.cpus, self.rules.quota_cpus),
             (gpus + need.workers * need.gpus, self.rules.quota_gpus),
         )
-        return all(limit is None or wanted <= limit for wanted, limit in limits)
+        return all(limit is None or wanted <= limit + ROUNDING for wanted, limit in limits)
 
     def _quota(self) -> str:
         limits = ((self.rules.quota_cpus, "CPU"), (self.rules.quota_gpus, "GPU"))
@@ -138,17 +162,27 @@ class _Round:
         if any(one.passed + passes.get(one.id, 0) >= self.rules.most_passes for one in self.blocked):
             return False
         for workers in item.sizes:
-            left = place(item.need(workers), self.free)
-            if left is not None and self._within_quota(item.owner, item.need(workers)):
+            need = item.need(workers)
+            if self._within_quota(self._held_by(item.owner), need) and (left := self._place(need)) is not None:
                 self.free = left
-                self._charge(item.owner, item.need(workers))
+                self._charge(item.owner, need)
                 self.choice.start[item.id] = workers
+                self.started.append(item)
                 for one in self.blocked:
                     passes[one.id] = passes.get(one.id, 0) + 1
                 return True
+        if ahead := sum(_came_after(one, item) for one in self.started):  # by a smaller share: a pass as any other
+            passes[item.id] = ahead
+        self.choice.waits.append(item.id)
         self.blocked.append(item)
         # Only the first that waits may displace others, and what it displaces is its own: nobody passes it meanwhile.
         return len(self.blocked) > 1 or not self._makes_room(item)
+
+    def _place(self, need: Need) -> tuple[Node, ...] | None:
+        left = None if need in self.too_large else place(need, self.free)
+        if left is None:
+            self.too_large.add(need)
+        return left
 
     def _makes_room(self, item: Waiting) -> bool:
         """Choose whom it displaces, if that helps; True also while those displaced before are still going."""
@@ -177,6 +211,8 @@ def place(need: Need, nodes: Sequence[Node]) -> tuple[Node, ...] | None:
     left, open_bundles = list(nodes), need.workers
     for index, node in sorted(enumerate(nodes), key=lambda item: (item[1].free_gpus, item[1].free_cpus)):
         take = min(open_bundles, _bundles(need, node.free_cpus, node.free_gpus))
+        if not take:
+            continue
         open_bundles -= take
         left[index] = replace(
             node, free_cpus=node.free_cpus - take * need.cpus, free_gpus=node.free_gpus - take * need.gpus
@@ -199,6 +235,11 @@ def _after(nodes: Sequence[Node], going: Iterable[Holding]) -> tuple[Node, ...]:
                 cpus, gpus = node.free_cpus + workers * one.need.cpus, node.free_gpus + workers * one.need.gpus
                 left[node_id] = replace(node, free_cpus=cpus, free_gpus=gpus)
     return tuple(left.values())
+
+
+def _came_after(one: Waiting, other: Waiting) -> bool:
+    """Whether it has waited less long, for the same priority."""
+    return one.priority == other.priority and (one.queued_at, one.id) > (other.queued_at, other.id)
 
 
 def _bundles(need: Need, cpus: float, gpus: float) -> int:

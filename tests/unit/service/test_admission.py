@@ -80,6 +80,39 @@ def test_small_ones_pass_a_large_one_only_so_often():
     assert started(tired, [runs("other", 2)], [node(4, free=2)], Rules(most_passes=3)) == []
 
 
+def test_one_that_is_larger_than_a_whole_quota_is_told_that_it_can_never_start():
+    queue = [waits("three", 3, gpus=0.1, owner="ann"), waits("four", 4, gpus=0.1, owner="ann", queued_at=1)]
+    choice = choose(queue, [], [node(8, 8)], Rules(quota_gpus=0.3))
+    assert list(choice.start) == ["three"], "three tenths are three tenths"
+    assert "never" in choice.forbidden["four"]
+    assert not choice.over_quota | choice.never
+
+
+def test_one_that_starts_by_a_smaller_share_passes_what_came_before_it():
+    queue = [waits("wide", 3, owner="ann", queued_at=1), waits("small", owner="bob", queued_at=2)]
+    holding = [runs("long", owner="ann")]
+    choice = choose(queue, holding, [node(4, free=3)], Rules(most_passes=3))
+    assert (list(choice.start), choice.passed, choice.waits) == (["small"], {"wide": 1}, ["wide"])
+    tired = [replace(queue[0], passed=3), queue[1]]
+    assert started(tired, holding, [node(4, free=3)], Rules(most_passes=3)) == ["wide"]
+
+
+def test_a_long_queue_does_not_look_at_every_node_for_every_comparison():
+    """Counted instead of timed: once for the totals, and once for each kind of gang."""
+    looks = 0
+
+    class Counted(Node):
+        def __getattribute__(self, name):
+            nonlocal looks
+            looks += name == "cpus"
+            return super().__getattribute__(name)
+
+    nodes = [Counted(str(index), 4, 0, 0, 0) for index in range(10)]
+    queue = [waits(str(index), owner="ab"[index % 2], queued_at=index) for index in range(50)]
+    assert len(choose(queue, [], nodes).waits) == 50
+    assert looks <= 3 * len(nodes)
+
+
 def test_a_higher_priority_displaces_the_weakest_that_may_be_displaced():
     holding = [
         runs("safe", priority=0),
@@ -156,23 +189,25 @@ def test_placing_takes_exactly_what_is_needed_or_nothing(need, cluster):
 
 
 @settings(max_examples=30)
-@given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.integers(1, 3))
-def test_nothing_starves_under_an_endless_stream_of_small_ones(sizes, length):
-    """Wide gangs among ever new narrow ones: each starts after a bounded time, as passes are bounded."""
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=5), st.integers(1, 3), st.integers(0, 1), st.sampled_from("ab"))
+def test_nothing_starves_under_an_endless_stream_of_small_ones(sizes, length, held, other):
+    """Wide gangs among ever new narrow ones, of the same owner or of one who holds less: each starts after a bounded
+    time, as passes are bounded.
+    """
     rules, total, now = Rules(most_passes=5), 4, 0
-    waiting = [waits(f"wide{i}", size) for i, size in enumerate(sizes)]
-    running: dict[str, tuple[int, int]] = {}  # name -> workers, end
-    wide = {item.id for item in waiting}
-    while wide & {item.id for item in waiting}:
+    waiting = [waits(f"wide{i}", size, owner="a") for i, size in enumerate(sizes)]
+    endless = [runs("long", held, owner="a")] if held else []
+    running: dict[str, tuple[Holding, int]] = {}  # name -> what it holds, and its end
+    while any(item.id.startswith("wide") for item in waiting):
         now += 1
         assert now < 200 * len(sizes), "starved"
-        waiting.append(waits(f"small{now}", 1, queued_at=now))
-        running = {name: (workers, end) for name, (workers, end) in running.items() if end > now}
-        free = total - sum(workers for workers, _ in running.values())
-        choice = choose(waiting, [], [node(total, free=free)], rules)
-        running |= {name: (workers, now + length) for name, workers in choice.start.items()}
-        waiting = [
-            replace(item, passed=item.passed + choice.passed.get(item.id, 0))
-            for item in waiting
-            if item.id not in choice.start
-        ]
+        running = {name: (one, end) for name, (one, end) in running.items() if end > now}
+        if not any(item.id.startswith("small") for item in waiting):
+            waiting.append(waits(f"small{now}", 1, owner=other, queued_at=now))
+        holding = endless + [one for one, _ in running.values()]
+        free = total - sum(one.need.workers for one in holding)
+        choice = choose(waiting, holding, [node(total, free=free)], rules)
+        for item in [item for item in waiting if item.id in choice.start]:
+            waiting.remove(item)
+            running[item.id] = (runs(item.id, choice.start[item.id], owner=item.owner), now + length)
+        waiting = [replace(item, passed=item.passed + choice.passed.get(item.id, 0)) for item in waiting]
