@@ -34,9 +34,14 @@ class Admitter:
             most_passes=settings.most_passes, quota_cpus=settings.quota_cpus, quota_gpus=settings.quota_gpus
         )
         self.fruitless: World | None = None  # what the last round saw, where nothing came of it
+        self.machines: list[tuple[float, float]] | None = None  # what the nodes had in all when they were last seen
 
     def admit(self, view: ClusterView) -> list[GangKey]:
         """Claim and launch what fits, ask what is displaced to yield; returns what was launched."""
+        machines = sorted((node.cpus, node.gpus) for node in view.nodes)
+        if machines != self.machines:
+            self.ledger.ask_anew()
+            self.machines = machines
         queue = self.ledger.queue()
         if not queue:
             self.cluster.ask_for([])
@@ -50,7 +55,9 @@ class Admitter:
         self.fruitless = None if choice.start or choice.preempt else world
         rows = {row.id: row for row in queue}
         self._tell(choice, rows)
-        waiting = [item for item in world[0] if item.id not in choice.start and item.id not in choice.over_quota]
+        not_asked_for = choice.start.keys() | choice.forbidden.keys() | choice.over_quota.keys()
+        waiting = [item for item in world[0] if item.id not in not_asked_for]
+        waiting.sort(key=lambda item: (-item.priority, item.queued_at, item.id))
         self.cluster.ask_for([item.need(item.sizes[-1]) for item in waiting[:MOST_ASKED_FOR]])
         self.ledger.ask_to_yield(choice.preempt)
         return [key for name, workers in choice.start.items() if (key := self._start(rows[name], workers))]
@@ -87,7 +94,10 @@ class Admitter:
 
     def _tell(self, choice: Choice, rows: dict[str, Experiment]) -> None:
         """Write beside those that wait what they wait for, where that is news."""
-        for reason, texts in ((Reason.UNSCHEDULABLE, choice.never), (None, choice.over_quota)):
+        outdated = (None, Reason.UNSCHEDULABLE)  # any other reason is why its last attempt ended
+        silence = {name: "" for name in choice.waits if rows[name].reason in outdated}
+        unschedulable = choice.never | choice.forbidden
+        for reason, texts in ((Reason.UNSCHEDULABLE, unschedulable), (None, choice.over_quota | silence)):
             news = {name: text for name, text in texts.items() if rows[name].message != text}
             if news:
                 self.ledger.note_waiting(reason, news)

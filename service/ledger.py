@@ -85,12 +85,28 @@ class Ledger:
             return list(session.scalars(query.limit(QUEUE_WINDOW)))
 
     def queue(self) -> list[Experiment]:
-        """The first of each owner's queue: the larger priority, then first come. Nobody fills the window alone."""
+        """The first of each owner's queue: the larger priority, then first come. Nobody fills the window alone.
+
+        What is known to be UNSCHEDULABLE fills a window of its own, so that it keeps nobody out: it is there for an
+        autoscaler to hear of, and is looked at as all others again after `ask_anew`.
+        """
         owners = select(Experiment.owner).where(Experiment.state == State.QUEUED).distinct()
+        hopeless = _ready().where(Experiment.reason == Reason.UNSCHEDULABLE)
         with self.database.reading() as session:
             names = list(session.scalars(owners))
             window = max(1, QUEUE_WINDOW // max(1, len(names)))
-            return [row for name in names for row in session.scalars(_first_of(name).limit(window))]
+            rows = [row for name in names for row in session.scalars(_first_of(name).limit(window))]
+            first = hopeless.order_by(Experiment.queued_at, Experiment.id).limit(QUEUE_WINDOW)
+            return rows + list(session.scalars(first))
+
+    def ask_anew(self) -> None:
+        """Forget what was UNSCHEDULABLE: the cluster is not what it was."""
+        with self._writing() as session:
+            session.execute(
+                update(Experiment)
+                .where(Experiment.state == State.QUEUED, Experiment.reason == Reason.UNSCHEDULABLE)
+                .values(reason=None, message="")
+            )
 
     def claim(self, experiment: Experiment, workers: int) -> Attempt:
         """QUEUED to STARTING with a new attempt. Raises StaleMove where the row has changed, NotLeading."""
@@ -251,15 +267,18 @@ class Ledger:
             yield session
 
 
+def _ready() -> Select[Experiment]:
+    return select(Experiment).where(
+        Experiment.state == State.QUEUED,
+        Experiment.desired == "run",
+        or_(Experiment.not_before.is_(None), Experiment.not_before <= utc_now()),
+    )
+
+
 def _first_of(owner: str) -> Select[Experiment]:
     return (
-        select(Experiment)
-        .where(
-            Experiment.state == State.QUEUED,
-            Experiment.owner == owner,
-            Experiment.desired == "run",
-            or_(Experiment.not_before.is_(None), Experiment.not_before <= utc_now()),
-        )
+        _ready()
+        .where(Experiment.owner == owner, Experiment.reason.is_distinct_from(Reason.UNSCHEDULABLE))
         .order_by(Experiment.priority.desc(), Experiment.queued_at, Experiment.id)
     )
 

@@ -83,6 +83,7 @@ class Experiment(Base):
         CheckConstraint("desired IN ('run', 'pause', 'cancel', 'yield')", name="known_desire"),
         Index("ix_experiments_page", "created_at", "id"),
         Index("ix_experiments_queue", "state", "owner", text("priority DESC"), "queued_at", "id"),
+        Index("ix_experiments_reason", "state", "reason", "queued_at", "id"),
         Index("ix_experiments_state", "state", "created_at", "id"),
         Index("ix_experiments_desired", "state", "desired"),
         Index("ix_experiments_deadline", "state", "deadline_at"),

@@ -1,5 +1,6 @@
 """Admission put to work: the queue, a cluster, and what the rows say of those that wait."""
 
+from service import ledger
 from service.dispatcher import Dispatcher
 from service.experiments import act
 from service.gang import GangKey, Need, Node
@@ -7,6 +8,8 @@ from service.roles import LOCAL
 from service.states import Reason, State
 from tests.dispatching import tick, until
 from tests.specs import spec
+
+ENDLESS = {"epochs": 1000, "global_batch_size": 128}
 
 
 def test_the_larger_priority_goes_first_then_the_first_come(dispatcher, store, cluster):
@@ -33,6 +36,57 @@ def test_what_can_never_fit_says_why_and_the_rest_goes_on(dispatcher, store):
     waiting = store.get(huge.id)
     assert (waiting.state, waiting.reason) == (State.QUEUED, Reason.UNSCHEDULABLE)
     assert "8 × (1 CPU)" in waiting.message
+
+
+def test_those_that_can_never_fit_keep_nobody_out_and_are_asked_anew_when_the_cluster_has_grown(
+    dispatcher, store, cluster, monkeypatch
+):
+    monkeypatch.setattr(ledger, "QUEUE_WINDOW", 3)
+    huge = [store.submit(spec(resources={"workers": 8}, priority=9))[0].id for _ in range(4)]
+    large, _ = store.submit(spec(resources={"workers": 4}, priority=8))
+    small, _ = store.submit(spec())
+    until(dispatcher, store, small.id, State.SUCCEEDED)
+    assert {store.get(one).reason for one in (*huge, large.id)} == {Reason.UNSCHEDULABLE}
+    cluster.nodes = (Node("node-1", 4.0, 0.0, 4.0, 0.0),)
+    until(dispatcher, store, large.id, State.SUCCEEDED)
+    assert all("4 CPU" in store.get(one).message for one in huge)
+
+
+def test_what_has_come_within_reach_and_waits_for_room_is_unschedulable_no_more(dispatcher, store, cluster):
+    firm, _ = store.submit(spec(resources={"workers": 2}, train=ENDLESS))
+    until(dispatcher, store, firm.id, State.RUNNING)
+    large, _ = store.submit(spec(resources={"workers": 4}))
+    tick(dispatcher, 2)
+    assert store.get(large.id).reason == Reason.UNSCHEDULABLE
+    cluster.nodes = (Node("node-1", 4.0, 0.0, 4.0, 0.0),)
+    tick(dispatcher, 2)
+    assert (store.get(large.id).reason, store.get(large.id).message) == (None, "")
+
+
+def test_what_a_quota_held_back_does_not_say_so_while_it_waits_for_room(database, store, cluster, settings, clock):
+    cluster.nodes = (Node("node-1", 1.0, 0.0, 1.0, 0.0),)
+    dispatcher = Dispatcher(database, cluster, settings.model_copy(update={"quota_cpus": 1.0}), clock=clock)
+    first, _ = store.submit(spec(train=ENDLESS), owner="ann")
+    until(dispatcher, store, first.id, State.RUNNING)
+    second, _ = store.submit(spec(), owner="ann")
+    urgent, _ = store.submit(spec(train=ENDLESS, priority=5), owner="bob")
+    tick(dispatcher, 2)
+    assert "own experiments" in store.get(second.id).message
+    act(store, first.id, "cancel", caller=LOCAL)
+    until(dispatcher, store, urgent.id, State.RUNNING)
+    tick(dispatcher, 2)
+    assert (store.get(second.id).state, store.get(second.id).message) == (State.QUEUED, "")
+
+
+def test_one_that_is_larger_than_its_owners_quota_is_told_so_and_nobody_asks_an_autoscaler_for_it(
+    database, store, cluster, settings, clock
+):
+    dispatcher = Dispatcher(database, cluster, settings.model_copy(update={"quota_cpus": 1.0}), clock=clock)
+    row, _ = store.submit(spec(resources={"workers": 2}))
+    tick(dispatcher, 2)
+    assert (store.get(row.id).state, store.get(row.id).reason) == (State.QUEUED, Reason.UNSCHEDULABLE)
+    assert "never" in store.get(row.id).message
+    assert cluster.asked_for == ()
 
 
 def test_the_autoscaler_hears_of_what_waits_for_room(dispatcher, store, cluster):
