@@ -8,13 +8,14 @@ import importlib.util
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ray
 from ray.autoscaler.sdk import request_resources
 from ray.util import placement_group_table
 
+from service.admission import place
 from service.errors import ClusterUnavailable
 from service.gang import ClusterView, GangKey, GangView, Launch, Need, Node, StopMode
 from service.ray_gang import RayGang, need_of
@@ -27,6 +28,7 @@ ROUND_SECONDS = 0.05
 LOOK_SECONDS = 0.5  # the tables of nodes and reservations are read so often where no gang comes or goes
 IDLE_ROUND_SECONDS = 0.5  # without work there is nothing to hurry for; a new gang ends the pause
 STALE_SECONDS = 5.0
+ROOM_SECONDS = 2.0  # a gang that waits for longer gets the room of all idle ones: Ray sees less room than we do
 RECONNECT_SECONDS = 2.0
 
 
@@ -44,8 +46,8 @@ class RayCluster:
         self.nodes: list[dict[str, Any]] = []  # the cluster's tables, as last read
         self.groups: dict[str, dict[str, Any]] = {}
         self.looked_at = 0.0
-        self.wanted: tuple[Need, ...] = ()
-        self.told: tuple[Need, ...] = ()
+        self.wanted: tuple[Need, ...] | None = None  # what waits; None until the dispatcher has said it
+        self.told: list[Need] | None = None  # what the autoscaler was asked for; None where another may have asked
         self.rounded_at = 0.0
         self.leads_until = 0.0
         self.term = 0  # counts the times that all was forgotten
@@ -75,6 +77,7 @@ class RayCluster:
         self.gangs, self.heirs, self.groups = {}, {}, {}
         self.term += 1
         self.looked_at = self.rounded_at = 0.0
+        self.told = None
 
     def observe(self) -> ClusterView:
         """Look at the table. Raises ClusterUnavailable where the thread has not come round lately, or must still learn
@@ -99,8 +102,7 @@ class RayCluster:
         with self.lock:
             gang = self._of(launch.key)
             if gang is None:
-                self.heirs.setdefault(launch.key, launch)
-                self._settle_heirs()
+                self.heirs.setdefault(launch.key, launch)  # the thread alone gives it a gang: it may be in use there
             elif gang.launch is None:
                 gang.take(launch)
         self.wake.set()
@@ -141,7 +143,7 @@ class RayCluster:
     def _free_nodes(self) -> tuple[Node, ...]:
         """The nodes, less what gangs hold that train: whoever lingers, or is about to, makes room when asked."""
         held = [row for name, row in self.groups.items() if name in self.gangs and not self.gangs[name].lends_its_place]
-        return _free(self.nodes, held)
+        return free_nodes(self.nodes, held)
 
     def _settle_heirs(self) -> None:
         """Each launch takes an idle gang of its shape, waits for one that is about to be idle, or gets a new one."""
@@ -173,13 +175,17 @@ class RayCluster:
                     self.wake.clear()
                     continue
                 self._round()
-                pause = ROUND_SECONDS if any(not gang.idle for gang in self.gangs.values()) else IDLE_ROUND_SECONDS
+                pause = ROUND_SECONDS if self._is_busy() else IDLE_ROUND_SECONDS
             except Exception as error:  # the thread must outlive whatever Ray raises
                 log.warning("Ray at %s: %s", self.address, error)
                 self.trouble = f"Ray at {self.address}: {error}"
                 pause = RECONNECT_SECONDS
             self.wake.wait(pause)
             self.wake.clear()
+
+    def _is_busy(self) -> bool:
+        with self.lock:
+            return bool(self.heirs) or any(not gang.idle for gang in self.gangs.values())
 
     def _connect(self) -> None:
         if ray.is_initialized():
@@ -198,9 +204,11 @@ class RayCluster:
     def _round(self) -> None:
         """Bring every gang forward, adopt those that a dispatcher before left, forget what is gone."""
         term = self.term
+        with self.lock:
+            self._settle_heirs()
         self._look()
         with self.lock:
-            self._retire_idle(self.groups)
+            self._retire_idle()
             gangs = dict(self.gangs)
         for name, gang in gangs.items():
             if not self._leads(term):
@@ -214,14 +222,13 @@ class RayCluster:
                 log.exception("gang %s cannot be brought forward", name)
             if gang.headline != before:
                 self.news.set()
-        self._tell_autoscaler()
+        self._tell_autoscaler(term)
         with self.lock:
             if not self._leads(term):
                 return
             for name, gang in gangs.items():
                 if gang.gone:
                     del self.gangs[name]
-            self._settle_heirs()
             self.rounded_at = time.monotonic()
 
     def _look(self) -> None:
@@ -239,29 +246,43 @@ class RayCluster:
                 if name not in self.gangs and group["state"] != "REMOVED":
                     self.gangs[name] = RayGang(name, self.namespace)
 
-    def _tell_autoscaler(self) -> None:
+    def _tell_autoscaler(self, term: int) -> None:
         """Ask for what runs and what waits: a request stands until the next one, and an autoscaler fills all of it."""
         with self.lock:
-            wanted = self.wanted
+            if self.wanted is None or not self._leads(term):
+                return
             running = [gang.need for gang in self.gangs.values() if gang.need and not gang.idle]
-        if wanted == self.told:
+            # Where nothing waits, nothing is asked for: what runs holds its nodes by itself.
+            needs = [*running, *self.wanted] if self.wanted else []
+        if needs == self.told:
             return
-        needs = [*running, *wanted] if wanted else []  # nothing waits: what runs holds its nodes by itself
         bundles = [
             {"CPU": need.cpus} | ({"GPU": need.gpus} if need.gpus else {})
             for need in needs
             for _ in range(need.workers)
         ]
         request_resources(bundles=bundles)
-        self.told = wanted
+        with self.lock:
+            self.told = needs if term == self.term else None
 
-    def _retire_idle(self, groups: Mapping[str, Mapping[str, Any]]) -> None:
-        """Idle gangs make room for one that waits for it, and do not linger for ever."""
-        waiting = any(not gang.ranks and not gang.releasing for gang in self.gangs.values() if gang.launch)
-        for name, gang in self.gangs.items():
-            if gang.idle_since is not None and name in groups:
-                expired = time.monotonic() - gang.idle_since > self.linger_seconds
-                gang.releasing = gang.releasing or waiting or expired
+    def _retire_idle(self) -> None:
+        """Idle gangs make room for those that wait for it, as many as it takes, and do not linger for ever."""
+        idle = [gang for gang in self.gangs.values() if gang.idle and gang.name in self.groups]
+        if not idle:
+            return
+        now = time.monotonic()
+        waiting = [gang for gang in self.gangs.values() if gang.waits_for_room(self.groups.get(gang.name))]
+        late = any(now - gang.begun_at > ROOM_SECONDS for gang in waiting)
+        needs = [gang.need for gang in waiting if gang.need]
+        goes_on = [gang for gang in self.gangs.values() if not (gang.idle or gang.releasing or gang in waiting)]
+        held = [self.groups[gang.name] for gang in goes_on if gang.name in self.groups]
+        for gang in sorted(idle, key=lambda gang: gang.idle_for(now)):  # who has waited longest goes first
+            held_with_it = [*held, self.groups[gang.name]]
+            fits = have_room(needs, free_nodes(self.nodes, held_with_it))
+            if late or not fits or gang.idle_for(now) > self.linger_seconds:
+                gang.releasing = True
+            else:
+                held = held_with_it
 
 
 def shipped_code() -> dict[str, Any]:
@@ -280,7 +301,17 @@ def _placement_groups(namespace: str) -> dict[str, dict[str, Any]]:
     return groups
 
 
-def _free(nodes: list[dict[str, Any]], groups: list[dict[str, Any]]) -> tuple[Node, ...]:
+def have_room(gangs: Iterable[Need], nodes: tuple[Node, ...]) -> bool:
+    """Whether all of these gangs fit at once."""
+    for need in gangs:
+        left = place(need, nodes)
+        if left is None:
+            return False
+        nodes = left
+    return True
+
+
+def free_nodes(nodes: Iterable[Mapping[str, Any]], groups: Iterable[Mapping[str, Any]]) -> tuple[Node, ...]:
     """The nodes, less what these placement groups hold on each."""
     held: dict[str, tuple[float, float]] = {}
     for group in groups:

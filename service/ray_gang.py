@@ -61,6 +61,10 @@ class RayGang:
         """Whether it waits for another attempt, and holds its place only until somebody needs the room."""
         return self.idle_since is not None and not self.releasing
 
+    def idle_for(self, now: float) -> float:
+        """How many seconds it has been idle for."""
+        return now - self.idle_since if self.idle_since is not None else 0.0
+
     @property
     def lends_its_place(self) -> bool:
         """Whether another attempt can have its place: it is idle, or is about to be."""
@@ -70,6 +74,11 @@ class RayGang:
     def settled(self) -> bool:
         """Whether nothing in the cluster's tables is waited for: it has its workers, and keeps them."""
         return bool(self.ranks) and self.known and not self.releasing
+
+    def waits_for_room(self, group: Mapping[str, Any] | None) -> bool:
+        """Whether it is to begin, and the cluster has no place for it yet."""
+        placed = bool(self.ranks) or (group is not None and group["state"] == "CREATED")
+        return self.launch is not None and not placed and not self.releasing
 
     @property
     def headline(self) -> tuple[object, ...]:

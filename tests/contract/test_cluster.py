@@ -273,6 +273,20 @@ def test_the_autoscaler_is_told_what_waits_and_what_runs(lab: Lab):
         wait_until(lambda told=told: _told_to_autoscaler() == told, f"the autoscaler to know of {told}")
 
 
+@pytest.mark.ray
+def test_a_new_dispatcher_withdraws_what_one_that_is_gone_asked_for(lab: Lab):
+    """Ray keeps a request for ever: without a word of the new one, it would hold nodes that nobody needs."""
+    if isinstance(lab.cluster, InMemoryCluster):
+        pytest.skip("it has no autoscaler")
+    lab.cluster.ask_for([Need(2, 1.0, 0.5)])
+    wait_until(lambda: _told_to_autoscaler() == [{"CPU": 1.0, "GPU": 0.5}] * 2, "the request")
+    lab.cluster.leads_until = 0.0  # as after its lease has run out
+    lab.again().ask_for([])
+    wait_until(lambda: _told_to_autoscaler() == [], "its end", seconds=10)
+    lab.cluster.lead(FOR_EVER)
+    wait_until(lambda: _can_see(lab.cluster), "the new look")
+
+
 def _told_to_autoscaler() -> list[dict[str, float]]:
     from ray.autoscaler._private.constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
     from ray.experimental.internal_kv import _internal_kv_get

@@ -1,0 +1,126 @@
+"""What RayCluster concludes from its tables, which are written here by hand: its thread reaches no Ray."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.cluster import ROOM_SECONDS, RayCluster, have_room
+from service.gang import GangKey, Launch, Need, Node
+from service.ray_gang import RayGang
+from service.settings import Settings
+from tests.specs import spec
+
+CPUS = 4
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[RayCluster]:
+    """One node, and a thread that reaches no Ray."""
+    cluster = RayCluster(Settings(home=tmp_path, ray_address=""))
+    cluster.nodes = [{"NodeID": "one", "Resources": {"CPU": float(CPUS)}}]
+    yield cluster
+    cluster.close()
+
+
+def launch(cpus: int = 1, name: str = "new") -> Launch:
+    chosen = spec(resources={"cpus_per_worker": cpus})
+    return Launch(key=GangKey(name, 1), token="t", spec=chosen, workers=1, storage=Path("/s"), tracking_uri=None)
+
+
+def row(cpus: int, *, placed: bool = True) -> dict[str, Any]:
+    """A row of Ray's table of placement groups."""
+    state = "CREATED" if placed else "PENDING"
+    return {"state": state, "bundles": {0: {"CPU": float(cpus)}}, "bundles_to_node_id": {0: "one"} if placed else {}}
+
+
+def idle(cluster: RayCluster, name: str, cpus: int, *, seconds: float = 1.0) -> RayGang:
+    """A gang that ended well so many seconds ago."""
+    gang = RayGang(name, cluster.namespace)
+    gang.known, gang.need, gang.idle_since = True, Need(1, cpus, 0), time.monotonic() - seconds
+    cluster.gangs[name], cluster.groups[name] = gang, row(cpus)
+    return gang
+
+
+def waits(cluster: RayCluster, cpus: int) -> RayGang:
+    """A gang that has no place yet."""
+    gang = RayGang("new-1", cluster.namespace, launch=launch(cpus))
+    cluster.gangs[gang.name], cluster.groups[gang.name] = gang, row(cpus, placed=False)
+    return gang
+
+
+@pytest.mark.parametrize(("cpus", "retired"), [(1, []), (2, ["long-1"]), (3, ["long-1", "short-1"])])
+def test_as_many_idle_gangs_go_as_the_one_that_waits_needs(cluster: RayCluster, cpus: int, retired: list[str]):
+    gangs = [idle(cluster, "long-1", 1, seconds=9.0), idle(cluster, "short-1", 1, seconds=2.0)]
+    cluster.gangs["runs-1"] = RayGang("runs-1", cluster.namespace, launch=launch(name="runs"))
+    cluster.groups["runs-1"] = row(1)
+    waits(cluster, cpus)
+    cluster._retire_idle()
+    assert [gang.name for gang in gangs if gang.releasing] == retired
+    cluster._retire_idle()
+    assert [gang.name for gang in gangs if gang.releasing] == retired, "who is about to go is room enough"
+
+
+def test_an_idle_gang_whose_going_makes_no_room_stays(cluster: RayCluster):
+    small, large = idle(cluster, "small-1", 1, seconds=9.0), idle(cluster, "large-1", 3, seconds=10.0)
+    waits(cluster, 3)
+    cluster._retire_idle()
+    assert (small.releasing, large.releasing) == (False, True)
+
+
+def test_no_idle_gang_keeps_the_place_of_one_that_ray_gives_none(cluster: RayCluster):
+    """Ray may see less room than we do: somebody else's work, or bundles that lie badly."""
+    lingers, waiting = idle(cluster, "lingers-1", 1), waits(cluster, 1)
+    cluster._retire_idle()
+    assert not lingers.releasing
+    waiting.begun_at -= ROOM_SECONDS
+    cluster._retire_idle()
+    assert lingers.releasing
+
+
+def test_an_idle_gang_goes_after_its_time(cluster: RayCluster):
+    lingers = idle(cluster, "lingers-1", 1, seconds=cluster.linger_seconds + 1.0)
+    cluster._retire_idle()
+    assert lingers.releasing
+
+
+def test_gangs_have_room_only_all_at_once():
+    nodes = (Node("one", 4, 0, 2, 0), Node("two", 4, 0, 2, 0))
+    assert have_room([Need(2, 2, 0)], nodes)
+    assert have_room([Need(1, 2, 0), Need(1, 2, 0)], nodes)
+    assert not have_room([Need(2, 2, 0), Need(1, 1, 0)], nodes)
+
+
+def test_a_launch_gets_its_gang_from_the_thread_alone(cluster: RayCluster):
+    """An idle gang that took a launch while the thread heard of the attempt before had its outcome for the new one."""
+    lingers = idle(cluster, "lingers-1", 1)
+    cluster.start(launch())
+    assert lingers.launch is None
+    cluster.rounded_at = time.monotonic()
+    assert GangKey("new", 1) in cluster.observe().gangs, "it is known from the start"
+
+
+def test_what_was_told_to_the_autoscaler_counts_for_nothing_after_a_gap(
+    cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[list[dict[str, float]]] = []
+    monkeypatch.setattr("service.cluster.request_resources", lambda *, bundles: told.append(bundles))
+    cluster.leads_until = time.monotonic() + 60.0
+
+    def tell() -> list[list[dict[str, float]]]:
+        told.clear()
+        cluster._tell_autoscaler(cluster.term)
+        return told
+
+    assert tell() == [], "what the dispatcher has not said yet is not known to be nothing"
+    cluster.ask_for([])
+    assert tell() == [[]], "a dispatcher that is gone may have asked for much"
+    assert tell() == []
+    cluster.ask_for([Need(1, 2.0, 0.5)])
+    assert tell() == [[{"CPU": 2.0, "GPU": 0.5}]]
+    waits(cluster, 1)
+    assert tell() == [[{"CPU": 1}, {"CPU": 2.0, "GPU": 0.5}]], "what runs has changed"
+    cluster._forget()
+    assert tell() == [[{"CPU": 2.0, "GPU": 0.5}]]
