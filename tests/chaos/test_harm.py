@@ -27,13 +27,14 @@ ALL = [
 ]
 LONGEST_PAUSE_SECONDS = 1.0  # the phase is entered, and the harm comes at a moment of chance within so much
 STOPPED_SECONDS = 5.0
+STATES = {"CHECKPOINT": "RUNNING"}
 
 
 @pytest.mark.parametrize(("part", "phase"), ALL)
 def test_a_part_is_killed(lab: ChaosLab, chance: random.Random, part: str, phase: str):
-    experiment = lab.submit()
-    lab.reach(experiment, phase)
+    experiment = lab.submit_into(phase)
     let_pass(chance.uniform(0, LONGEST_PAUSE_SECONDS))
+    assert lab.is_there(experiment).value == STATES.get(phase, phase), "the phase has passed before the harm"
     assert lab.signal(part, signal.SIGKILL) or phase == "STARTING", f"there is no {part} to kill"
     lab.recover()
     ended = lab.finish(experiment)

@@ -22,7 +22,8 @@ EPOCHS = 6
 
 def test_cut_connections_to_mlflow_lose_and_double_no_metric(lab: ChaosLab, chance: random.Random, tmp_path: Path):
     train = {"epochs": EPOCHS, "global_batch_size": 128, "optimizer": {"type": "sgd", "lr": 0.05}}
-    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec_dict(name="cut", project="cut", train=train)))
+    project = f"cut-{chance.random()}"
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec_dict(name="cut", project=project, train=train)))
     with cutting_proxy(lab.record.ports["mlflow"]) as proxy:
         command = [sys.executable, "-m", "workers", "spec.yaml", "--storage=storage", "--id=cut"]
         environment = os.environ | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{proxy.port}"}
@@ -43,7 +44,7 @@ def test_cut_connections_to_mlflow_lose_and_double_no_metric(lab: ChaosLab, chan
         assert training.returncode == 0, (tmp_path / "log").read_text()
         assert proxy.cuts > 2
     client = MlflowClient(lab.record.mlflow_url)
-    experiment = client.get_experiment_by_name("cut")
+    experiment = client.get_experiment_by_name(project)
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
