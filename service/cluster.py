@@ -9,9 +9,11 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.autoscaler.sdk import request_resources
 from ray.util import placement_group_table
 
@@ -29,7 +31,10 @@ LOOK_SECONDS = 0.5  # the tables of nodes and reservations are read so often whe
 IDLE_ROUND_SECONDS = 0.5  # without work there is nothing to hurry for; a new gang ends the pause
 STALE_SECONDS = 5.0
 ROOM_SECONDS = 2.0  # a gang that waits for longer gets the room of all idle ones: Ray sees less room than we do
+OTHERS_SECONDS = 2.0  # what Ray has not free, and we do not hold, is somebody else's if it stays so for so long
 RECONNECT_SECONDS = 2.0
+
+Held = dict[str, tuple[float, float]]  # node id -> CPUs and GPUs
 
 
 class RayCluster:
@@ -48,6 +53,7 @@ class RayCluster:
         self.looked_at = 0.0
         self.wanted: tuple[Need, ...] | None = None  # what waits; None until the dispatcher has said it
         self.told: list[Need] | None = None  # what the autoscaler was asked for; None where another may have asked
+        self.others = Others()
         self.rounded_at = 0.0
         self.leads_until = 0.0
         self.term = 0  # counts the times that all was forgotten
@@ -143,7 +149,7 @@ class RayCluster:
     def _free_nodes(self) -> tuple[Node, ...]:
         """The nodes, less what gangs hold that train: whoever lingers, or is about to, makes room when asked."""
         held = [row for name, row in self.groups.items() if name in self.gangs and not self.gangs[name].lends_its_place]
-        return free_nodes(self.nodes, held)
+        return free_nodes(self.nodes, held, self.others.held)
 
     def _settle_heirs(self) -> None:
         """Each launch takes an idle gang of its shape, waits for one that is about to be idle, or gets a new one."""
@@ -240,8 +246,10 @@ class RayCluster:
             return
         groups = _placement_groups(self.namespace)
         nodes = [node for node in ray.nodes() if node["Alive"]]
+        available = available_resources_per_node()
         with self.lock:
             self.groups, self.nodes, self.looked_at = groups, nodes, now
+            self.others.look(missing(free_nodes(nodes, groups.values()), available), now)
             for name, group in groups.items():
                 if name not in self.gangs and group["state"] != "REMOVED":
                     self.gangs[name] = RayGang(name, self.namespace)
@@ -278,7 +286,7 @@ class RayCluster:
         held = [self.groups[gang.name] for gang in goes_on if gang.name in self.groups]
         for gang in sorted(idle, key=lambda gang: gang.idle_for(now)):  # who has waited longest goes first
             held_with_it = [*held, self.groups[gang.name]]
-            fits = have_room(needs, free_nodes(self.nodes, held_with_it))
+            fits = have_room(needs, free_nodes(self.nodes, held_with_it, self.others.held))
             if late or not fits or gang.idle_for(now) > self.linger_seconds:
                 gang.releasing = True
             else:
@@ -311,9 +319,50 @@ def have_room(gangs: Iterable[Need], nodes: tuple[Node, ...]) -> bool:
     return True
 
 
-def free_nodes(nodes: Iterable[Mapping[str, Any]], groups: Iterable[Mapping[str, Any]]) -> tuple[Node, ...]:
-    """The nodes, less what these placement groups hold on each."""
-    held: dict[str, tuple[float, float]] = {}
+@dataclass
+class Others:
+    """What work that is not ours holds on each node. Ray's tables lag behind one another by a moment, so nothing is
+    taken for somebody else's that is gone at one of the looks of a while.
+    """
+
+    held: Held = field(default_factory=dict)
+    least: Held | None = None  # at all looks since `since`
+    since: float = 0.0
+
+    def look(self, seen: Held, now: float) -> None:
+        """Take in what is missing now: less counts at once, more when it has stayed."""
+        if self.least is None:
+            self.least, self.since = seen, now
+            return
+        self.held, self.least = _lesser(self.held, seen), _lesser(self.least, seen)
+        if now - self.since >= OTHERS_SECONDS:
+            self.held, self.least, self.since = self.least, seen, now
+
+
+def _lesser(one: Held, other: Held) -> Held:
+    return {
+        node_id: (min(one[node_id][0], other[node_id][0]), min(one[node_id][1], other[node_id][1]))
+        for node_id in one.keys() & other.keys()
+    }
+
+
+def missing(nodes: Iterable[Node], available: Mapping[str, Mapping[str, float]]) -> Held:
+    """How much less Ray has free on each node than we think."""
+    return {
+        node.id: (
+            max(0.0, node.free_cpus - available[node.id].get("CPU", 0.0)),
+            max(0.0, node.free_gpus - available[node.id].get("GPU", 0.0)),
+        )
+        for node in nodes
+        if node.id in available
+    }
+
+
+def free_nodes(
+    nodes: Iterable[Mapping[str, Any]], groups: Iterable[Mapping[str, Any]], others: Held | None = None
+) -> tuple[Node, ...]:
+    """The nodes, less what these placement groups, and others, hold on each."""
+    held = dict(others or {})
     for group in groups:
         if group["state"] == "REMOVED":
             continue

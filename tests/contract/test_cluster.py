@@ -233,6 +233,24 @@ def test_the_next_attempt_may_come_before_the_gang_has_let_go(lab: Lab):
     assert lab.pids() == workers, "the very same process"
 
 
+def test_what_others_do_on_the_same_ray_cluster_is_not_free(lab: Lab):
+    if isinstance(lab.cluster, InMemoryCluster):
+        pytest.skip("nobody else is there")
+    import ray
+
+    class Others:
+        """Somebody's own actor."""
+
+    stranger = ray.remote(Others).options(num_cpus=1).remote()
+    wait_until(lambda: lab.free_cpus() == 1.0, "the other's CPU to be taken", seconds=30)
+    launch = lab.launch("beside", train=LONG)
+    lab.cluster.start(launch)
+    lab.wait_for_step(launch.key)
+    wait_until(lambda: lab.free_cpus() == 0.0, "all to be taken", seconds=30)
+    ray.kill(stranger)
+    wait_until(lambda: lab.free_cpus() == 1.0, "the other's CPU to be free again", seconds=30)
+
+
 def test_a_gang_of_another_shape_gets_the_room_of_one_that_lingers(lab: Lab):
     first, second = lab.launch("narrow"), lab.launch("broad", resources={"workers": 2})
     lab.cluster.start(first)

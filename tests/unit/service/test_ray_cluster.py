@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.cluster import ROOM_SECONDS, RayCluster, have_room
+from service.cluster import OTHERS_SECONDS, ROOM_SECONDS, Others, RayCluster, have_room, missing
 from service.gang import GangKey, Launch, Need, Node
 from service.ray_gang import RayGang
 from service.settings import Settings
@@ -84,6 +84,20 @@ def test_an_idle_gang_goes_after_its_time(cluster: RayCluster):
     lingers = idle(cluster, "lingers-1", 1, seconds=cluster.linger_seconds + 1.0)
     cluster._retire_idle()
     assert lingers.releasing
+
+
+def test_what_is_missing_for_a_moment_is_not_somebody_elses():
+    others, nodes = Others(), (Node("one", 4, 1, 3, 1), Node("two", 4, 0, 4, 0))
+    lags, holds, free = ({"one": {"CPU": cpus, "GPU": 1.0}, "two": {"CPU": 4.0}} for cpus in (0.0, 2.0, 3.0))
+    half = OTHERS_SECONDS / 2
+    for moment, seen in enumerate((lags, holds, holds)):
+        assert not any(map(any, others.held.values())), "not long enough"
+        others.look(missing(nodes, seen), 100.0 + moment * half)
+    assert others.held == {"one": (1.0, 0.0), "two": (0.0, 0.0)}, "the least of what was missing all the time"
+    others.look(missing(nodes, lags), 100.0 + 3 * half)
+    assert others.held["one"] == (1.0, 0.0)
+    others.look(missing(nodes, free), 100.1 + 3 * half)
+    assert others.held["one"] == (0.0, 0.0), "what is free again counts at once"
 
 
 def test_gangs_have_room_only_all_at_once():
