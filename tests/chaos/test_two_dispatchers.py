@@ -13,7 +13,7 @@ from service.db import Database
 from service.lease import current_leader
 from service.stack_parts import environment
 from service.states import State
-from tests.chaos.lab import ChaosLab
+from tests.chaos.lab import EPOCHS, ChaosLab
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
@@ -54,6 +54,6 @@ def test_a_frozen_leader_is_replaced_and_does_no_harm_when_it_thaws(lab: ChaosLa
     wait_until(lambda: current_leader(database) == leader, "the first to lead again", seconds=3 * LEASE_SECONDS)
     last = lab.submit()
     assert lab.finish(last) is State.SUCCEEDED
-    for experiment, epochs in ((first, 30), (other, 6), (last, 6)):
+    for experiment, epochs in ((first, 30), (other, EPOCHS), (last, EPOCHS)):
         lab.assert_sound(experiment, epochs=epochs)
     database.close()
