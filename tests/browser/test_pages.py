@@ -25,7 +25,7 @@ def test_the_run_shows_its_curves(page, finished):
         legend.scroll_into_view_if_needed(timeout=PATIENCE_MS)
         expect(legend).to_be_visible()
     drawn = page.locator("svg .scatterlayer path.js-line")
-    assert drawn.count() >= 3
+    expect(drawn.nth(2)).to_be_attached(timeout=PATIENCE_MS)  # three lines; a legend comes before its line
     points = re.findall(r"[ML,]", drawn.first.get_attribute("d") or "")
     assert len(points) > 10  # a curve over many steps, and not a dot
 
