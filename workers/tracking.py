@@ -195,15 +195,13 @@ class Sender:
         self._never_tried = self.journal.is_new
 
     def send(self, may_send: Callable[[], bool]) -> None:
-        """Send what the journal holds, call by call while it may. Raises what MLflow raises while it is away.
-
-        What comes meanwhile is left for the next time: else a quick training would get a call for nearly every step.
-        """
-        for records, offset in _batches(self.journal.pending()):
-            if not may_send():
-                return
-            self._send_one(self._connect(), records)
-            self.journal.mark_sent(offset)
+        """Send what the journal holds, call by call while it may. Raises what MLflow raises while it is away."""
+        while pending := self.journal.pending():
+            for records, offset in _batches(pending):
+                if not may_send():
+                    return
+                self._send_one(self._connect(), records)
+                self.journal.mark_sent(offset)
 
     def _connect(self) -> "MlflowClient":
         if self._client is None:

@@ -19,7 +19,6 @@ from cbam_core.spec import ExperimentSpec
 from workers import tracking
 from workers.assignment import Assignment
 from workers.classifier import load_classifier
-from workers.journal import Journal
 from workers.replay import is_waiting, replay
 from workers.run import run
 from workers.stop import StopSignal
@@ -259,24 +258,3 @@ def test_a_value_that_mlflow_refuses_does_not_hold_up_the_others(tmp_path, serve
     found = only_run(client, "refused")
     assert history(client, found, "train/loss") == [(1, 1.0)]
     assert found.info.status == "KILLED"
-
-
-def test_what_comes_while_a_call_is_under_way_waits_for_the_next_time(tmp_path, server, client, monkeypatch):
-    """Else a training that is quicker than MLflow would make it a call for every step."""
-    assignment = assignment_for(tmp_path, "meanwhile", server)
-    assignment.folder.path.mkdir(parents=True)
-    journal = Journal(assignment.folder.journal)
-    journal.append_metrics(1, {"train/loss": 1.0}, 0)
-    sender = tracking.Sender(assignment.folder, server.uri, run_name="meanwhile", project="tests", journal=journal)
-    calls, call = [], tracking._log_batch
-
-    def call_while_training_goes_on(*arguments):
-        calls.append(arguments)
-        journal.append_metrics(1 + len(calls), {"train/loss": 1.0}, 0)
-        call(*arguments)
-
-    monkeypatch.setattr(tracking, "_log_batch", call_while_training_goes_on)
-    for steps in ([1], [1, 2]):
-        sender.send(lambda: len(calls) < 5)
-        assert [step for step, _ in history(client, only_run(client, "meanwhile"), "train/loss")] == steps
-    journal.close()
