@@ -29,6 +29,7 @@ from workers.data import load_dataset
 from workers.stop import StopSignal
 from workers.tracking import Tracker
 from workers.train.gang import gang_of, training_device
+from workers.train.learner import DTYPES
 from workers.train.loop import Trainer
 
 CLASSES = 10
@@ -134,7 +135,7 @@ def by_timm(spec: ExperimentSpec, root: Path) -> Block:
     scheduler, _ = create_scheduler_v2(
         optimizer, "cosine", num_epochs=EPOCHS, updates_per_epoch=len(loader), step_on_epochs=False
     )
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
+    dtype = DTYPES[recipe.precision]
     scaler = NativeScaler() if recipe.precision == "fp16" else None
     criterion, losses = nn.CrossEntropyLoss().to(device), AverageMeter()
     batches = _for_ever(loader)

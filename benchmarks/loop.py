@@ -26,6 +26,7 @@ from workers.outcome import Outcome
 from workers.stop import StopSignal
 from workers.tracking import MlflowTracker, Tracker
 from workers.train.gang import gang_of
+from workers.train.learner import DTYPES
 from workers.train.loop import CURVE_POINTS, Trainer
 
 DIGITS = 1437  # images to train on: so many epochs of them that every single step is logged
@@ -115,7 +116,7 @@ def bare(spec: ExperimentSpec) -> Block:
     network = network.to(memory_format=memory_format)
     if recipe.compile:
         network.compile()
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
+    dtype = DTYPES[recipe.precision]
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
     optimizer = torch.optim.SGD(network.parameters(), sgd.lr, momentum=0.9, weight_decay=sgd.weight_decay)
 

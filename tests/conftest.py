@@ -1,5 +1,6 @@
 """What many tests share: settings of their own and a migrated database."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,19 @@ from service.db import Database
 from service.settings import Settings
 from service.store import Store
 from tests.postgresql import REQUIRED, PostgresServer, postgres_server, programs
+
+
+@pytest.fixture(autouse=True)
+def _settings_stay_as_they_are() -> Iterator[None]:
+    """Fails a test that leaves a variable for `Settings` behind, as `mlflow.set_tracking_uri` does."""
+    before = _variables_of_settings()
+    yield
+    assert _variables_of_settings() == before
+
+
+def _variables_of_settings() -> dict[str, str]:
+    read = (Settings.model_config["env_prefix"], "MLFLOW_TRACKING_URI", "RAY_ADDRESS")
+    return {name: value for name, value in os.environ.items() if name.startswith(read)}
 
 
 @pytest.fixture(scope="session")

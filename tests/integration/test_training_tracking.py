@@ -72,10 +72,10 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture
-def client(server):
+def client(server, monkeypatch):
     import mlflow
 
-    mlflow.set_tracking_uri(server.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)  # set_tracking_uri sets it too, and for every later test
     return mlflow.MlflowClient(server.uri)
 
 

@@ -110,11 +110,11 @@ class _Slots:
 
     def take(self, slot: int, count: int) -> Tensor:
         """The first `count` images of a slot, on the device."""
+        images: Tensor = self.pixels[slot, :count]
         if not self._copied:
-            here: Tensor = self.pixels[slot, :count]
-            return here
+            return images
         with torch.cuda.stream(self._copies):
-            images: Tensor = self.pixels[slot, :count].to(self._device, non_blocking=True)
+            images = images.to(self._device, non_blocking=True)
             self._copied[slot].record()
         training = torch.cuda.current_stream(self._device)
         training.wait_event(self._copied[slot])

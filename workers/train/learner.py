@@ -13,7 +13,7 @@ from cbam_core.spec import TrainSpec
 from workers.train.gang import Gang
 from workers.train.optimizer import build_optimizer, set_learning_rate
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Learner:
@@ -117,7 +117,7 @@ class Learner:
         return torch.channels_last if self.recipe.channels_last else torch.contiguous_format
 
     def _autocast(self) -> torch.autocast:
-        dtype = _DTYPES[self.recipe.precision]
+        dtype = DTYPES[self.recipe.precision]
         return torch.autocast(self._gang.device.type, dtype, enabled=self.recipe.precision != "fp32")
 
     def _gradients(self, images: Tensor, targets: Tensor) -> Tensor:

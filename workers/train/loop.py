@@ -244,9 +244,8 @@ class Trainer:
     def _checkpoint_is_due(self) -> bool:
         """For rank 0 alone, where `_checkpoint_may_be_due`: it looks at the checkpoints there are."""
         every = self.spec.checkpoint.every_steps
-        if self.done or every is None or self.step % every == 0:
-            return True
-        return self._evaluated_now and self.checkpoints.is_among_best(self.metrics)
+        at_its_step = every is None or self.step % every == 0
+        return self.done or at_its_step or self.checkpoints.is_among_best(self.metrics)
 
     @property
     def _evaluated_now(self) -> bool:

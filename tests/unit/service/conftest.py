@@ -48,7 +48,7 @@ def leader(http: TestClient, settings: Settings) -> Ledger:
 @pytest.fixture
 def ledger(database: Database) -> Ledger:
     """What moves experiments in the place of a dispatcher."""
-    leadership = Leadership(database, holder="dispatcher " + "a-long-host-name." * 10, seconds=60)
+    leadership = Leadership(database, holder="dispatcher " + "a-long-host-name." * 10, seconds=600)
     leadership.renew()
     return Ledger(database, leadership, backoff_seconds=0)
 

@@ -10,7 +10,6 @@ import pytest
 
 from service import feeds, logs
 from service.app import create_app
-from service.lease import Leadership
 from service.ledger import Ending, Ledger
 from service.states import Move, Reason, State
 from service.store import Store
@@ -30,13 +29,6 @@ def running(store: Store, ledger: Ledger) -> str:
     ((row, _),) = ledger.live()
     ledger.apply(row, Move(State.RUNNING))
     return row.id
-
-
-@pytest.fixture
-def ledger(database) -> Ledger:
-    leadership = Leadership(database, holder="test", seconds=600)
-    leadership.renew()
-    return Ledger(database, leadership, backoff_seconds=0)
 
 
 async def follow(client: httpx.AsyncClient, url: str, *, last_id: str = "") -> tuple[list[str], str]:
