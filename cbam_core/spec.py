@@ -104,7 +104,9 @@ class ModelSpec(Part):
         description=f"a network of the paper ({', '.join(BACKBONES)}), or timm:<name> for a convolutional one of timm's"
     )
     pretrained: bool = Field(
-        False, description="start from timm's published ImageNet weights; all but a head that fits"
+        False,
+        description="start from timm's published ImageNet weights, all but a head that fits; images are normalised "
+        "with the mean and deviation that these were trained with, and not with the dataset's",
     )
     attention: AttentionSpec = Field(
         default=NoAttention(), description="the module at the end of every block (BAM: between the stages)"

@@ -130,7 +130,8 @@ def _published_weights(case: Case) -> Iterator[Advice]:
         yield Advice(
             "/model/pretrained",
             "grey_images",
-            "the published weights are for colour images; the first convolution starts from random weights",
+            "the published weights are for colour images; the first convolution starts from the sum of its filters for "
+            "red, green and blue, and the mean and deviation are the average of theirs",
         )
 
 

@@ -18,8 +18,8 @@ def export(trainer: Trainer, folder: ExperimentFolder) -> None:
     metadata = {
         "spec": trainer.spec.model_dump_json(),
         "classes": json.dumps(dataset.classes),
-        "mean": json.dumps(dataset.mean),
-        "std": json.dumps(dataset.std),
+        "mean": json.dumps(trainer.normalisation.mean),
+        "std": json.dumps(trainer.normalisation.std),
         "input_shape": json.dumps(dataset.input_shape),
     }
     weights = {name: value.detach().cpu().contiguous() for name, value in trainer.learner.result.state_dict().items()}

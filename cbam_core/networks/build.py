@@ -42,7 +42,7 @@ def build_network(model: ModelSpec, num_classes: int, in_channels: int = 3) -> n
         return MobileNetV1(shape, attention, num_classes, in_channels)
     network = ResNet(_resnet_plan(model), attention, num_classes, in_channels)
     if model.pretrained:
-        load_published_weights(network, model.backbone)
+        load_published_weights(network, model.backbone, in_channels)
     return network
 
 

@@ -6,6 +6,9 @@ from torch import Tensor, nn
 
 from cbam_core.attention import Attention
 from cbam_core.errors import StateDictMismatch, UnknownBackbone, WeightsUnavailable
+from cbam_core.networks.names import TIMM_PREFIX
+from cbam_core.normalisation import Normalisation
+from cbam_core.spec import ModelSpec
 
 
 def create_timm(name: str, *, pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
@@ -23,21 +26,40 @@ def create_timm(name: str, *, pretrained: bool = False, num_classes: int = 1000,
     return network
 
 
-def load_published_weights(network: nn.Module, name: str) -> None:
-    """Puts timm's ImageNet weights of `name` into one of our residual networks; see `fit_weights`."""
+def published_normalisation(model: ModelSpec, in_channels: int = 3) -> Normalisation | None:
+    """What the published weights that `model` starts from were trained with; None where it starts from random ones.
+
+    Raises UnknownBackbone where timm knows no such network or weights.
+    """
+    if not model.pretrained:
+        return None
+    name = model.backbone.removeprefix(TIMM_PREFIX)
+    try:
+        published = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError as error:
+        raise UnknownBackbone(f"timm:{name}: {error}") from error
+    assert published is not None, "timm raises for what it does not know"
+    return Normalisation(tuple(published.mean), tuple(published.std)).over(in_channels)
+
+
+def load_published_weights(network: nn.Module, name: str, in_channels: int = 3) -> None:
+    """Puts timm's ImageNet weights of `name` into one of our residual networks; see `fit_weights`.
+
+    For images of another number of channels timm makes the first convolution's filters from those for three.
+    """
     if torch.get_default_device().type != "meta":
-        fit_weights(network, create_timm(name, pretrained=True).state_dict())
+        fit_weights(network, create_timm(name, pretrained=True, in_channels=in_channels).state_dict())
 
 
 def fit_weights(network: nn.Module, state: dict[str, Tensor]) -> None:
-    """Loads `state`, all but what the new task needs new: attention, and a head or a stem of another width.
+    """Loads `state`, all but what the new task needs new: attention, and a head of another width.
 
     Raises StateDictMismatch where anything else is missing, left over or of another shape.
     """
     own = network.state_dict()
     resized = [name for name in state if name in own and state[name].shape != own[name].shape]
-    ends = ("fc.weight", "fc.bias", "conv1.weight")
-    kept = {name: tensor for name, tensor in state.items() if name not in resized or name not in ends}
+    head = ("fc.weight", "fc.bias")
+    kept = {name: tensor for name, tensor in state.items() if name not in resized or name not in head}
     fresh = {*resized, *_attention_keys(network)}
     missing = [name for name in own if name not in kept and name not in fresh]
     unexpected = [name for name in kept if name not in own]

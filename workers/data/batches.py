@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cbam_core.errors import DataError
+from cbam_core.normalisation import Normalisation
 from cbam_core.spec import AugmentSpec
 from workers.data import policies
 from workers.data.augment import NUMBERS, erase, mix, place, tint
@@ -83,8 +84,7 @@ class Batches:
         self._processes = loaders
         test = torch.arange(len(dataset.test)).split(share.global_batch_size)
         self._test = self._bring(dataset.test, [Order(share.of(batch)) for batch in test])
-        self._mean = torch.tensor(dataset.mean, device=device).mul(255).view(1, -1, 1, 1)
-        self._inverse_std = torch.tensor(dataset.std, device=device).mul(255).reciprocal().view(1, -1, 1, 1)
+        self.normalise_by(dataset.normalisation)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -153,6 +153,12 @@ class Batches:
         generator = generator_of(self._seed, purpose, step)
         return self._share.of(torch.rand(self._share.global_batch_size, *shape, generator=generator))
 
+    def normalise_by(self, normalisation: Normalisation) -> None:
+        """Normalise from now on so, and not by the statistics of the dataset."""
+        mean, std = (torch.tensor(values, device=self._device) for values in (normalisation.mean, normalisation.std))
+        self._mean = mean.mul(255).view(1, -1, 1, 1)
+        self._inverse_std = std.mul(255).reciprocal().view(1, -1, 1, 1)
+
     def normalise(self, images: Tensor) -> Tensor:
-        """Float N C H W in 0..255 to mean 0 and variance 1 per channel."""
+        """Float N C H W in 0..255 to what the network takes."""
         return (images - self._mean) * self._inverse_std

@@ -1,4 +1,4 @@
-"""A dataset: uint8 images and their labels, in memory or on disk, and the statistics that normalise them."""
+"""A dataset: uint8 images and their labels, in memory or on disk, and the statistics that may normalise them."""
 
 from dataclasses import dataclass
 from typing import Protocol, Self
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cbam_core.errors import DataError
+from cbam_core.normalisation import Normalisation
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,11 @@ class Dataset:
         """A dataset normalised by the statistics of its own training images."""
         mean, std = channel_statistics(train.images)
         return cls(train, test, classes, mean, std)
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """To mean 0 and variance 1 per channel."""
+        return Normalisation(self.mean, self.std)
 
     @property
     def num_classes(self) -> int:

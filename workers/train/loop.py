@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from cbam_core.errors import LossNotFinite
-from cbam_core.networks import build_network
+from cbam_core.networks import build_network, published_normalisation
+from cbam_core.normalisation import Normalisation
 from workers.assignment import Assignment
 from workers.data import Dataset
 from workers.data.batches import Batches, Share
@@ -56,7 +57,8 @@ class Trainer:
         self._fence = Fence(assignment)
 
         torch.manual_seed(seed_of(self.recipe.seed, "weights"))
-        network = build_network(self.spec.model, dataset.num_classes, dataset.input_shape[0])
+        channels = dataset.input_shape[0]
+        network = build_network(self.spec.model, dataset.num_classes, channels)
         self.learner = Learner(self.recipe, network, gang)
 
         share = Share(gang.rank, gang.world_size, self.recipe.global_batch_size)
@@ -68,6 +70,7 @@ class Trainer:
             device=gang.device,
             loaders=self.spec.data.workers_per_rank,
         )
+        self._normalise_by(published_normalisation(self.spec.model, channels) or dataset.normalisation)
         self.total_steps = self.recipe.epochs * self.batches.steps_per_epoch
         self.log_every = math.ceil(self.total_steps / CURVE_POINTS)
         self.pace = Pace(self.recipe.global_batch_size)
@@ -125,6 +128,7 @@ class Trainer:
         self.step = self.resumed_from = self._saved_step = state["step"]
         self.epochs_evaluated = state["epochs_evaluated"]
         self.metrics = state["metrics"]
+        self._normalise_as_saved(state)
         losses = state["losses"]
         self._loss_sum.copy_(losses[self.gang.rank] if len(losses) == self.gang.world_size else losses.mean())
         if state["evaluation"]:
@@ -197,6 +201,7 @@ class Trainer:
             "losses": losses,
             "metrics": self.metrics,
             "evaluation": vars(self.evaluation) if self.evaluation else None,
+            "normalisation": vars(self.normalisation),
         }
         self._fence.check()
         self.checkpoints.save(self.step, state, evaluated.metrics() if evaluated else {})
@@ -228,6 +233,22 @@ class Trainer:
                 mlflow_run_id=self.tracker.run_id,
             )
         )
+
+    def _normalise_by(self, normalisation: Normalisation) -> None:
+        self.normalisation = normalisation
+        self.batches.normalise_by(normalisation)
+
+    def _normalise_as_saved(self, state: dict[str, Any]) -> None:
+        """The images stay what the weights have learnt from.
+
+        An old checkpoint does not say: whatever the weights were, the images had the dataset's statistics then.
+        """
+        saved = state.get("normalisation")
+        if saved is None and self.spec.model.pretrained:
+            logger.info(
+                "the images are normalised by the dataset's own mean and deviation, as when this training began"
+            )
+        self._normalise_by(Normalisation(**saved) if saved else self.dataset.normalisation)
 
     def _stop_while_evaluating(self) -> StopMode | None:
         """Also a sign of life: an evaluation may take longer than a step may."""
