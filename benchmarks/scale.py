@@ -35,6 +35,7 @@ BUDGET = 1.5
 STORED = (100, 10_000, 100_000)
 QUEUED = (200, 10_000)  # the smaller fills one window of the queue
 FEW_RUNNING = 100
+ONE_PLACE = 1.0  # free CPUs: every tick looks at its window of the queue, and starts one
 SPEC = ExperimentSpec.model_validate(
     {
         "name": "scale",
@@ -85,6 +86,8 @@ def measure(server: PostgresServer | None, rounds: int, running: int) -> list[fl
         ratios += compare("tick, stored", {n: b.dispatcher.tick for n, b in by_size.items()}, rounds)
     with benches(server, queued=QUEUED) as by_size:
         ratios += compare("tick, queued", {n: b.dispatcher.tick for n, b in by_size.items()}, rounds)
+    with benches(server, queued=QUEUED, free=ONE_PLACE) as by_size:
+        ratios += compare("tick, one starts", {n: b.dispatcher.tick for n, b in by_size.items()}, rounds)
     with benches(server, running=(FEW_RUNNING, running)) as by_size:
         ticks = {n: b.dispatcher.tick for n, b in by_size.items()}
         ratios += compare("tick per running", ticks, max(3, rounds // 3), each=True)
@@ -128,13 +131,14 @@ def benches(
     stored: tuple[int, ...] = (),
     queued: tuple[int, ...] = (),
     running: tuple[int, ...] = (),
+    free: float = 0.0,
 ) -> Iterator[dict[int, Bench]]:
-    """One bench for each size."""
+    """One bench for each size, with so many free CPUs at every look; where experiments run, with room for them all."""
     with ExitStack() as stack:
         made: dict[int, Bench] = {}
         for size in stored or queued or running:
             url = stack.enter_context(server.database()) if server else ""
-            bench = stack.enter_context(_bench(url, full=not running))
+            bench = stack.enter_context(_bench(url, free=None if running else free))
             fill(bench.database, size, State.FAILED if stored else State.QUEUED)
             for _ in range(0, size if running else 0, 100):
                 bench.dispatcher.tick()
@@ -143,15 +147,14 @@ def benches(
 
 
 @contextmanager
-def _bench(url: str, *, full: bool) -> Iterator[Bench]:
-    """An empty database, and a cluster that is full, or has room for everything."""
+def _bench(url: str, *, free: float | None) -> Iterator[Bench]:
+    """An empty database, and a cluster with so many free CPUs whatever runs there, or with room for everything."""
     with tempfile.TemporaryDirectory(prefix="cbam-bench-") as folder:
         settings = Settings(home=Path(folder), database_url=url)
         database = Database(settings.database_url)
         database.migrate()
-        free = 0.0 if full else 1e6
-        cluster = InMemoryCluster(nodes=(Node("node", 1e6, 0.0, free, 0.0),))
-        if full:
+        cluster = InMemoryCluster(nodes=(Node("node", 1e6, 0.0, 1e6 if free is None else free, 0.0),))
+        if free is not None:
             cluster._free_nodes = lambda: cluster.nodes  # type: ignore[method-assign]
         yield Bench(database, Store(database), Dispatcher(database, cluster, settings))
         database.close()
