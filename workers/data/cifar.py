@@ -3,16 +3,20 @@
 The files are pickles, which could run code; only the few names that an array of bytes needs are let through.
 """
 
+import contextlib
 import pickle
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cbam_core.errors import DataError
 from workers.data.dataset import Dataset, Split, resize
+from workers.data.published import warn_of_others
 
 _ALLOWED = {
     ("numpy", "dtype"),
@@ -21,7 +25,8 @@ _ALLOWED = {
     ("numpy._core.multiarray", "_reconstruct"),
     ("_codecs", "encode"),
 }
-_DAMAGE = (OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError, TypeError, IndexError, AttributeError)
+_LONGEST_CAUSE = 200
+"""Characters of it in a message: it may quote the file."""
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -36,7 +41,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 @dataclass(frozen=True)
 class _Layout:
-    """What the files of one of the two datasets are called, and what they call their labels."""
+    """What the files of one of the two datasets are called, and their labels; `published` is torchvision's class."""
 
     folder: str
     archive: str
@@ -45,6 +50,7 @@ class _Layout:
     meta: str
     names: str
     labels: str
+    published: str
 
 
 _CIFAR10 = _Layout(
@@ -55,6 +61,7 @@ _CIFAR10 = _Layout(
     meta="batches.meta",
     names="label_names",
     labels="labels",
+    published="CIFAR10",
 )
 _CIFAR100 = _Layout(
     folder="cifar-100-python",
@@ -64,6 +71,7 @@ _CIFAR100 = _Layout(
     meta="meta",
     names="fine_label_names",
     labels="fine_labels",
+    published="CIFAR100",
 )
 
 
@@ -83,29 +91,38 @@ def _load(layout: _Layout, root: Path, image_size: int) -> Dataset:
         raise DataError(
             f"no {layout.folder} in {root}: unpack {layout.archive} (cs.toronto.edu/~kriz/cifar.html) there"
         )
-    try:
-        classes = tuple(str(name) for name in _read(folder / layout.meta)[layout.names])
-        train = [_batch(_read(folder / name), layout.labels) for name in layout.train]
-        images, labels = (torch.cat(parts) for parts in zip(*train, strict=True))
-        test_images, test_labels = _batch(_read(folder / layout.test), layout.labels)
-    except _DAMAGE as error:
-        raise DataError(f"{folder} is damaged ({error!r}); unpack {layout.archive} again") from error
-    for part in (labels, test_labels):
-        if len(part) == 0 or not 0 <= int(part.min()) <= int(part.max()) < len(classes):
-            raise DataError(f"{folder} has labels outside 0..{len(classes) - 1}; unpack {layout.archive} again")
+    with _readable(folder / layout.meta, layout) as values:
+        classes = tuple(str(name) for name in values[layout.names])
+    train = [_batch(folder / name, layout, len(classes)) for name in layout.train]
+    test_images, test_labels = _batch(folder / layout.test, layout, len(classes))
+    images, labels = (torch.cat(parts) for parts in zip(*train, strict=True))
+    warn_of_others(folder, layout.published)
     return Dataset.of(
         Split(resize(images, image_size), labels), Split(resize(test_images, image_size), test_labels), classes
     )
 
 
-def _batch(values: dict[str, Any], labels: str) -> tuple[torch.Tensor, torch.Tensor]:
-    images = np.asarray(values["data"], dtype=np.uint8).reshape(-1, 3, 32, 32).copy()
-    return torch.from_numpy(images), torch.tensor(values[labels], dtype=torch.int64)
+def _batch(path: Path, layout: _Layout, classes: int) -> tuple[Tensor, Tensor]:
+    """uint8 N 3 32 32 and classes N."""
+    with _readable(path, layout) as values:
+        images = np.asarray(values["data"], dtype=np.uint8).reshape(-1, 3, 32, 32).copy()
+        labels = torch.tensor(values[layout.labels], dtype=torch.int64)
+        if len(images) == 0 or labels.shape != (len(images),):
+            raise ValueError(f"{len(images)} images, but labels of shape {tuple(labels.shape)}")
+        if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise ValueError(f"labels outside 0..{classes - 1}")
+    return torch.from_numpy(images), labels
 
 
-def _read(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        values = _ArraysOnly(file, encoding="latin1").load()
-    if not isinstance(values, dict):
-        raise ValueError(f"{path.name} holds {type(values).__name__}, not a dict")
-    return values
+@contextlib.contextmanager
+def _readable(path: Path, layout: _Layout) -> Iterator[dict[str, Any]]:
+    """What a file holds; whatever is wrong with it, also within, is told as a DataError that names the file."""
+    try:
+        with path.open("rb") as file:
+            values = _ArraysOnly(file, encoding="latin1").load()
+        if not isinstance(values, dict):
+            raise ValueError(f"it holds {type(values).__name__}, not a dict")
+        yield values
+    except Exception as error:  # a damaged pickle may raise anything
+        what = f"{type(error).__name__}: {error}"[:_LONGEST_CAUSE]
+        raise DataError(f"cannot read {path} ({what}); unpack {layout.archive} again") from error

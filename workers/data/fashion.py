@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from cbam_core.errors import DataError
 from workers.data.dataset import Dataset, Split, resize
+from workers.data.published import warn_of_others
 
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _HELP = "put the four files of github.com/zalandoresearch/fashion-mnist there"
@@ -20,14 +22,21 @@ def load_fashion_mnist(root: Path, image_size: int) -> Dataset:
     folder = next((place for place in (root, root / "FashionMNIST" / "raw") if any(place.glob("*-ubyte*"))), None)
     if folder is None:
         raise DataError(f"no Fashion-MNIST in {root}: {_HELP}")
-    return Dataset.of(_split(folder, "train", image_size), _split(folder, "t10k", image_size), CLASSES)
+    dataset = Dataset.of(_split(folder, "train", image_size), _split(folder, "t10k", image_size), CLASSES)
+    warn_of_others(folder, "FashionMNIST")
+    return dataset
 
 
 def _split(folder: Path, name: str, image_size: int) -> Split:
     images = read_idx(folder / f"{name}-images-idx3-ubyte")
     labels = read_idx(folder / f"{name}-labels-idx1-ubyte").long()
-    if images.ndim != 3 or labels.ndim != 1 or not len(labels) or int(labels.max()) >= len(CLASSES):
-        raise DataError(f"the {name} files in {folder} are no images and labels of 10 classes; {_HELP}")
+    if images.ndim != 3 or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"{name}-images-idx3-ubyte in {folder} has the shape {tuple(images.shape)} and {name}-labels-idx1-ubyte "
+            f"{tuple(labels.shape)}: no images with a label each; {_HELP}"
+        )
+    if int(labels.max()) >= len(CLASSES):
+        raise DataError(f"{name}-labels-idx1-ubyte in {folder} has labels outside 0..{len(CLASSES) - 1}; {_HELP}")
     return Split(resize(images.unsqueeze(1), image_size), labels)
 
 
@@ -36,10 +45,12 @@ def read_idx(path: Path) -> Tensor:
     packed = path.with_name(path.name + ".gz")
     try:
         data = gzip.decompress(packed.read_bytes()) if packed.exists() else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path.name} in {path.parent}: {error}; {_HELP}") from error
     dimensions = data[3] if len(data) > 3 and data[:3] == b"\x00\x00\x08" else 0
     shape = tuple(np.frombuffer(data, ">u4", dimensions, 4).tolist()) if len(data) >= 4 + 4 * dimensions else ()
-    if not shape or len(data) != 4 + 4 * dimensions + math.prod(shape):
-        raise DataError(f"{path.name} in {path.parent} is damaged; {_HELP}")
+    expected = 4 + 4 * dimensions + math.prod(shape) if shape and all(shape) else None
+    if len(data) != expected:
+        said = f"{expected} by its header" if expected else "its header is that of no idx file"
+        raise DataError(f"{path.name} in {path.parent} is damaged ({len(data)} bytes; {said}); {_HELP}")
     return torch.from_numpy(np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape).copy())

@@ -4,6 +4,7 @@ Either decoded once, by many threads, and held as uint8 like every other dataset
 where they are and decoded whenever a batch wants them.
 """
 
+import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from cbam_core.errors import DataError
 from workers.data.augment import part_of
 from workers.data.dataset import Dataset, Order, Split, channel_statistics
 
+logger = logging.getLogger(__name__)
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 STATISTICS_IMAGES = 896
 """Where the images stay on disk, mean and deviation are those of so many of them, evenly spread."""
@@ -34,6 +36,8 @@ Part = tuple[float, float, float, float]
 _UNREADABLE = (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError)
 _TEST_NAMES = ("val", "test")
 _LAYOUT = "expected train/<class>/<image> and val/<class>/<image>"
+_NAMED = 5
+"""So many classes are named in a message, at most."""
 
 
 @dataclass(frozen=True)
@@ -159,13 +163,23 @@ def _list(root: Path) -> tuple[Files, Files, tuple[str, ...]]:
 
 def _files(folder: Path, classes: tuple[str, ...]) -> Files:
     """Every image below `folder` with its class, in a fixed order."""
-    unknown = sorted({child.name for child in folder.iterdir() if child.is_dir()} - set(classes))
-    if unknown:
-        raise DataError(f"{folder} has classes that the training images do not have: {', '.join(unknown[:5])}")
+    there = {child.name for child in folder.iterdir() if child.is_dir()}
+    if unknown := sorted(there - set(classes)):
+        raise DataError(f"{folder} has classes that the training images do not have: {_some(unknown)}")
     files = [(path, label) for label, name in enumerate(classes) for path in sorted(_images_below(folder / name))]
     if not files:
         raise DataError(f"{folder} has no images ({', '.join(sorted(SUFFIXES))}); {_LAYOUT}")
+    if empty := sorted(there - {classes[label] for _, label in files}):
+        raise DataError(
+            f"{folder} has folders without an image: {_some(empty)}; copy their images again, or delete them"
+        )
+    if untested := sorted(set(classes) - there):
+        logger.warning("%s has no images of %d classes: %s", folder, len(untested), _some(untested))
     return files
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _spread(files: Files, most: int) -> Files:

@@ -2,6 +2,7 @@
 
 import gzip
 import pickle
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -103,32 +104,87 @@ class Trap:
         return (print, ("this must never run",))
 
 
+def batch(images, labels):
+    return pickle.dumps({"data": np.zeros((images, 3072), np.uint8), "labels": labels})
+
+
 @pytest.mark.parametrize(
     "harm",
     [
-        lambda folder: (folder / "data_batch_3").unlink(),
-        lambda folder: (folder / "data_batch_3").write_bytes(b""),
-        lambda folder: (folder / "data_batch_3").write_bytes((folder / "data_batch_3").read_bytes()[:-100]),
-        lambda folder: (folder / "test_batch").write_bytes(pickle.dumps([1, 2])),
-        lambda folder: (folder / "test_batch").write_bytes(
-            pickle.dumps({"data": np.zeros(7, np.uint8), "labels": [0]})
-        ),
-        lambda folder: (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["only one"]})),
-        lambda folder: (folder / "test_batch").write_bytes(pickle.dumps(Trap())),
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"latin1", b"|atin1")),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"\xc3", b"\xff")),
+        lambda path: path.write_bytes(pickle.dumps([1, 2])),
+        lambda path: path.write_bytes(pickle.dumps({"data": np.zeros(7, np.uint8), "labels": [0]})),
+        lambda path: path.write_bytes(pickle.dumps({"data": [[300] * 3072], "labels": [0]})),
+        lambda path: path.write_bytes(batch(0, [])),
+        lambda path: path.write_bytes(batch(3, [0, 1])),
+        lambda path: path.write_bytes(batch(2, [0, 10])),
+        lambda path: path.write_bytes(batch(2, [0, -1])),
+        lambda path: path.write_bytes(pickle.dumps(Trap())),
     ],
 )
-def test_damaged_cifar_says_what_to_do(tmp_path, harm, capsys):
-    harm(make_cifar(tmp_path))
-    with pytest.raises(DataError, match="unpack cifar-10-python"):
+@pytest.mark.parametrize("name", ["data_batch_3", "test_batch"])
+def test_a_damaged_file_of_cifar_is_named_with_what_to_do(tmp_path, harm, name, capsys):
+    harm(make_cifar(tmp_path) / name)
+    with pytest.raises(DataError, match=f"cannot read .*/{name} .*unpack cifar-10-python") as raised:
         load(tmp_path, "cifar10")
+    assert len(str(raised.value)) < 600
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("data", [b"", b"\x00\x00\x08\x01", b"\x00\x00\x08\x01\x00\x00\x00\x05abc", b"no idx at all"])
-def test_damaged_idx_says_what_to_do(tmp_path, data):
+def test_cifar_without_its_classes_says_what_to_do(tmp_path):
+    (make_cifar(tmp_path) / "batches.meta").write_bytes(pickle.dumps({"fine_label_names": []}))
+    with pytest.raises(DataError, match=r"cannot read .*/batches\.meta .*unpack cifar-10-python"):
+        load(tmp_path, "cifar10")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x00\x00\x08\x01",
+        b"\x00\x00\x08\x00x",
+        b"\x00\x00\x08\x01\x00\x00\x00\x00",
+        b"\x00\x00\x08\x01\x00\x00\x00\x05abc",
+        b"\x00\x00\x08\x01\x00\x00\x00\x02abc",
+        b"no idx at all",
+    ],
+)
+def test_a_damaged_idx_file_is_named_with_what_to_do(tmp_path, data):
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(data)
-    with pytest.raises(DataError, match="fashion-mnist"):
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte .* is damaged .*fashion-mnist"):
         read_idx(tmp_path / "train-labels-idx1-ubyte")
+
+
+def test_a_packed_idx_file_with_a_changed_byte_is_named(tmp_path):
+    folder, outcomes = make_fashion(tmp_path), set()
+    packed = (folder / "t10k-images-idx3-ubyte.gz").read_bytes()
+    for place in range(20, len(packed), len(packed) // 50):
+        changed = bytearray(packed)
+        changed[place] ^= 255
+        (folder / "t10k-images-idx3-ubyte.gz").write_bytes(changed)
+        with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte in .*fashion-mnist") as raised:
+            load(tmp_path, "fashion_mnist", image_size=28)
+        outcomes.add(type(raised.value.__cause__).__name__)
+    assert {"error", "BadGzipFile"} <= outcomes, "zlib's own error, and a wrong checksum"
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "words"),
+    [
+        ("t10k-labels-idx1", np.zeros(29, np.uint8), "no images with a label each"),
+        ("t10k-images-idx3", np.zeros((30, 784), np.uint8), "no images with a label each"),
+        ("t10k-labels-idx1", np.full(30, 10, np.uint8), r"t10k-labels-idx1-ubyte .* labels outside 0\.\.9"),
+    ],
+)
+def test_idx_files_that_do_not_belong_together_are_named(tmp_path, name, array, words):
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    (make_fashion(tmp_path) / f"{name}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    with pytest.raises(DataError, match=f"{words}.*fashion-mnist"):
+        load(tmp_path, "fashion_mnist", image_size=28)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion_mnist"])
@@ -200,12 +256,28 @@ def test_only_a_folder_of_images_is_cropped():
         DataSpec(dataset="digits", crop_pct=0.875)
 
 
+def truncate(path, whole=0.7):
+    path.write_bytes(path.read_bytes()[: int(whole * path.stat().st_size)])
+
+
+def photograph(path, *, whole):
+    Image.fromarray(np.random.default_rng(0).integers(256, size=(60, 60, 3), dtype=np.uint8)).save(path)
+    truncate(path, whole)
+
+
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
         (lambda root: (root / "val").rename(root / "else"), "no train and val folder"),
         (lambda root: (root / "train" / "bees").rename(root / "train" / "wasps"), "do not have: bees"),
         (lambda root: (root / "train" / "ants" / "3.png").write_bytes(b"no image"), "cannot read .*3.png"),
+        (lambda root: truncate(root / "val" / "ants" / "1.png"), "cannot read .*val/ants/1.png.*copy it again"),
+        (lambda root: photograph(root / "train" / "bees" / "9.jpg", whole=0.7), "cannot read .*9.jpg.*copy it again"),
+        (lambda root: (root / "train" / ".checkpoints").mkdir(), "train has folders without an image: .checkpoints"),
+        (
+            lambda root: [path.unlink() for path in (root / "val" / "ants").iterdir()],
+            "val has folders without an image: ants; copy",
+        ),
         (lambda root: [path.unlink() for path in (root / "val").rglob("*.png")], "has no images"),
     ],
 )
@@ -213,6 +285,12 @@ def test_a_wrong_folder_of_images_says_what_is_wrong(tmp_path, harm, words):
     harm(make_imagefolder(tmp_path))
     with pytest.raises(DataError, match=words):
         load(tmp_path, "imagefolder")
+
+
+def test_a_class_without_a_folder_to_test_on_is_told_in_the_log(tmp_path, caplog):
+    shutil.rmtree(make_imagefolder(tmp_path) / "val" / "bees")
+    assert len(load(tmp_path, "imagefolder").test) == 2
+    assert "val has no images of 1 classes: bees" in caplog.text
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
