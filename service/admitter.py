@@ -76,13 +76,17 @@ class Admitter:
                 allow_download=self.settings.allow_download,
                 hang_seconds=self.settings.hang_seconds,
                 traceparent=row.traceparent,
+                gang=attempt.gang,
             )
         )
 
     def _start(self, row: Experiment, workers: int) -> GangKey | None:
+        key = GangKey(row.id, row.attempt + 1)
+        gang = self.cluster.gang_for(key, _need(row, workers))
         try:
-            attempt = self.ledger.claim(row, workers)
+            attempt = self.ledger.claim(row, workers, gang=gang)
         except StaleMove:
+            self.cluster.release(key)
             return None
         log.info("starts with %s worker(s)", workers, extra={"experiment_id": row.id, "attempt": attempt.number})
         self.report.claimed(row, attempt)
@@ -90,7 +94,7 @@ class Admitter:
             self.launch(row, attempt)
         except ValidationError:  # at the next tick, the dispatcher says so of the attempt
             return None
-        return GangKey(row.id, attempt.number)
+        return key
 
     def _tell(self, choice: Choice, rows: dict[str, Experiment]) -> None:
         """Write beside those that wait what they wait for, where that is news."""
@@ -126,7 +130,7 @@ def _holding(row: Experiment, attempt: Attempt, view: ClusterView) -> Holding:
     seen = view.gangs.get(GangKey(row.id, attempt.number))
     return Holding(
         id=row.id,
-        need=_need(row, attempt),
+        need=_need(row, attempt.workers),
         owner=row.owner,
         priority=row.priority,
         preemptible=row.spec["preemptible"] and row.state == State.RUNNING,
@@ -136,9 +140,9 @@ def _holding(row: Experiment, attempt: Attempt, view: ClusterView) -> Holding:
     )
 
 
-def _need(row: Experiment, attempt: Attempt) -> Need:
+def _need(row: Experiment, workers: int) -> Need:
     resources = row.spec["resources"]
-    return Need(attempt.workers, resources["cpus_per_worker"], resources["gpus_per_worker"])
+    return Need(workers, resources["cpus_per_worker"], resources["gpus_per_worker"])
 
 
 def _free_nodes(view: ClusterView, live: Live) -> tuple[Node, ...]:
@@ -147,5 +151,6 @@ def _free_nodes(view: ClusterView, live: Live) -> tuple[Node, ...]:
     for row, attempt in live:
         seen = view.gangs.get(GangKey(row.id, attempt.number))
         if seen is None or not seen.placed:
-            nodes = place(_need(row, attempt), nodes) or tuple(Node(n.id, n.cpus, n.gpus, 0.0, 0.0) for n in nodes)
+            left = place(_need(row, attempt.workers), nodes)
+            nodes = left or tuple(Node(node.id, node.cpus, node.gpus, 0.0, 0.0) for node in nodes)
     return nodes

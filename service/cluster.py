@@ -8,8 +8,7 @@ import importlib.util
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -17,10 +16,10 @@ from ray._private.state import available_resources_per_node
 from ray.autoscaler.sdk import request_resources
 from ray.util import placement_group_table
 
-from service.admission import place
 from service.errors import ClusterUnavailable
 from service.gang import ClusterView, GangKey, GangView, Launch, Need, Node, StopMode
-from service.ray_gang import RayGang, need_of
+from service.ray_gang import RayGang
+from service.room import Others, free_nodes, have_room, missing
 from service.settings import Settings
 from service.states import Liveness
 
@@ -31,10 +30,7 @@ LOOK_SECONDS = 0.5  # the tables of nodes and reservations are read so often whe
 IDLE_ROUND_SECONDS = 0.5  # without work there is nothing to hurry for; a new gang ends the pause
 STALE_SECONDS = 5.0
 ROOM_SECONDS = 2.0  # a gang that waits for longer gets the room of all idle ones: Ray sees less room than we do
-OTHERS_SECONDS = 2.0  # what Ray has not free, and we do not hold, is somebody else's if it stays so for so long
 RECONNECT_SECONDS = 2.0
-
-Held = dict[str, tuple[float, float]]  # node id -> CPUs and GPUs
 
 
 class RayCluster:
@@ -48,6 +44,8 @@ class RayCluster:
         self.linger_seconds = settings.linger_seconds
         self.gangs: dict[str, RayGang] = {}
         self.heirs: dict[GangKey, Launch] = {}  # launches that have no gang yet
+        self.promised: dict[GangKey, str] = {}  # the names of the gangs that attempts without one will have
+        self.expected: Mapping[str, GangKey] | None = None  # whose each gang is by the rows; None until it is said
         self.nodes: list[dict[str, Any]] = []  # the cluster's tables, as last read
         self.groups: dict[str, dict[str, Any]] = {}
         self.looked_at = 0.0
@@ -81,6 +79,7 @@ class RayCluster:
     def _forget(self) -> None:
         """Another dispatcher may have led meanwhile: what gangs there are, and what they do, is to be seen anew."""
         self.gangs, self.heirs, self.groups = {}, {}, {}
+        self.promised, self.expected = {}, None
         self.term += 1
         self.looked_at = self.rounded_at = 0.0
         self.told = None
@@ -103,11 +102,30 @@ class RayCluster:
         self.news.wait(seconds)
         self.news.clear()
 
+    def expect(self, gangs: Mapping[str, GangKey]) -> None:
+        """Remember it for those that were left here and do not answer."""
+        with self.lock:
+            self.expected = gangs
+
+    def gang_for(self, key: GangKey, need: Need) -> str:
+        """One of its shape that has ended or is about to, and is nobody else's; else a new one, by its own name."""
+        with self.lock:
+            return self._promise(key, need)
+
+    def _promise(self, key: GangKey, need: Need) -> str:
+        if key not in self.promised:
+            taken = self.promised.values()
+            ended = [gang for gang in self.gangs.values() if gang.lends_its_place and gang.name not in taken]
+            alike = sorted((gang for gang in ended if gang.need == need), key=lambda gang: not gang.idle)
+            self.promised[key] = alike[0].name if alike else str(key)
+        return self.promised[key]
+
     def start(self, launch: Launch) -> None:
-        """Give the launch to the gang that has it already, to one of its shape that has just ended, or to a new one."""
+        """Give the launch to the gang that has it already, to the one that was chosen for it, or to a new one."""
         with self.lock:
             gang = self._of(launch.key)
             if gang is None:
+                self.promised[launch.key] = launch.gang or self._promise(launch.key, launch.need)
                 self.heirs.setdefault(launch.key, launch)  # the thread alone gives it a gang: it may be in use there
             elif gang.launch is None:
                 gang.take(launch)
@@ -134,6 +152,7 @@ class RayCluster:
         """Have the thread kill the workers and free the reservation, or let them wait for another attempt."""
         with self.lock:
             self.heirs.pop(key, None)
+            self.promised.pop(key, None)
             gang = self._of(key)
             if gang is None or gang.letting_go_since is not None:
                 return
@@ -152,17 +171,26 @@ class RayCluster:
         return free_nodes(self.nodes, held, self.others.held)
 
     def _settle_heirs(self) -> None:
-        """Each launch takes an idle gang of its shape, waits for one that is about to be idle, or gets a new one."""
-        ending = [gang.need for gang in self.gangs.values() if gang.lends_its_place and not gang.idle]
+        """Each launch takes the gang it was promised, waits until it is idle, or gets a new one instead."""
         for key, launch in list(self.heirs.items()):
-            need = need_of(launch)
-            idle = next((gang for gang in self.gangs.values() if gang.idle and gang.need == need), None)
-            if idle is not None:
-                idle.take(self.heirs.pop(key))
-            elif need in ending:
-                ending.remove(need)
+            gang = self.gangs.get(self.promised[key])
+            if gang is None or not gang.lends_its_place or gang.need != launch.need:
+                self.gangs[str(key)] = RayGang(str(key), self.namespace, launch=launch)
+            elif gang.idle:
+                gang.take(launch)
             else:
-                self.gangs[str(key)] = RayGang(str(key), self.namespace, launch=self.heirs.pop(key))
+                continue
+            del self.heirs[key], self.promised[key]
+
+    def _holder(self, name: str) -> GangKey | None:
+        """Whose gang this is by the rows, and else by its name; None until the dispatcher has said what the rows say.
+
+        An attempt whose warm gang went before it could begin has got one of its own name, and no other.
+        """
+        if self.expected is None:
+            return None
+        key = self.expected.get(name)
+        return key if key and (str(key) == name or str(key) not in self.gangs) else GangKey.parse(name)
 
     def close(self) -> None:
         """Disconnect. Detached actors go on."""
@@ -216,6 +244,9 @@ class RayCluster:
         with self.lock:
             self._retire_idle()
             gangs = dict(self.gangs)
+            for name, gang in gangs.items():
+                if not gang.known:
+                    gang.holder = self._holder(name)
         for name, gang in gangs.items():
             if not self._leads(term):
                 return
@@ -307,72 +338,3 @@ def _placement_groups(namespace: str) -> dict[str, dict[str, Any]]:
         if owner == namespace and GangKey.parse(name):
             groups[name] = row
     return groups
-
-
-def have_room(gangs: Iterable[Need], nodes: tuple[Node, ...]) -> bool:
-    """Whether all of these gangs fit at once."""
-    for need in gangs:
-        left = place(need, nodes)
-        if left is None:
-            return False
-        nodes = left
-    return True
-
-
-@dataclass
-class Others:
-    """What work that is not ours holds on each node. Ray's tables lag behind one another by a moment, so nothing is
-    taken for somebody else's that is gone at one of the looks of a while.
-    """
-
-    held: Held = field(default_factory=dict)
-    least: Held | None = None  # at all looks since `since`
-    since: float = 0.0
-
-    def look(self, seen: Held, now: float) -> None:
-        """Take in what is missing now: less counts at once, more when it has stayed."""
-        if self.least is None:
-            self.least, self.since = seen, now
-            return
-        self.held, self.least = _lesser(self.held, seen), _lesser(self.least, seen)
-        if now - self.since >= OTHERS_SECONDS:
-            self.held, self.least, self.since = self.least, seen, now
-
-
-def _lesser(one: Held, other: Held) -> Held:
-    return {
-        node_id: (min(one[node_id][0], other[node_id][0]), min(one[node_id][1], other[node_id][1]))
-        for node_id in one.keys() & other.keys()
-    }
-
-
-def missing(nodes: Iterable[Node], available: Mapping[str, Mapping[str, float]]) -> Held:
-    """How much less Ray has free on each node than we think."""
-    return {
-        node.id: (
-            max(0.0, node.free_cpus - available[node.id].get("CPU", 0.0)),
-            max(0.0, node.free_gpus - available[node.id].get("GPU", 0.0)),
-        )
-        for node in nodes
-        if node.id in available
-    }
-
-
-def free_nodes(
-    nodes: Iterable[Mapping[str, Any]], groups: Iterable[Mapping[str, Any]], others: Held | None = None
-) -> tuple[Node, ...]:
-    """The nodes, less what these placement groups, and others, hold on each."""
-    held = dict(others or {})
-    for group in groups:
-        if group["state"] == "REMOVED":
-            continue
-        for index, node_id in group["bundles_to_node_id"].items():
-            bundle = group["bundles"][index]
-            cpus, gpus = held.get(node_id, (0.0, 0.0))
-            held[node_id] = (cpus + bundle.get("CPU", 0), gpus + bundle.get("GPU", 0))
-    free = []
-    for node in nodes:
-        cpus, gpus = node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)
-        used_cpus, used_gpus = held.get(node["NodeID"], (0.0, 0.0))
-        free.append(Node(node["NodeID"], cpus, gpus, max(0.0, cpus - used_cpus), max(0.0, gpus - used_gpus)))
-    return tuple(free)

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
 from service import log_lines, logs
-from service.admitter import Admitter
+from service.admitter import Admitter, Live
 from service.courier import Courier
 from service.db import Database
 from service.dispatcher_report import DispatcherReport
@@ -107,6 +107,7 @@ class Dispatcher:
             with self._apart(row):
                 self._settle(row)
         live = self.ledger.live()
+        self.cluster.expect(_gangs(live))
         for row, attempt in live:
             if not self._leads():  # a tick over thousands may outlast the lease that it began with
                 return
@@ -300,6 +301,12 @@ class Dispatcher:
         """Free what no live attempt wants: left by a crash between two steps, superseded, or ended."""
         for key in view.gangs.keys() - wanted:
             self.cluster.release(key)
+
+
+def _gangs(live: Live) -> dict[str, GangKey]:
+    """Which attempt each gang runs by the rows: of several, the one that was claimed last."""
+    by_claim = sorted(live, key=lambda one: one[1].started_at)
+    return {attempt.gang: GangKey(row.id, attempt.number) for row, attempt in by_claim if attempt.gang}
 
 
 def _is_late(row: Experiment) -> bool:

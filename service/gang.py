@@ -30,7 +30,7 @@ class Need:
 
 @dataclass(frozen=True, order=True)
 class GangKey:
-    """Which attempt of which experiment. A gang is found again by this name after any restart."""
+    """Which attempt of which experiment. A gang bears the name of the first that it ran."""
 
     experiment_id: str
     attempt: int
@@ -59,6 +59,13 @@ class Launch:
     allow_download: bool = False
     hang_seconds: float = 300.0
     traceparent: str | None = None  # where its spans belong
+    gang: str | None = None  # the name of the one that was chosen for it; None: the cluster chooses
+
+    @property
+    def need(self) -> Need:
+        """What it occupies: its shape. Only a gang of the very same shape can take it."""
+        resources = self.spec.resources
+        return Need(self.workers, resources.cpus_per_worker, resources.gpus_per_worker)
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,17 @@ class Cluster(Protocol):
 
     def wait(self, seconds: float) -> None:
         """Return after so long, or as soon as something has happened that is worth a look."""
+        ...
+
+    def expect(self, gangs: Mapping[str, GangKey]) -> None:
+        """Say which attempt each gang runs by the rows, so that one is known that cannot say so itself."""
+        ...
+
+    def gang_for(self, key: GangKey, need: Need) -> str:
+        """The name of the gang that the attempt will have: to be written down before it is started.
+
+        It is kept for the attempt until `start` or `release`.
+        """
         ...
 
     def start(self, launch: Launch) -> None:

@@ -108,8 +108,11 @@ class Ledger:
                 .values(reason=None, message="")
             )
 
-    def claim(self, experiment: Experiment, workers: int) -> Attempt:
-        """QUEUED to STARTING with a new attempt. Raises StaleMove where the row has changed, NotLeading."""
+    def claim(self, experiment: Experiment, workers: int, *, gang: str | None = None) -> Attempt:
+        """QUEUED to STARTING with a new attempt, whose gang is known before it begins there.
+
+        Raises StaleMove where the row has changed, NotLeading.
+        """
         with self._writing() as session:
             row = _current(session, experiment)
             now = utc_now()
@@ -121,6 +124,7 @@ class Ledger:
                 number=row.attempt,
                 token=secrets.token_hex(16),
                 workers=workers,
+                gang=gang,
                 node_ids=[],
                 started_at=now,
             )

@@ -175,6 +175,7 @@ class Attempt(Base):
     number: Mapped[int] = mapped_column(primary_key=True)
     token: Mapped[str] = mapped_column(String(64))
     workers: Mapped[int] = mapped_column(default=1)
+    gang: Mapped[str | None] = mapped_column(String(64))  # the one that was chosen for it, warm or new
     reason: Mapped[str | None] = mapped_column(String(32))
     message: Mapped[str] = mapped_column(Words, default="")
     resumed_from_step: Mapped[int | None]

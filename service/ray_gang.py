@@ -1,7 +1,7 @@
 """One gang on Ray: a placement group and a detached, named TrainWorker actor per bundle, brought forward step by step.
 
 A gang whose attempt ended well lingers, and takes the next attempt of the same shape in a fraction of a cold start. So
-a gang bears the name of the first attempt it ran; which attempt it runs now, its workers say.
+a gang bears the name of the first attempt it ran; which attempt it runs now, its workers say, and the attempt's row.
 """
 
 import logging
@@ -17,6 +17,7 @@ from ray.util import get_placement_group, list_named_actors, placement_group, re
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from service.gang import GangKey, GangView, Launch, Need, StopMode
+from service.places import Place, assignment_of
 from service.states import Liveness, Reason
 from workers.actor import TrainWorker
 from workers.assignment import Assignment
@@ -39,8 +40,9 @@ class RayGang:
         self.namespace = namespace
         self.launch = launch
         self.key = launch.key if launch else None
-        self.need = need_of(launch) if launch else None
+        self.need = launch.need if launch else None
         self.known = launch is not None  # False: a dispatcher before this one left it, and it has not said what it does
+        self.holder: GangKey | None = None  # until then: whose it is by the rows, once they have been read
         self.found_at = time.monotonic()
         self.view = GangView(liveness=Liveness.UNKNOWN)
         self.ranks: list[Rank] = []
@@ -96,7 +98,7 @@ class RayGang:
             self.stop_mode = self._stop_sent = None
             for rank in self.ranks:
                 rank.forget()
-        self.key, self.launch, self.need = launch.key, launch, need_of(launch)
+        self.key, self.launch, self.need = launch.key, launch, launch.need
 
     def advance(self, group: Mapping[str, Any] | None) -> None:
         """One step. `group` is the row of the cluster's table of placement groups, or None."""
@@ -215,10 +217,11 @@ class RayGang:
             self._die(Reason.WORKER_DIED, "the gang was left half started")
 
     def _assume(self) -> None:
-        """Not all of a gang's workers can be asked: it runs what one of them has said, else what its name says."""
+        """Not all of a gang's workers can be asked: it runs what one of them has said, else what the rows say."""
         if not self.known:
             said = (rank.key for rank in self.ranks if rank.key)
-            self.known, self.key = True, self.key or next(said, None) or GangKey.parse(self.name)
+            self.key = next(said, None) or self.holder
+            self.known = self.key is not None
 
     def _begin(self) -> None:
         """Once every worker has said where it is, tell them all to train."""
@@ -343,46 +346,7 @@ def verdict(outcomes: Sequence[Outcome]) -> Outcome:
     return next(by_itself, (failed or list(outcomes))[0])
 
 
-def need_of(launch: Launch) -> Need:
-    """What a launch occupies: its shape. Only a gang of the very same shape can take it."""
-    resources = launch.spec.resources
-    return Need(launch.workers, resources.cpus_per_worker, resources.gpus_per_worker)
-
-
 def is_ready(reference: Any) -> bool:
     """Whether an answer has come."""
     ready, _ = ray.wait([reference], timeout=0)
     return bool(ready)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a worker is: its node's address, a free port there, and its GPUs by the names the driver gives them."""
-
-    host: str
-    port: int
-    gpus: list[str]
-
-
-def assignment_of(launch: Launch, rank: int, places: Sequence[Place]) -> Assignment:
-    """What rank `rank` is told to do: meet at rank 0's place, and see all GPUs of the gang on its node in one order."""
-    mine = places[rank]
-    node_gpus = tuple(sorted({gpu for place in places if place.host == mine.host for gpu in place.gpus}))
-    return Assignment(
-        experiment_id=launch.key.experiment_id,
-        attempt=launch.key.attempt,
-        token=launch.token,
-        spec=launch.spec,
-        storage=str(launch.storage),
-        rank=rank,
-        world_size=len(places),
-        master_address=places[0].host,
-        master_port=places[0].port,
-        tracking_uri=launch.tracking_uri,
-        data_roots=launch.data_roots,
-        allow_download=launch.allow_download,
-        hang_seconds=launch.hang_seconds,
-        traceparent=launch.traceparent,
-        node_gpus=node_gpus,
-        gpu_index=node_gpus.index(mine.gpus[0]) if mine.gpus else 0,
-    )

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from service.errors import ClusterUnavailable
@@ -57,6 +57,7 @@ class InMemoryCluster:
     starts: list[GangKey] = field(default_factory=list)
     dumped: list[GangKey] = field(default_factory=list)
     asked_for: tuple[Need, ...] = ()
+    expected: Mapping[str, GangKey] = field(default_factory=dict)
     gangs: dict[GangKey, _FakeGang] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -78,6 +79,14 @@ class InMemoryCluster:
     def wait(self, seconds: float) -> None:
         """Something happens here at every look only, so there is nothing to be early for."""
         time.sleep(seconds)
+
+    def expect(self, gangs: Mapping[str, GangKey]) -> None:
+        """Note what was said."""
+        self.expected = gangs
+
+    def gang_for(self, key: GangKey, need: Need) -> str:  # noqa: ARG002 - nothing lingers here
+        """A new one."""
+        return str(key)
 
     def start(self, launch: Launch) -> None:
         """Start a gang; one that is there already is left as it is."""

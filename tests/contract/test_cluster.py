@@ -94,6 +94,7 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     def again() -> Cluster:
         clusters.append(RayCluster(settings))
         clusters[-1].lead(FOR_EVER)
+        clusters[-1].expect({})  # as a dispatcher does whose rows name no gang
         wait_until(lambda: _can_see(clusters[-1]), "the second connection")
         return clusters[-1]
 

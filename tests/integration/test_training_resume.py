@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.journals import MLFLOW_AWAY, logged
 from tests.waiting import wait_until
 from workers.storage import ExperimentFolder
 
@@ -40,7 +41,6 @@ loop.CURVE_POINTS = 5  # a value for four steps, as a long training logs it: a c
 from workers.__main__ import main
 sys.exit(main())
 """
-MLFLOW_AWAY = "http://127.0.0.1:9"  # nobody listens there: every value that is logged stays in the journal
 
 
 @pytest.fixture
@@ -55,20 +55,6 @@ def gang(ranks, tmp_path):
         return ranks.start(command, workers, MLFLOW_TRACKING_URI=MLFLOW_AWAY, CBAM_TRACKING_CLOSE_SECONDS="0")
 
     return start
-
-
-def logged(folder: ExperimentFolder) -> dict[tuple[str, int], float]:
-    """Every value that went to MLflow, but those that measure time."""
-    values = {}
-    for line in folder.journal.read_bytes().splitlines(keepends=True):
-        if not line.endswith(b"\n"):
-            break
-        record = json.loads(line)
-        for name, value in record.get("metrics", {}).items():
-            if not name.startswith(("system/", "images_per_second", "data_wait_share")):
-                assert (name, record["step"]) not in values, "every value is logged once"
-                values[name, record["step"]] = value
-    return values
 
 
 def last_logged_step(folder: ExperimentFolder) -> int:

@@ -305,6 +305,20 @@ def test_a_claim_whose_dispatcher_died_before_the_launch_is_launched_by_the_next
     assert cluster.starts == [GangKey(row.id, 1)]
 
 
+def test_the_cluster_is_told_which_attempt_each_gang_runs_by_the_rows(
+    dispatcher, store, cluster, clock, settings, database
+):
+    """A warm gang bears another's name. Of two rows that name it, the one that was claimed last has it."""
+    ended, runs = (store.submit(spec(train={"epochs": 1000, "global_batch_size": 128}))[0] for _ in range(2))
+    tick(dispatcher, 2)
+    assert cluster.expected == {f"{row.id}-1": GangKey(row.id, 1) for row in (ended, runs)}, "each has its own"
+    with database.writing() as session:
+        session.execute(update(Attempt).where(Attempt.experiment_id == runs.id).values(gang=f"{ended.id}-1"))
+    dispatcher.leadership.release()
+    tick(Dispatcher(database, cluster, settings, clock=clock))
+    assert cluster.expected == {f"{ended.id}-1": GangKey(runs.id, 1)}
+
+
 def test_a_gang_that_nobody_wants_is_freed(dispatcher, store, cluster):
     row, _ = store.submit(spec())
     until(dispatcher, store, row.id, State.RUNNING)

@@ -47,6 +47,17 @@ def test_a_key_of_the_first_schema_is_the_local_users_afterwards(database, move)
     assert (other.id != row.id, is_new) == (True, True)
 
 
+def test_an_attempt_from_before_its_gang_was_written_down_has_none(database, move, ledger):
+    store = Store(database)
+    row, _ = store.submit(spec())
+    ledger.claim(ledger.queue()[0], 1, gang="another-1")
+    assert [attempt.gang for attempt in store.attempts(row.id)] == ["another-1"]
+    move(command.downgrade, "0005")
+    move(command.upgrade, "head")
+    (attempt,) = store.attempts(row.id)
+    assert (attempt.number, attempt.workers, attempt.gang) == (1, 1, None)
+
+
 def test_the_migrations_make_what_the_models_say(database):
     options = {"include_object": lambda _, name, *__: name not in NOT_COMPARABLE}
     with database.engine.connect() as connection:

@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.cluster import OTHERS_SECONDS, ROOM_SECONDS, Others, RayCluster, have_room, missing
+from service.cluster import ROOM_SECONDS, RayCluster
 from service.gang import GangKey, Launch, Need, Node
 from service.ray_gang import RayGang
+from service.room import OTHERS_SECONDS, Others, have_room, missing
 from service.settings import Settings
 from tests.specs import spec
 
@@ -114,6 +116,53 @@ def test_a_launch_gets_its_gang_from_the_thread_alone(cluster: RayCluster):
     assert lingers.launch is None
     cluster.rounded_at = time.monotonic()
     assert GangKey("new", 1) in cluster.observe().gangs, "it is known from the start"
+
+
+def test_a_gang_that_is_promised_to_one_is_given_to_no_other(cluster: RayCluster):
+    """The name is in the first one's row by then: after a restart, the gang would be taken for its."""
+    idle(cluster, "lingers-1", 1)
+    first, second = launch(name="first"), launch(name="second")
+    assert cluster.gang_for(first.key, first.need) == "lingers-1"
+    assert cluster.gang_for(first.key, first.need) == "lingers-1", "asked again, it is the same"
+    assert cluster.gang_for(second.key, second.need) == "second-1"
+    cluster.start(second)
+    cluster._settle_heirs()
+    assert (cluster.gangs["lingers-1"].key, cluster.gangs["second-1"].key) == (None, second.key)
+    cluster.release(first.key)
+    third = launch(name="third")
+    assert cluster.gang_for(third.key, third.need) == "lingers-1", "the first wants it no more"
+
+
+def test_a_launch_waits_for_the_gang_that_it_was_promised_and_gets_a_new_one_where_that_goes(cluster: RayCluster):
+    ends = idle(cluster, "ends-1", 1)
+    ends.idle_since, ends.letting_go_since = None, time.monotonic()
+    new = launch()
+    cluster.start(replace(new, gang=cluster.gang_for(new.key, new.need)))
+    cluster._settle_heirs()
+    assert new.key in cluster.heirs, "it has not let go yet"
+    ends.releasing = True
+    cluster._settle_heirs()
+    assert cluster.gangs["new-1"].key == new.key
+    assert not cluster.heirs
+
+
+@pytest.mark.parametrize(
+    ("rows", "holders"),
+    [
+        (None, {"warm-1": None, "new-1": None}),
+        ({}, {"warm-1": GangKey("warm", 1), "new-1": GangKey("new", 1)}),
+        ({"warm-1": GangKey("other", 3)}, {"warm-1": GangKey("other", 3), "new-1": GangKey("new", 1)}),
+        ({"warm-1": GangKey("new", 1)}, {"warm-1": GangKey("warm", 1), "new-1": GangKey("new", 1)}),
+    ],
+    ids=["not read yet", "nobody's", "another's", "given up for a new one"],
+)
+def test_a_gang_that_cannot_speak_is_whose_the_rows_say(
+    cluster: RayCluster, rows: dict[str, GangKey] | None, holders: dict[str, GangKey | None]
+):
+    cluster.gangs = {name: RayGang(name, cluster.namespace) for name in holders}
+    if rows is not None:
+        cluster.expect(rows)
+    assert {name: cluster._holder(name) for name in holders} == holders
 
 
 def test_what_was_told_to_the_autoscaler_counts_for_nothing_after_a_gap(

@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from service.gang import GangKey, GangView, Launch, Need
-from service.ray_gang import SILENT_SECONDS, Place, Rank, RayGang, assignment_of, verdict
+from service.places import Place, assignment_of
+from service.ray_gang import SILENT_SECONDS, Rank, RayGang, verdict
 from service.states import Liveness, Reason
 from tests.specs import spec
 from workers.assignment import Assignment
@@ -86,8 +87,15 @@ def answered(**answer: object) -> Rank:
     return Rank(None, asked_at=time.monotonic(), answered=True, **answer)  # type: ignore[arg-type]
 
 
-def test_a_gang_without_a_place_is_what_its_name_says_and_takes_its_launch():
-    left = RayGang("abc-2", "tests")
+def found(holder: GangKey | None = None) -> RayGang:
+    """A gang that was left, and whose it is by the rows."""
+    gang = RayGang("abc-2", "tests")
+    gang.holder = holder or GangKey("abc", 2)
+    return gang
+
+
+def test_a_gang_without_a_place_is_what_the_rows_say_and_takes_its_launch():
+    left = found()
     left.advance(group("PENDING"))
     assert (left.known, left.key, left.view.liveness) == (True, GangKey("abc", 2), Liveness.UNKNOWN)
     left.take(launch(4))
@@ -96,7 +104,7 @@ def test_a_gang_without_a_place_is_what_its_name_says_and_takes_its_launch():
 
 @pytest.mark.parametrize(("said", "key"), [(None, GangKey("abc", 2)), (GangKey("def", 7), GangKey("def", 7))])
 def test_a_gang_that_was_left_and_lost_a_node_is_known_and_dead(said: GangKey | None, key: GangKey):
-    left = RayGang("abc-2", "tests")
+    left = found()
     left.ranks = [Rank(None), answered(key=said)]
     left.advance(group("RESCHEDULING"))
     assert (left.known, left.key) == (True, key)
@@ -104,20 +112,34 @@ def test_a_gang_that_was_left_and_lost_a_node_is_known_and_dead(said: GangKey | 
 
 
 def test_a_dead_worker_is_not_waited_for_to_say_what_it_did():
-    left = RayGang("abc-2", "tests")
+    left = found()
     left.ranks = [answered(key=GangKey("def", 7)), Rank(None, asked_at=time.monotonic(), died="killed")]
     left.advance(group("CREATED"))
     assert (left.known, left.key, left.view.liveness) == (True, GangKey("def", 7), Liveness.DEAD)
 
 
-def test_nothing_keeps_a_gang_unknown_for_ever():
-    left = RayGang("abc-2", "tests")
-    left.ranks = [Rank(None, asked_at=time.monotonic())]
+def test_a_silent_gang_is_in_the_end_what_the_rows_say_and_nothing_is_concluded_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("service.ray_gang.is_ready", lambda _answer: False)
+    left = found(GangKey("def", 7))
+    left.ranks = [Rank(None, question="asked", asked_at=time.monotonic() - SILENT_SECONDS - 1.0)]
     left.advance(group("CREATED"))
     assert not left.known
     left.found_at -= SILENT_SECONDS
     left.advance(group("CREATED"))
-    assert (left.known, left.key) == (True, GangKey("abc", 2))
+    assert (left.known, left.key, left.view.liveness) == (True, GangKey("def", 7), Liveness.UNKNOWN)
+
+
+@pytest.mark.parametrize("state", ["PENDING", "RESCHEDULING"])
+def test_nothing_is_known_of_a_gang_that_cannot_speak_before_the_rows_are_read(state: str):
+    left = RayGang("abc-2", "tests")
+    left.found_at -= SILENT_SECONDS
+    left.advance(group(state))
+    assert not left.known
+    left.holder = GangKey("def", 7)
+    left.advance(group(state))
+    assert (left.known, left.key) == (True, GangKey("def", 7))
 
 
 @pytest.mark.parametrize("fit", [True, False])
