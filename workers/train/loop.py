@@ -27,6 +27,7 @@ from workers.train.gang import Gang
 from workers.train.learner import Learner
 from workers.train.optimizer import learning_rate
 from workers.train.pace import Pace
+from workers.train.utilisation import finish
 
 logger = logging.getLogger(__name__)
 CURVE_POINTS = 2000  # values per training curve, at most: a plot shows no more, and MLflow has to hold them
@@ -152,6 +153,7 @@ class Trainer:
     def evaluate(self) -> None:
         """Evaluate on all test images, unless the gang agrees to stop meanwhile."""
         self.say("evaluating")
+        self._finish_steps()
         started = time.perf_counter()
         with self.learner.predicting() as predict:
             evaluation = evaluate(
@@ -191,6 +193,7 @@ class Trainer:
         losses = self.gang.gather(self._loss_sum)
         if not self.gang.leads or self.step == self._saved_step or (only_if_due and not self._checkpoint_is_due()):
             return
+        self._finish_steps()
         if not self.learner.is_finite():
             raise LossNotFinite(f"the weights are not finite after step {self.step}; {self._advice}")
         evaluated = self.evaluation if self._evaluated_now else None
@@ -249,6 +252,12 @@ class Trainer:
                 "the images are normalised by the dataset's own mean and deviation, as when this training began"
             )
         self._normalise_by(Normalisation(**saved) if saved else self.dataset.normalisation)
+
+    def _finish_steps(self) -> None:
+        """Count what the device has still to do of the steps as theirs, before it is waited for anyway."""
+        started = time.perf_counter()
+        finish(self.gang.device)
+        self.pace.steps_took_longer(time.perf_counter() - started)
 
     def _stop_while_evaluating(self) -> StopMode | None:
         """Also a sign of life: an evaluation may take longer than a step may."""

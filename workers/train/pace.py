@@ -27,6 +27,12 @@ class Pace:
             self.training_seconds += seconds
             self.waiting_seconds += waiting
 
+    def steps_took_longer(self, seconds: float) -> None:
+        """What the device still had to do for the steps so far, once it was waited for."""
+        if self._steps:
+            self._steps[-1] += seconds
+            self.training_seconds += seconds
+
     def evaluation_took(self, seconds: float) -> None:
         """One pass over the test images."""
         self._evaluation = seconds

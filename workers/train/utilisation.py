@@ -1,4 +1,4 @@
-"""How well the training uses its device: model FLOPs utilisation and peak memory."""
+"""How well the training uses its device: when it is done, model FLOPs utilisation and peak memory."""
 
 import contextlib
 import resource
@@ -52,6 +52,12 @@ def peak_flops(device: torch.device, precision: str, world_size: int) -> float |
         return None
     known = [name for name in PEAK_HALF_FLOPS if words.issuperset(name.split())]
     return world_size * PEAK_HALF_FLOPS[max(known, key=lambda name: len(name.split()))] if known else None
+
+
+def finish(device: torch.device) -> None:
+    """Wait until `device` has done all that it was given to do: a GPU works on while this process goes ahead."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def forget_peak_memory(device: torch.device) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -180,6 +182,36 @@ def test_the_eta_counts_all_that_is_left(tiny_spec, assign, train):
     end = seen[-1].heartbeat
     errors = [abs(eta - (end - now)) / (end - now) for now, eta in etas[3 : len(etas) // 2]]
     assert sorted(errors)[len(errors) // 2] < 0.5
+
+
+class FarDevice:
+    """A clock, and a device that takes a second for each step, while the process only says so and goes ahead."""
+
+    now = done = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    def give(self, seconds):
+        self.now += 0.001
+        self.done = max(self.done, self.now) + seconds
+
+    def finish(self, *_):
+        self.now = max(self.now, self.done)
+
+
+@pytest.mark.parametrize("checkpoint", [{}, {"every_steps": 2}])
+def test_the_pace_is_that_of_a_device_that_works_on_behind_us(tiny_spec, assign, train, monkeypatch, checkpoint):
+    far, learn, evaluate = FarDevice(), loop.Learner.learn, loop.evaluate
+    monkeypatch.setattr(loop, "CURVE_POINTS", 1)  # else every value that is logged waits for the device
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=far.perf_counter, time=time.time))
+    monkeypatch.setattr(loop, "finish", far.finish)
+    monkeypatch.setattr(loop.Learner, "learn", lambda *a, **kw: far.give(1.0) or learn(*a, **kw))
+    monkeypatch.setattr(loop, "evaluate", lambda *a, **kw: far.give(7.0) or far.finish() or evaluate(*a, **kw))
+    outcome, seen = train(assign(tiny_spec(train={"epochs": 4}, checkpoint=checkpoint)))
+    assert outcome.summary["images_per_second"] == pytest.approx(256, rel=0.1)
+    *_, last_eta = (progress.eta_seconds for progress in seen if progress.epoch == 3 and progress.step == 15)
+    assert last_eta == pytest.approx(5 + 7, rel=0.1)
 
 
 def test_a_loss_that_is_lost_between_two_logged_values_is_found_by_evaluation(tiny_spec, assign, train, monkeypatch):

@@ -25,6 +25,19 @@ def test_the_eta_counts_steps_and_evaluations():
     assert pace.eta_seconds(10, 2, 6) == pytest.approx(10 * 0.5 + 2 * 3.0)
 
 
+def test_what_the_device_has_still_to_do_belongs_to_its_steps():
+    pace = Pace(images_per_step=100)
+    pace.step_took(60.0, 50.0)
+    pace.steps_took_longer(1.0)
+    assert pace.images_per_second is None, "the first step does not count, whatever is left of it"
+    for _ in range(4):
+        pace.step_took(0.1, 0.05)
+    pace.steps_took_longer(1.6)
+    assert pace.images_per_second == pace.mean_images_per_second == pytest.approx(200.0)
+    assert pace.data_wait_share == pytest.approx(0.1)
+    assert pace.eta_seconds(10, 0, 4) == pytest.approx(5.0)
+
+
 def test_utilisation_of_a_known_device():
     """ResNet-50 is 4.1 GMAC an image; 1,000 images/s of training are 24.6 TFLOP/s."""
     assert model_flops_utilisation(4_100_000_000, 1000, 312e12) == pytest.approx(24.6 / 312)
