@@ -29,7 +29,7 @@ from service.schemas import (
 )
 from service.stack_record import recorded_url
 from service.states import State
-from service.wire import Wire, path
+from service.wire import PATIENCE, Wire, path
 
 if TYPE_CHECKING:
     from cbam_core.spec import ExperimentSpec
@@ -115,9 +115,10 @@ class Client(CatalogueCalls, AccessCalls, WebhookCalls):
         """One experiment."""
         return ExperimentHandle(self, self.view(experiment_id))
 
-    def view(self, experiment_id: str) -> ExperimentView:
-        """One experiment as the server shows it now."""
-        return self.wire.get(ExperimentView, path("/v1/experiments", experiment_id))
+    def view(self, experiment_id: str, *, patiently: bool = False) -> ExperimentView:
+        """One experiment as the server shows it now; patiently: also where the server is just being restarted."""
+        place = path("/v1/experiments", experiment_id)
+        return self.wire.get(ExperimentView, place, patience=PATIENCE if patiently else 1)
 
     def list(self, *, page_size: int = 50, **where: Unpack[Where]) -> Iterator[ExperimentView]:
         """All experiments that match, the newest first unless `sort` says else; pages are fetched as needed."""

@@ -108,10 +108,11 @@ class Feeds:
                 self._feeds.pop(experiment_id, None)
 
     async def lines(self, feed: Feed, sight: Sight, *, rank: int, offset: int) -> logs.Chunk:
-        """The next piece of a log, in whole lines while more may come; empty where there is none yet."""
+        """The next piece of a log, in whole lines unless its file ends with half a one; empty if there is none yet."""
         read = partial(logs.read, self._storage, feed.experiment_id, sight.glance.attempt, rank=rank, offset=offset)
         chunk = await self._shared(feed, ("log", rank, offset), read)
-        return chunk if sight.ended else logs.whole_lines(chunk)
+        is_last = len(chunk.data) < logs.CHUNK_BYTES and (sight.ended or chunk.attempt < sight.glance.attempt)
+        return chunk if is_last else logs.whole_lines(chunk)
 
     async def events(self, feed: Feed, *, after_seq: int) -> list[EventView]:
         """The changes of state behind a number."""

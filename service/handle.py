@@ -20,7 +20,7 @@ class WaitTimeout(ServiceError):
 class Calls(Protocol):
     """What a handle needs of the client; see there what each does."""
 
-    def view(self, experiment_id: str) -> ExperimentView: ...  # noqa: D102
+    def view(self, experiment_id: str, *, patiently: bool = False) -> ExperimentView: ...  # noqa: D102
 
     def cancel(self, experiment_id: str) -> ExperimentView: ...  # noqa: D102
 
@@ -131,7 +131,8 @@ class ExperimentHandle:
     def wait(self, *, progress: bool = False, timeout: float | None = None) -> Self:
         """Wait until it has ended, however it ends. Raises WaitTimeout after `timeout` seconds; it goes on then.
 
-        `progress` shows a bar with ETA on a terminal, plain lines elsewhere (stderr).
+        `progress` shows a bar with ETA on a terminal, plain lines elsewhere (stderr). A server that is being restarted
+        is waited for.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         with _display(progress) as show:
@@ -143,7 +144,7 @@ class ExperimentHandle:
                 if deadline is not None and time.monotonic() > deadline:
                     raise WaitTimeout(f"{self.id} is {self.state} after {timeout} s; it goes on")
                 time.sleep(LOOK_SECONDS)
-                self.refresh()
+                self.view = self._client.view(self.id, patiently=True)
 
 
 def _display(progress: bool) -> AbstractContextManager[Any]:

@@ -1,19 +1,22 @@
 """The log of an experiment: its attempts' files one after the other, so that an offset names one place for good."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from workers.storage import ExperimentFolder
 
 CHUNK_BYTES = 256 * 1024
+MESSAGE_BYTES = 16 * 1024  # a message that is cut on its way must come again as a whole
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a log and the offset behind it."""
+    """A piece of a log and the offset behind it. `attempt` is the one that wrote it; 0 where there is nothing."""
 
     data: bytes
     next_offset: int
+    attempt: int = 0
 
     @property
     def text(self) -> str:
@@ -34,7 +37,7 @@ def read(
             with path.open("rb") as file:
                 file.seek(offset - begin)
                 data = file.read(limit)
-            return Chunk(data, offset + len(data))
+            return Chunk(data, offset + len(data), number)
         begin += length
     return Chunk(b"", offset)
 
@@ -58,7 +61,17 @@ def whole_lines(chunk: Chunk) -> Chunk:
     if end == 0 and len(chunk.data) < CHUNK_BYTES:
         return Chunk(b"", chunk.next_offset - len(chunk.data))
     end = end or len(chunk.data)
-    return Chunk(chunk.data[:end], chunk.next_offset - len(chunk.data) + end)
+    return replace(chunk, data=chunk.data[:end], next_offset=chunk.next_offset - len(chunk.data) + end)
+
+
+def in_messages(chunk: Chunk) -> Iterator[Chunk]:
+    """The chunk in pieces of whole lines, each as large as a message should be, or one line."""
+    data, offset = chunk.data, chunk.next_offset - len(chunk.data)
+    while data:
+        end = data.rfind(b"\n", 0, MESSAGE_BYTES) + 1 or data.find(b"\n") + 1 or len(data)
+        offset += end
+        yield replace(chunk, data=data[:end], next_offset=offset)
+        data = data[end:]
 
 
 def tail(storage: Path, experiment_id: str, attempt: int, *, rank: int = 0, lines: int = 20) -> str:

@@ -1,7 +1,7 @@
 """How the client talks over HTTP: what is asked again, when, and which error tells that it was in vain."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +19,7 @@ FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 LONGEST_OBEYED_SECONDS = 60.0  # a Retry-After beyond it is the caller's to wait for
 STREAM_SILENCE_SECONDS = 60.0  # the server's heartbeat comes every 15 s
-STREAM_PATIENCE = 3  # times as many tries: a stream may be cut by the restart of a server, which takes seconds
+PATIENCE = 3  # times as many tries for what goes on for hours: the restart of a server takes seconds
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 ViewT = TypeVar("ViewT", bound="BaseModel")
 
@@ -42,11 +42,18 @@ class Wire:
         )
 
     def send(
-        self, method: str, place: str, *, again: bool = False, ok: Sequence[int] = (), **request: Any
+        self,
+        method: str,
+        place: str,
+        *,
+        again: bool = False,
+        patience: int = 1,
+        ok: Sequence[int] = (),
+        **request: Any,
     ) -> httpx.Response:
-        """One call, with the repetitions that it needs and bears."""
+        """One call, with the repetitions that it needs and bears; with patience, so many times as many."""
         repeatable = again or method in SAFE_METHODS or "Idempotency-Key" in request.get("headers", {})
-        pauses = Pauses(self.tries)
+        pauses = Pauses(self.tries * patience)
         while True:
             try:
                 answer = self.http.request(method, place, **request)
@@ -61,9 +68,11 @@ class Wire:
             if not (untouched or (answer.status_code == 503 and repeatable)) or not pauses.another(_wish(answer)):
                 raise refusal(answer)
 
-    def get(self, view: type[ViewT], place: str, params: Mapping[str, Any] | None = None) -> ViewT:
+    def get(
+        self, view: type[ViewT], place: str, params: Mapping[str, Any] | None = None, *, patience: int = 1
+    ) -> ViewT:
         """A GET, and its answer as it is typed."""
-        return view.model_validate_json(self.send("GET", place, params=params).content)
+        return view.model_validate_json(self.send("GET", place, params=params, patience=patience).content)
 
     def post(self, view: type[ViewT], place: str, *, again: bool = False, **request: Any) -> ViewT:
         """A POST, and its answer as it is typed."""
@@ -74,15 +83,19 @@ class Wire:
         self.http.close()
 
     def follow(self, place: str, *, params: Mapping[str, Any]) -> Iterator[Message]:
-        """The messages of a stream up to its `end`, over as many connections as it takes."""
-        pauses, last_id = Pauses(self.tries * STREAM_PATIENCE), ""
+        """The messages of a stream up to its `end`, over as many connections as it takes.
+
+        Whatever comes whole renews the patience, a heartbeat too: a quiet stream may be cut for hours.
+        """
+        pauses, last_id = Pauses(self.tries * PATIENCE), ""
         while True:
             wish = None
             try:
-                for message in self._stream(place, params=params, last_id=last_id):
+                for message in self._stream(place, params=params, last_id=last_id, pauses=pauses):
                     if message.event == "end":
                         return
-                    pauses, last_id = Pauses(self.tries * STREAM_PATIENCE), message.id or last_id
+                    last_id = message.id or last_id
+                    pauses.renew()
                     yield message
                 cause: Exception = httpx.RemoteProtocolError("the stream ends again and again")
             except httpx.TransportError as error:
@@ -94,14 +107,14 @@ class Wire:
             if not pauses.another(wish):
                 raise self._unreachable(cause) from cause
 
-    def _stream(self, place: str, *, params: Mapping[str, Any], last_id: str) -> Iterator[Message]:
+    def _stream(self, place: str, *, params: Mapping[str, Any], last_id: str, pauses: "Pauses") -> Iterator[Message]:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
         silence = httpx.Timeout(self.http.timeout.connect, read=STREAM_SILENCE_SECONDS)
         with self.http.stream("GET", place, params=params, headers=headers, timeout=silence) as answer:
             if not answer.is_success:
                 answer.read()
                 raise refusal(answer)
-            yield from messages(lines_of(answer.iter_text()))
+            yield from messages(_renewing(pauses, lines_of(answer.iter_text())))
 
     def _unreachable(self, error: Exception) -> ServerUnreachable:
         url = self.base_url
@@ -114,8 +127,12 @@ class Pauses:
     """A few pauses, each twice as long as the one before, or as long as the server wishes."""
 
     def __init__(self, tries: int) -> None:
-        self._left = tries - 1
-        self._seconds = FIRST_PAUSE_SECONDS
+        self._tries = tries
+        self.renew()
+
+    def renew(self) -> None:
+        """Have all of them again, beginning with the shortest."""
+        self._left, self._seconds = self._tries - 1, FIRST_PAUSE_SECONDS
 
     def another(self, wish: float | None = None) -> bool:
         """Wait and say True, or say False where the patience is spent."""
@@ -124,6 +141,14 @@ class Pauses:
         time.sleep(self._seconds if wish is None else wish)
         self._left, self._seconds = self._left - 1, min(2 * self._seconds, LONGEST_PAUSE_SECONDS)
         return True
+
+
+def _renewing(pauses: Pauses, lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a stream; each heartbeat among them shows that the server is there."""
+    for line in lines:
+        if line.startswith(":"):
+            pauses.renew()
+        yield line
 
 
 def path(root: str, *parts: str) -> str:

@@ -72,7 +72,8 @@ async def stream_logs(
         while (sight := await feed.other_than(sight)) is not None and await stay.goes_on():
             while (chunk := await feeds.lines(feed, sight, rank=rank, offset=offset)).data:
                 offset = chunk.next_offset
-                yield ServerSentEvent(raw_data=chunk.text.removesuffix("\n"), id=str(offset))
+                for piece in logs.in_messages(chunk):
+                    yield ServerSentEvent(raw_data=piece.text.removesuffix("\n"), id=str(piece.next_offset))
             if sight.ended:
                 yield _end(sight)
                 return

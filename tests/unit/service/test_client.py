@@ -123,6 +123,23 @@ def test_a_log_is_read_whole_and_followed_to_the_end(client, leader, settings):
     assert [event.to_state for event in client.follow_events(experiment.id)][-1] is State.SUCCEEDED
 
 
+def test_half_a_line_that_an_attempt_left_does_not_hold_up_what_the_next_one_says(client, leader, settings):
+    """As a full disk leaves it, or a worker that was killed."""
+    experiment = client.submit(spec_dict())
+    run_first(leader)
+    folder = ExperimentFolder(settings.storage_root, experiment.id)
+    for attempt, text in ((1, "whole\nhalf a li"), (2, "again\nmo")):
+        folder.attempt(attempt).path.mkdir(parents=True)
+        folder.attempt(attempt).log(0).write_text(text)
+    ((row, _),) = leader.live()
+    leader.apply(row, Move(State.QUEUED, Reason.WORKER_DIED), Ending())
+    run_first(leader)
+    lines = client.follow_logs(experiment.id)
+    assert [next(lines) for _ in range(3)] == ["whole", "half a li", "again"]
+    end(leader)
+    assert list(lines) == ["mo"]
+
+
 def test_a_cut_stream_is_taken_up_where_it_was_cut():
     asked_from = []
 

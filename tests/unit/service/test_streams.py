@@ -131,6 +131,17 @@ def test_a_line_is_never_sent_in_two_halves():
     assert logs.whole_lines(logs.Chunk(endless, len(endless))).data == endless
 
 
+def test_a_long_log_comes_in_small_messages_of_whole_lines(http, settings, leader, running):
+    """What a cut connection loses is one message; and where a read ends, a line does not."""
+    lines = [f"line {number}: ü" for number in range(40_000)]
+    write(settings, running, 1, "\n".join([*lines, "x" * 3 * logs.MESSAGE_BYTES, "the end"]))
+    finish(leader, http.app.state.store)
+    *messages, _ = sent_events(http.get(f"/v1/experiments/{running}/logs/stream"))
+    assert [line for one in messages for line in one.data.split("\n")][: len(lines)] == lines
+    assert [one.data for one in messages][-2:] == ["x" * 3 * logs.MESSAGE_BYTES, "the end"]
+    assert max(len(one.data.encode()) for one in messages[:-2]) < logs.MESSAGE_BYTES
+
+
 def test_the_tail_is_the_end_of_the_log(settings):
     write(settings, "abc", 1, "".join(f"{number}\n" for number in range(50)))
     assert logs.tail(settings.storage_root, "abc", 1, lines=2) == "48\n49"

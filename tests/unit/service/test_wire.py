@@ -23,6 +23,7 @@ from tests.specs import spec_dict
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     monkeypatch.setattr(wire, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(wire, "LONGEST_PAUSE_SECONDS", 0.05)
 
 
 @contextmanager
@@ -160,6 +161,32 @@ def test_a_stream_outlives_a_server_that_is_not_ready_for_a_while():
     with server(problem(503), problem(503, **{"Retry-After": "0"}), stream) as (client, asked):
         assert list(client.follow_logs("x")) == ["one"]
     assert len(asked) == 3
+
+
+def test_a_quiet_stream_may_be_cut_for_hours_as_long_as_heartbeats_come():
+    """A load balancer ends every connection after minutes; between two changes of state there may be hours."""
+    heartbeat, cuts = Response(": ping\n\n", media_type="text/event-stream"), 30
+    end = Response("id: 1\ndata: one\n\nevent: end\ndata: {}\n\n", media_type="text/event-stream")
+    with server(*[heartbeat] * cuts, end) as (client, asked):
+        assert list(client.follow_logs("x")) == ["one"]
+    assert len(asked) == cuts + 1
+
+
+def test_a_stream_that_never_says_anything_is_given_up():
+    torn = Response("id: 1\ndata: torn", media_type="text/event-stream")
+    with server(torn) as (client, asked), pytest.raises(errors.ServerUnreachable):
+        list(client.follow_logs("x"))
+    assert len(asked) == 4 * wire.PATIENCE
+
+
+def test_who_waits_for_an_end_outlasts_a_restart_of_the_server_and_a_single_look_does_not():
+    with server(problem(503)) as (client, asked):
+        with pytest.raises(errors.NotReady):
+            client.view("x")
+        assert len(asked) == 4
+        with pytest.raises(errors.NotReady):
+            client.view("x", patiently=True)
+        assert len(asked) == 4 + 4 * wire.PATIENCE
 
 
 def test_an_id_or_a_name_never_leaves_its_place_in_the_path():
