@@ -206,11 +206,17 @@ class _Round:
         return True
 
 
-def place(need: Need, nodes: Sequence[Node]) -> tuple[Node, ...] | None:
-    """The nodes after the gang has taken its share, the fullest first as PACK does; None where it does not fit."""
+def place(need: Need, nodes: Sequence[Node], *, on_one: bool = False) -> tuple[Node, ...] | None:
+    """The nodes after the gang has taken its share; None where it does not fit.
+
+    All of it on the fullest node that can hold it; where none can, over several, the fullest first, unless it has to be
+    `on_one`.
+    """
     left, open_bundles = list(nodes), need.workers
-    for index, node in sorted(enumerate(nodes), key=lambda item: (item[1].free_gpus, item[1].free_cpus)):
-        take = min(open_bundles, _bundles(need, node.free_cpus, node.free_gpus))
+    fullest_first = sorted(enumerate(nodes), key=lambda item: (item[1].free_gpus, item[1].free_cpus))
+    whole = [item for item in fullest_first if _free_bundles(need, item[1]) >= need.workers]
+    for index, node in whole[:1] if whole or on_one else fullest_first:
+        take = min(open_bundles, _free_bundles(need, node))
         if not take:
             continue
         open_bundles -= take
@@ -240,6 +246,10 @@ def _after(nodes: Sequence[Node], going: Iterable[Holding]) -> tuple[Node, ...]:
 def _came_after(one: Waiting, other: Waiting) -> bool:
     """Whether it has waited less long, for the same priority."""
     return one.priority == other.priority and (one.queued_at, one.id) > (other.queued_at, other.id)
+
+
+def _free_bundles(need: Need, node: Node) -> int:
+    return _bundles(need, node.free_cpus, node.free_gpus)
 
 
 def _bundles(need: Need, cpus: float, gpus: float) -> int:

@@ -16,6 +16,7 @@ from ray._private.state import available_resources_per_node
 from ray.autoscaler.sdk import request_resources
 from ray.util import placement_group_table
 
+from service.admission import place
 from service.errors import ClusterUnavailable
 from service.gang import ClusterView, GangKey, GangView, Launch, Need, Node, StopMode
 from service.ray_gang import RayGang
@@ -175,12 +176,21 @@ class RayCluster:
         for key, launch in list(self.heirs.items()):
             gang = self.gangs.get(self.promised[key])
             if gang is None or not gang.lends_its_place or gang.need != launch.need:
-                self.gangs[str(key)] = RayGang(str(key), self.namespace, launch=launch)
+                on_one = launch.need.workers > 1 and have_room([], self._room(), on_one=[launch.need])
+                self.gangs[str(key)] = RayGang(str(key), self.namespace, launch=launch, on_one_node=on_one)
             elif gang.idle:
                 gang.take(launch)
             else:
                 continue
             del self.heirs[key], self.promised[key]
+
+    def _room(self) -> tuple[Node, ...]:
+        """What is free for a new gang: less what those will take that still wait for their place."""
+        nodes = self._free_nodes()
+        for gang in self.gangs.values():
+            if gang.need and gang.waits_for_room(self.groups.get(gang.name)):
+                nodes = place(gang.need, nodes) or nodes
+        return nodes
 
     def _holder(self, name: str) -> GangKey | None:
         """Whose gang this is by the rows, and else by its name; None until the dispatcher has said what the rows say.
@@ -312,12 +322,13 @@ class RayCluster:
         now = time.monotonic()
         waiting = [gang for gang in self.gangs.values() if gang.waits_for_room(self.groups.get(gang.name))]
         late = any(now - gang.begun_at > ROOM_SECONDS for gang in waiting)
-        needs = [gang.need for gang in waiting if gang.need]
+        needs = [gang.need for gang in waiting if gang.need and not gang.on_one_node]
+        on_one = [gang.need for gang in waiting if gang.need and gang.on_one_node]
         goes_on = [gang for gang in self.gangs.values() if not (gang.idle or gang.releasing or gang in waiting)]
         held = [self.groups[gang.name] for gang in goes_on if gang.name in self.groups]
         for gang in sorted(idle, key=lambda gang: gang.idle_for(now)):  # who has waited longest goes first
             held_with_it = [*held, self.groups[gang.name]]
-            fits = have_room(needs, free_nodes(self.nodes, held_with_it, self.others.held))
+            fits = have_room(needs, free_nodes(self.nodes, held_with_it, self.others.held), on_one=on_one)
             if late or not fits or gang.idle_for(now) > self.linger_seconds:
                 gang.releasing = True
             else:
@@ -335,6 +346,6 @@ def _placement_groups(namespace: str) -> dict[str, dict[str, Any]]:
     groups: dict[str, dict[str, Any]] = {}
     for row in placement_group_table().values():
         owner, _, name = row["name"].rpartition("/")
-        if owner == namespace and GangKey.parse(name):
+        if owner == namespace and GangKey.parse(name) and (row["state"] != "REMOVED" or name not in groups):
             groups[name] = row
     return groups

@@ -29,16 +29,18 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = (0.1, 1.0)  # how often a worker is asked: soon after its start and before its end, and in between
 IDLE_POLL_SECONDS = 2.0
 SILENT_SECONDS = 30.0  # a worker that has not answered for so long is neither alive nor dead
+ONE_NODE_SECONDS = 5.0  # a gang that was to lie on one node waits for it no longer: idle ones have gone by then
 LET_GO_SECONDS = 10.0  # from the record of a success to the end of every rank
 
 
 class RayGang:
     """One gang. `advance` makes the next step and never waits."""
 
-    def __init__(self, name: str, namespace: str, *, launch: Launch | None = None) -> None:
+    def __init__(self, name: str, namespace: str, *, launch: Launch | None = None, on_one_node: bool = False) -> None:
         self.name = name
         self.namespace = namespace
         self.launch = launch
+        self.on_one_node = on_one_node
         self.key = launch.key if launch else None
         self.need = launch.need if launch else None
         self.known = launch is not None  # False: a dispatcher before this one left it, and it has not said what it does
@@ -106,11 +108,14 @@ class RayGang:
             self._assume()
         if self.releasing:
             self._release(group)
-        elif group is None:
+        elif group is None or (group["state"] == "REMOVED" and not self.ranks):
             self._reserve()
         elif group["state"] == "RESCHEDULING":
             self._assume()
             self._die(Reason.NODE_LOST, "a node of the gang is gone")
+        elif self._waits_in_vain(group):
+            remove_placement_group(get_placement_group(group["name"]))
+            self.on_one_node, self._group = False, None
         elif not self._staff(group):
             self._die(Reason.WORKER_DIED, "a worker of the gang is gone")
         elif self.ranks:
@@ -132,8 +137,16 @@ class RayGang:
         if self.need.gpus:
             bundle["GPU"] = float(self.need.gpus)
         self._group = placement_group(
-            [bundle] * self.need.workers, strategy="PACK", name=f"{self.namespace}/{self.name}", lifetime="detached"
+            [bundle] * self.need.workers,
+            strategy="STRICT_PACK" if self.on_one_node else "PACK",
+            name=f"{self.namespace}/{self.name}",
+            lifetime="detached",
         )
+
+    def _waits_in_vain(self, group: Mapping[str, Any]) -> bool:
+        """Whether the one node that had room for all of it has none after all: then several will do."""
+        waits = group["state"] == "PENDING" and self.waits_for_room(group) and group["strategy"] == "STRICT_PACK"
+        return waits and time.monotonic() - self.begun_at > ONE_NODE_SECONDS
 
     def _staff(self, group: Mapping[str, Any]) -> bool:
         """Have one actor per bundle: found by name, else made. False where one of a started gang is missing."""

@@ -12,10 +12,10 @@ OTHERS_SECONDS = 2.0  # what Ray has not free, and we do not hold, is somebody e
 Held = dict[str, tuple[float, float]]  # node id -> CPUs and GPUs
 
 
-def have_room(gangs: Iterable[Need], nodes: tuple[Node, ...]) -> bool:
-    """Whether all of these gangs fit at once."""
-    for need in gangs:
-        left = place(need, nodes)
+def have_room(gangs: Iterable[Need], nodes: tuple[Node, ...], *, on_one: Iterable[Need] = ()) -> bool:
+    """Whether all of these gangs fit at once, and each of those `on_one` on a single node."""
+    for need, whole in [*((need, True) for need in on_one), *((need, False) for need in gangs)]:
+        left = place(need, nodes, on_one=whole)
         if left is None:
             return False
         nodes = left

@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,30 @@ def ray_head(
         finally:
             end(process, named=folder)
             head.wait()
+
+
+@contextmanager
+def ray_node(address: str, folder: Path, *, cpus: int = 1, gpus: int = 0) -> Iterator[Callable[[], None]]:
+    """Another node at the head of `address`, with GPUs that need not exist; gives what makes it vanish."""
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={address}"),
+        *(f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--min-worker-port=0", "--max-worker-port=0"),
+        *("--disable-usage-stats", "--object-store-memory=80000000"),
+    ]
+    with (folder / "node.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, env=os.environ | RAY_ENVIRONMENT, stdout=log, stderr=log, start_new_session=True
+        )
+
+    def vanish() -> None:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    try:
+        yield vanish
+    finally:
+        vanish()
 
 
 def _cloud(port: int, cpus: int, grows_by: Mapping[str, Any]) -> dict[str, Any]:

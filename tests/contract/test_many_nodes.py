@@ -1,9 +1,5 @@
 """Gangs over several Ray nodes, which are several raylets of this one machine: nodes join, and nodes are lost."""
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,36 +17,13 @@ from service.models import Experiment
 from service.settings import Settings
 from service.states import Reason, State
 from service.store import Store
-from tests.ray_head import RAY_ENVIRONMENT, ray_head
+from tests.ray_head import RAY_ENVIRONMENT, ray_head, ray_node
 from tests.specs import spec
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 EPOCHS = 12
 PATIENCE_SECONDS = 120.0
-
-
-@contextmanager
-def node(address: str, folder: Path) -> Iterator[Callable[[], None]]:
-    """Another node of one CPU at the head of `address`; gives what makes it vanish."""
-    command = [
-        *(str(Path(sys.executable).with_name("ray")), "start", "--block", f"--address={address}", "--num-cpus=1"),
-        *("--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats", "--object-store-memory=80000000"),
-    ]
-    with (folder / "node.log").open("ab") as log:
-        process = subprocess.Popen(
-            command, env=os.environ | RAY_ENVIRONMENT, stdout=log, stderr=log, start_new_session=True
-        )
-
-    def vanish() -> None:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-    try:
-        yield vanish
-    finally:
-        vanish()
 
 
 @dataclass
@@ -89,7 +62,7 @@ def service_on(folder: Path, **head: Any) -> Iterator[Site]:
         thread.start()
         stack.callback(thread.join)
         stack.callback(stop.set)
-        yield Site(Store(database), cluster, lambda: stack.enter_context(node(address, folder)))
+        yield Site(Store(database), cluster, lambda: stack.enter_context(ray_node(address, folder)))
 
 
 @pytest.fixture

@@ -188,6 +188,16 @@ def test_placing_takes_exactly_what_is_needed_or_nothing(need, cluster):
         assert all(one.free_cpus >= 0 and one.free_gpus >= 0 for one in left)
 
 
+@given(needs, clusters)
+def test_a_gang_is_placed_on_one_node_wherever_one_can_hold_it(need, cluster):
+    alone = [one for one in cluster if place(need, [one]) is not None]
+    left = place(need, cluster)
+    assert place(need, cluster, on_one=True) == (left if alone else None)
+    if alone:
+        (taken,) = [before for before, after in zip(cluster, left, strict=True) if before != after]
+        assert (taken.free_gpus, taken.free_cpus) == min((one.free_gpus, one.free_cpus) for one in alone)
+
+
 @settings(max_examples=30)
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=5), st.integers(1, 3), st.integers(0, 1), st.sampled_from("ab"))
 def test_nothing_starves_under_an_endless_stream_of_small_ones(sizes, length, held, other):

@@ -109,6 +109,40 @@ def test_gangs_have_room_only_all_at_once():
     assert not have_room([Need(2, 2, 0), Need(1, 1, 0)], nodes)
 
 
+def test_a_gang_that_is_to_lie_on_one_node_needs_its_room_there():
+    nodes = (Node("one", 4, 0, 2, 0), Node("two", 4, 0, 2, 0))
+    assert have_room([], nodes, on_one=[Need(2, 1, 0), Need(2, 1, 0)])
+    assert have_room([Need(2, 1, 0)], nodes, on_one=[Need(2, 1, 0)])
+    assert not have_room([], nodes, on_one=[Need(3, 1, 0)])
+    assert have_room([Need(3, 1, 0)], nodes)
+
+
+def test_a_gang_is_to_lie_on_one_node_only_where_that_has_room_now(cluster: RayCluster):
+    """And not where it had, but for another gang that is to begin there."""
+    pairs = [spec(resources={"workers": 2, "cpus_per_worker": cpus}) for cpus in (1, 1, 2)]
+    for number, pair in enumerate(pairs):
+        name = GangKey(f"pair{number}", 1)
+        cluster.start(Launch(key=name, token="t", spec=pair, workers=2, storage=Path("/s"), tracking_uri=None))
+        cluster._settle_heirs()
+    assert [gang.on_one_node for gang in cluster.gangs.values()] == [True, True, False]
+    cluster.start(launch(name="single"))
+    cluster._settle_heirs()
+    assert not cluster.gangs["single-1"].on_one_node, "there is nothing to keep together"
+
+
+def test_idle_gangs_of_one_node_go_for_one_that_is_to_lie_there(cluster: RayCluster):
+    cluster.nodes.append({"NodeID": "two", "Resources": {"CPU": float(CPUS)}})
+    gangs = [idle(cluster, f"idle{number}-1", 3, seconds=number) for number in (1, 2)]
+    cluster.groups["idle2-1"]["bundles_to_node_id"] = {0: "two"}
+    waiting = waits(cluster, 1)
+    waiting.need, waiting.on_one_node = Need(2, 1, 0), False
+    cluster._retire_idle()
+    assert [gang.releasing for gang in gangs] == [False, False], "there is room on two nodes"
+    waiting.on_one_node = True
+    cluster._retire_idle()
+    assert [gang.releasing for gang in gangs] == [False, True]
+
+
 def test_a_launch_gets_its_gang_from_the_thread_alone(cluster: RayCluster):
     """An idle gang that took a launch while the thread heard of the attempt before had its outcome for the new one."""
     lingers = idle(cluster, "lingers-1", 1)
