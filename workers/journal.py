@@ -6,10 +6,12 @@ written again by an attempt that repeats its step.
 """
 
 import json
+import os
 import threading
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from workers.storage import write_atomically
 
@@ -26,7 +28,7 @@ class Journal:
         self.is_new = not path.exists() or not path.stat().st_size
         if not self.is_new:
             self._repair()
-        self._file: TextIO | None = None
+        self._file: FileIO | None = None
         self.sent = int(self._mark.read_text()) if self._mark.exists() else 0
 
     def append(self, record: Mapping[str, Any]) -> None:
@@ -38,9 +40,9 @@ class Journal:
         """Write the values that are new: a (name, step) that stands in the journal is not written again."""
         with self._lock:
             new = {name: value for name, value in metrics.items() if step > self._last_step.get(name, -1)}
-            self._last_step |= dict.fromkeys(new, step)
             if new:
                 self._write({"metrics": new, "step": step, "time": milliseconds})
+                self._last_step |= dict.fromkeys(new, step)
 
     def pending(self) -> list[tuple[dict[str, Any], int]]:
         """The records not sent yet, each with the byte offset behind it."""
@@ -58,8 +60,8 @@ class Journal:
 
     def mark_sent(self, offset: int) -> None:
         """Everything before `offset` has arrived."""
+        self.sent = offset  # also where the disk has no room for the mark: this process need not tell it twice
         write_atomically(self._mark, str(offset))
-        self.sent = offset
 
     def close(self) -> None:
         """No further record comes from this process."""
@@ -67,9 +69,17 @@ class Journal:
             self._file.close()
 
     def _write(self, record: Mapping[str, Any]) -> None:
+        """The whole record or, where the disk has no room for it, nothing: half of one would spoil what comes after."""
         if self._file is None:
-            self._file = self._path.open("a", encoding="utf-8", buffering=1)
-        self._file.write(json.dumps(record) + "\n")
+            self._file = self._path.open("ab", buffering=0)
+        before = self._file.seek(0, os.SEEK_END)
+        rest = (json.dumps(record) + "\n").encode()
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            self._file.truncate(before)
+            raise
 
     def _repair(self) -> None:
         """Cut off a line that a dying process left half written, and learn which values stand in the file."""

@@ -54,11 +54,13 @@ class RankLog(logging.Handler):
         return "".join(list(self._tail)[-count:])
 
     def close(self) -> None:
-        """Write the tail that the quota held back, and close the file."""
-        if self._full:
-            self._file.write(f"... {max(0, self._dropped - len(self._tail))} records are not kept ...\n")
-            self._file.writelines(self._tail)
-        self._file.close()
+        """Write the tail that the quota held back, as far as there is room on the disk, and close the file."""
+        with contextlib.suppress(OSError):  # a log that has no room must not hide how the attempt ended
+            if self._full:
+                self._file.write(f"... {max(0, self._dropped - len(self._tail))} records are not kept ...\n")
+                self._file.writelines(self._tail)
+        with contextlib.suppress(OSError):
+            self._file.close()
         super().close()
 
 

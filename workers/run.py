@@ -84,7 +84,9 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
                 tracker = _tracker(assignment)
                 outcome = _train(assignment, stack, stop, report=progress, tracker=tracker, give_up=give_up)
             except Exception as error:
-                outcome = _failed(assignment, error, log, progress.last).record(attempt)
+                outcome = _failed(assignment, error, log, progress.last)
+                with contextlib.suppress(OSError):  # no room for it: what is returned is the only record
+                    outcome = outcome.record(attempt)
         first_step.end(error=outcome.reason or "")
         tracker.close(outcome)
         if assignment.rank == 0 and outcome.outcome != "failed":

@@ -127,6 +127,8 @@ class MlflowTracker(JournalTracker):
             self._append_ending(outcome)
         except (Superseded, CheckpointError):
             self._given_up.set()  # what this attempt has not told yet is another one's to tell
+        except OSError as error:
+            logger.warning("MLflow is not told by this worker how the attempt ended: %s", error)
         self._closing.set()
         self._enough_steps.set()
         self._thread.join(CLOSE_SECONDS)

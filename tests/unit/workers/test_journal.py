@@ -1,4 +1,7 @@
+import errno
 import json
+import resource
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given
@@ -48,6 +51,46 @@ def test_a_repeated_step_is_not_written_again(tmp_path, opened):
     second.append_metrics(3, {"val/top1": 0.5}, 0)
     written = [(name, record["step"]) for record in records(second) for name in record["metrics"]]
     assert written == [("train/loss", 1), ("train/loss", 2), ("train/loss", 3), ("val/top1", 3), ("train/loss", 4)]
+
+
+@contextmanager
+def room_for(path, size):
+    """No file of this process may grow beyond so many bytes more than this one has: a write stops in its middle."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_record_that_the_disk_has_no_room_for_leaves_nothing_and_is_written_once_there_is_room(tmp_path, opened):
+    path = tmp_path / "tracking.jsonl"
+    journal = opened(path)
+    journal.append_metrics(1, {"train/loss": 0.5}, 0)
+    before = path.read_bytes()
+    with room_for(path, 10), pytest.raises(OSError, match="too large"):
+        journal.append_metrics(2, {"train/loss": 0.25}, 0)
+    assert path.read_bytes() == before
+    journal.append_metrics(2, {"train/loss": 0.25}, 0)
+    journal.append_metrics(3, {"train/loss": 0.125}, 0)
+    assert [(record["step"], record["metrics"]["train/loss"]) for record in records(journal)] == [
+        (1, 0.5),
+        (2, 0.25),
+        (3, 0.125),
+    ]
+
+
+def test_what_was_sent_is_not_sent_again_by_this_process_where_the_mark_has_no_room(tmp_path, opened, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    journal = opened(tmp_path / "tracking.jsonl")
+    journal.append({"tags": {"number": 1}})
+    monkeypatch.setattr("workers.journal.write_atomically", full)
+    with pytest.raises(OSError, match="No space"):
+        journal.mark_sent(journal.pending()[0][1])
+    assert not journal.pending()
 
 
 @given(lost=st.integers(1, 60))

@@ -1,5 +1,8 @@
 import logging
 import warnings
+from pathlib import Path
+
+import pytest
 
 from workers.logs import log_to
 
@@ -34,6 +37,14 @@ def test_a_log_is_bounded_and_keeps_its_head_and_its_tail(tmp_path):
     assert lines[0].endswith("line 0")
     assert lines[-1].endswith("line 4999")
     assert [line for line in lines if line.startswith("...")]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+def test_a_log_without_room_does_not_hide_how_the_attempt_ended(tmp_path, capfd):
+    (tmp_path / "rank-0.log").symlink_to("/dev/full")
+    with log_to(tmp_path / "rank-0.log") as log:
+        logging.getLogger("workers").info("nobody reads this")
+        assert "nobody reads this" in log.last_lines(1), "it is at hand for the message of a failure"
 
 
 def test_a_second_writer_continues_the_file(tmp_path):
