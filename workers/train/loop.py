@@ -147,13 +147,15 @@ class Trainer:
         self.step += 1
         if self.step % self.log_every == 0 or self.step == self.total_steps:
             self._log_training(rate)
+        if not self.pace.begun:
+            finish(self.gang.device)  # what it has still to do of the first step is not the second's
         self.pace.step_took(time.perf_counter() - started, waited)
         self.say("training")
 
     def evaluate(self) -> None:
         """Evaluate on all test images, unless the gang agrees to stop meanwhile."""
-        self.say("evaluating")
         self._finish_steps()
+        self.say("evaluating")
         started = time.perf_counter()
         with self.learner.predicting() as predict:
             evaluation = evaluate(

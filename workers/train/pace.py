@@ -6,12 +6,12 @@ _WINDOW = 50
 
 
 class Pace:
-    """Keeps the durations of recent steps and evaluations, in seconds."""
+    """Keeps the durations of recent steps and evaluations, in seconds. It has `begun` with the first step."""
 
     def __init__(self, images_per_step: int) -> None:
         self._images_per_step = images_per_step
         self._steps: deque[float] = deque(maxlen=_WINDOW)
-        self._first = True
+        self.begun = False
         self._evaluation: float | None = None
         self.steps_done = 0
         self.training_seconds = 0.0
@@ -19,8 +19,8 @@ class Pace:
 
     def step_took(self, seconds: float, waiting: float) -> None:
         """One optimiser step, with the part of it that was waiting for its batch."""
-        if self._first:
-            self._first = False  # kernels are chosen and memory is found: it says little about the others
+        if not self.begun:
+            self.begun = True  # kernels are chosen and memory is found: it says little about the others
         else:
             self._steps.append(seconds)
             self.steps_done += 1
