@@ -33,11 +33,13 @@ def test_its_curves_are_in_mlflow(cluster: ComposeCluster, undisturbed: Experime
     assert undisturbed.links.mlflow.startswith(cluster.mlflow_url)
 
 
-def test_its_model_is_loaded_back_from_mlflow(cluster: ComposeCluster, undisturbed: ExperimentView, tmp_path: Path):
+def test_its_model_is_loaded_back_from_mlflow(
+    cluster: ComposeCluster, undisturbed: ExperimentView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     import mlflow
     import torch
 
-    mlflow.set_tracking_uri(cluster.mlflow_url)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", cluster.mlflow_url)
     run = mlflow.get_run(undisturbed.mlflow_run_id)
     (model,) = mlflow.search_logged_models(
         experiment_ids=[run.info.experiment_id],
