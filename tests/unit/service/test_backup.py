@@ -162,7 +162,8 @@ def test_a_database_that_is_not_there_cannot_be_backed_up_but_restored(busy, set
 def test_a_backup_of_an_older_schema_is_brought_to_the_newest(busy, database, settings, tmp_path):
     file = tmp_path / "old.zip"
     with database.writing() as session:
-        session.execute(text("DROP INDEX ix_experiments_reason"))  # as 0003 left it
+        session.execute(text("ALTER TABLE attempts DROP COLUMN gang"))  # as 0003 left it
+        session.execute(text("DROP INDEX ix_experiments_reason"))
         session.execute(text("DROP TABLE process_reports"))
         session.execute(text("ALTER TABLE experiments DROP COLUMN traceparent"))
         session.execute(text("UPDATE alembic_version SET version_num = '0003'"))
