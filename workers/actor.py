@@ -17,7 +17,7 @@ from typing import Any
 
 from workers.assignment import Assignment
 from workers.footprint import Footprint
-from workers.outcome import Outcome, classify
+from workers.outcome import Outcome, classify, read_outcome
 from workers.progress import Progress
 from workers.stop import StopMode, StopSignal
 from workers.watchdog import dump_stacks
@@ -97,11 +97,20 @@ class TrainWorker:
             dump_stacks(file)
 
     def _leave(self, _signum: int, _frame: FrameType | None) -> None:
-        """SIGUSR1: this node is about to be stopped. A training ends with a checkpoint, and whoever idles goes now."""
+        """SIGUSR1, again and again: this node is about to stop. A training ends with a checkpoint; who idles goes."""
         if self._thread is not None and self._thread.is_alive():
             self._stop.request("pause")
-        else:
+        elif self._is_recorded():
             os._exit(0)
+
+    def _is_recorded(self) -> bool:
+        """Whether what it ran last is on record: whoever goes before rank 0 has written it looks like one that died."""
+        if self._assignment is None:
+            return True
+        try:
+            return read_outcome(self._assignment.folder.attempt(self._assignment.attempt)) is not None
+        except (OSError, ValueError, TypeError):
+            return False
 
     def _run(self, assignment: Assignment, stop: StopSignal) -> None:
         try:

@@ -1,6 +1,7 @@
 """The cluster is changed and stopped: nothing that was accepted is lost."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from service.client import Client
@@ -10,6 +11,7 @@ from tests.compose.containers import ComposeCluster, docker, finish, reach_epoch
 from tests.specs import spec_dict
 
 SUBMITTERS = 2
+DOWN_SECONDS = 90.0  # a checkpoint, and seven containers one after the other; Ray alone would drain for 120
 CHEAP = {"epochs": 1, "global_batch_size": 256, "optimizer": {"type": "sgd", "lr": 0.05}}
 
 
@@ -55,7 +57,10 @@ def test_down_and_up_again_with_everything_still_there(
     before = {view.id: view.state for view in client.list(page_size=200)}
     running = client.submit(some_epochs())
     reach_epoch(running, 2)
+    began = time.monotonic()
     cluster.script("down")
+    print(f"\nMEASURED down, while an experiment trains: {time.monotonic() - began:.1f} s")
+    assert time.monotonic() - began < DOWN_SECONDS, "something waits for what nobody does"
     assert not cluster.containers("api")
     print(f"\nMEASURED a later start: {cluster.up():.1f} s")
     after = {view.id: view.state for view in client.list(page_size=200)}

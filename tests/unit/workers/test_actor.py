@@ -71,6 +71,24 @@ def test_a_worker_whose_node_is_about_to_be_stopped_writes_a_checkpoint_and_ends
     assert list(assignment.folder.checkpoints.glob("step-*/manifest.json"))
 
 
+def test_a_worker_whose_node_is_about_to_be_stopped_goes_once_its_gang_is_on_record(
+    worker, tiny_spec, assign, monkeypatch
+):
+    exits = []
+    monkeypatch.setattr("workers.actor.os._exit", exits.append)
+    assignment = assign(tiny_spec())
+    worker.start(assignment.to_dict())
+    wait_until(lambda: worker.poll()["outcome"])
+    result = assignment.folder.attempt(1).result
+    record = result.read_bytes()
+    result.unlink()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert exits == [], "rank 0 still has to write it"
+    result.write_bytes(record)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert exits == [0]
+
+
 def test_a_worker_that_hangs_shows_where(worker, tiny_spec, assign):
     assignment = assign(tiny_spec(train={"epochs": 200}))
     worker.dump_stacks()
