@@ -37,7 +37,7 @@ def validator(document, schema):
 def test_the_description_is_the_frozen_one(document):
     frozen = json.loads(FROZEN.read_text(encoding="utf-8"))
     assert breaking(frozen, document) == []
-    assert document == frozen, "run scripts/openapi"
+    assert document == frozen, "run .venv/bin/python scripts/openapi"
 
 
 def test_every_operation_has_a_description_a_name_and_every_error(document):
