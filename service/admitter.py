@@ -2,9 +2,8 @@
 
 import logging
 
-from pydantic import ValidationError
-
-from cbam_core.spec import ExperimentSpec, world_sizes
+from cbam_core.errors import SpecError
+from cbam_core.spec import make_spec
 from service.admission import Choice, Holding, Rules, Waiting, choose, place
 from service.dispatcher_report import DispatcherReport
 from service.errors import StaleMove
@@ -12,13 +11,13 @@ from service.gang import Cluster, ClusterView, GangKey, Launch, Need, Node
 from service.ledger import Ledger
 from service.models import Attempt, Experiment
 from service.settings import Settings
-from service.states import Desired, Reason, State
+from service.states import Desired, Move, Reason, State
+from service.stored_spec import StoredSpec, read_stored
 
 log = logging.getLogger(__name__)
 
 MOST_ASKED_FOR = 50  # gangs that an autoscaler is told of at once
 
-Live = list[tuple[Experiment, Attempt]]
 World = tuple[list[Waiting], list[Holding], tuple[Node, ...]]
 
 
@@ -42,33 +41,33 @@ class Admitter:
         if machines != self.machines:
             self.ledger.ask_anew()
             self.machines = machines
-        queue = self.ledger.queue()
+        queue = self._sound(self.ledger.queue())
         if not queue:
             self.cluster.ask_for([])
             return []
-        live = self.ledger.live()
-        holding = [_holding(row, attempt, view) for row, attempt in live]
-        world = ([_waiting(row) for row in queue], holding, _free_nodes(view, live))
+        holding = [_holding(row, attempt, view) for row, attempt in self.ledger.live()]
+        world = ([_waiting(row, stored) for row, stored in queue], holding, _free_nodes(view, holding))
         if world == self.fruitless:
             return []
         choice = choose(*world, self.rules)
         self.fruitless = None if choice.start or choice.preempt else world
-        rows = {row.id: row for row in queue}
+        rows = {row.id: row for row, _ in queue}
         self._tell(choice, rows)
         not_asked_for = choice.start.keys() | choice.forbidden.keys() | choice.over_quota.keys()
         waiting = [item for item in world[0] if item.id not in not_asked_for]
         waiting.sort(key=lambda item: (-item.priority, item.queued_at, item.id))
         self.cluster.ask_for([item.need(item.sizes[-1]) for item in waiting[:MOST_ASKED_FOR]])
         self.ledger.ask_to_yield(choice.preempt)
-        return [key for name, workers in choice.start.items() if (key := self._start(rows[name], workers))]
+        needs = {item.id: item.need(choice.start[item.id]) for item in world[0] if item.id in choice.start}
+        return [key for name in choice.start if (key := self._start(rows[name], needs[name]))]
 
     def launch(self, row: Experiment, attempt: Attempt) -> None:
-        """Have the cluster start an attempt that is claimed."""
+        """Have the cluster start an attempt that is claimed. Raises SpecError where its stored spec is not valid."""
         self.cluster.start(
             Launch(
                 key=GangKey(row.id, attempt.number),
                 token=attempt.token,
-                spec=ExperimentSpec.model_validate(row.spec),
+                spec=make_spec(row.spec, source="its stored spec"),
                 workers=attempt.workers,
                 storage=self.settings.storage_root,
                 tracking_uri=self.settings.mlflow_tracking_uri,
@@ -80,19 +79,35 @@ class Admitter:
             )
         )
 
-    def _start(self, row: Experiment, workers: int) -> GangKey | None:
-        key = GangKey(row.id, row.attempt + 1)
-        gang = self.cluster.gang_for(key, _need(row, workers))
+    def _sound(self, queue: list[Experiment]) -> list[tuple[Experiment, StoredSpec]]:
+        """Those of the queue whose stored specs can be read, with these; the others end here."""
+        read = [(row, *read_stored(row.spec)) for row in queue]
+        for row, _, damage in read:
+            if damage:
+                self._refuse(row, Move(State.FAILED, Reason.USER_ERROR, damage))
+        return [(row, stored) for row, stored, damage in read if not damage]
+
+    def _refuse(self, row: Experiment, move: Move) -> None:
         try:
-            attempt = self.ledger.claim(row, workers, gang=gang)
+            self.ledger.apply(row, move)
+        except StaleMove:
+            return
+        log.warning("cannot start: %s", move.message, extra={"experiment_id": row.id, "reason": move.reason})
+        self.report.moved(row, None, move)
+
+    def _start(self, row: Experiment, need: Need) -> GangKey | None:
+        key = GangKey(row.id, row.attempt + 1)
+        gang = self.cluster.gang_for(key, need)
+        try:
+            attempt = self.ledger.claim(row, need.workers, gang=gang)
         except StaleMove:
             self.cluster.release(key)
             return None
-        log.info("starts with %s worker(s)", workers, extra={"experiment_id": row.id, "attempt": attempt.number})
+        log.info("starts with %s worker(s)", need.workers, extra={"experiment_id": row.id, "attempt": attempt.number})
         self.report.claimed(row, attempt)
         try:
             self.launch(row, attempt)
-        except ValidationError:  # at the next tick, the dispatcher says so of the attempt
+        except SpecError:  # at the next tick, the dispatcher says so of the attempt
             return None
         return key
 
@@ -109,16 +124,12 @@ class Admitter:
             self.ledger.note_passed(choice.passed)
 
 
-def _waiting(row: Experiment) -> Waiting:
-    """From the stored spec as it is: to validate hundreds of them again at every tick takes half a core."""
-    resources, train = row.spec["resources"], row.spec["train"]
-    workers = resources["workers"]
-    least, most = (workers, workers) if isinstance(workers, int) else (workers["min"], workers["max"])
+def _waiting(row: Experiment, stored: StoredSpec) -> Waiting:
     return Waiting(
         id=row.id,
-        sizes=world_sizes(least, most, batch_size=train["global_batch_size"], accumulate=train["accumulate"]),
-        cpus=resources["cpus_per_worker"],
-        gpus=resources["gpus_per_worker"],
+        sizes=stored.sizes,
+        cpus=stored.resources.cpus_per_worker,
+        gpus=stored.resources.gpus_per_worker,
         priority=row.priority,
         owner=row.owner,
         queued_at=row.queued_at.timestamp(),
@@ -128,29 +139,24 @@ def _waiting(row: Experiment) -> Waiting:
 
 def _holding(row: Experiment, attempt: Attempt, view: ClusterView) -> Holding:
     seen = view.gangs.get(GangKey(row.id, attempt.number))
+    stored, _ = read_stored(row.spec)
     return Holding(
         id=row.id,
-        need=_need(row, attempt.workers),
+        need=Need(attempt.workers, stored.resources.cpus_per_worker, stored.resources.gpus_per_worker),
         owner=row.owner,
         priority=row.priority,
-        preemptible=row.spec["preemptible"] and row.state == State.RUNNING,
+        preemptible=stored.preemptible and row.state == State.RUNNING,
         yielding=row.desired == Desired.YIELD or row.state in (State.PAUSING, State.CANCELLING),
         started_at=attempt.started_at.timestamp(),
         placed=seen.placed if seen else {},
     )
 
 
-def _need(row: Experiment, workers: int) -> Need:
-    resources = row.spec["resources"]
-    return Need(workers, resources["cpus_per_worker"], resources["gpus_per_worker"])
-
-
-def _free_nodes(view: ClusterView, live: Live) -> tuple[Node, ...]:
+def _free_nodes(view: ClusterView, holding: list[Holding]) -> tuple[Node, ...]:
     """The nodes less what claimed gangs will take that the cluster has not placed yet."""
     nodes = view.nodes
-    for row, attempt in live:
-        seen = view.gangs.get(GangKey(row.id, attempt.number))
-        if seen is None or not seen.placed:
-            left = place(_need(row, attempt.workers), nodes)
+    for one in holding:
+        if not one.placed:
+            left = place(one.need, nodes)
             nodes = left or tuple(Node(node.id, node.cpus, node.gpus, 0.0, 0.0) for node in nodes)
     return nodes

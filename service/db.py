@@ -30,7 +30,10 @@ class Database:
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         self.engine = create_engine(
-            parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite", json_serializer=_strict_json
+            parsed,
+            pool_pre_ping=parsed.get_backend_name() != "sqlite",
+            json_serializer=_strict_json,
+            json_deserializer=_json_or_text,
         )
         if parsed.get_backend_name() == "sqlite":
             _prepare_sqlite(self.engine)
@@ -68,6 +71,14 @@ def _strict_json(value: object) -> str:
         return json.dumps(value, allow_nan=False)
     except ValueError:
         return json.dumps(_finite(value), allow_nan=False)
+
+
+def _json_or_text(stored: str | bytes) -> Any:
+    """The value; where it was damaged by hand the text that it is, so that only who needs it finds it unusable."""
+    try:
+        return json.loads(stored)
+    except (ValueError, RecursionError):
+        return stored if isinstance(stored, str) else stored.decode(errors="replace")
 
 
 def _finite(value: Any) -> Any:

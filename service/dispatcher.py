@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
+from cbam_core.errors import SpecError
 from service import log_lines, logs
-from service.admitter import Admitter, Live
+from service.admitter import Admitter
 from service.courier import Courier
 from service.db import Database
 from service.dispatcher_report import DispatcherReport
@@ -35,11 +35,14 @@ from service.runs import RunCloser
 from service.settings import Settings
 from service.states import TERMINAL, Desired, Liveness, Move, Reason, Situation, State, decide
 from service.store import utc_now
+from service.stored_spec import StoredSpec, read_stored
 from service.vigil import Vigil, Watch
 from workers.outcome import Outcome, read_outcome
 from workers.storage import ExperimentFolder
 
 log = logging.getLogger("service.dispatcher")
+
+Live = list[tuple[Experiment, Attempt]]
 
 
 class Dispatcher:
@@ -180,8 +183,11 @@ class Dispatcher:
         record = self._record(row, attempt) or watch.told
         watch.placed = seen.placed or watch.placed
         seen = replace(seen, placed=watch.placed)  # a gang that is gone has no place any more, but had one
-        if record is None and watch.cause is None and view is not None:
-            watch.cause = self.vigil.cause_of_end(row, watch, seen)
+        stored, damage = read_stored(row.spec)
+        if damage and row.state in (State.STARTING, State.RUNNING):
+            watch.cause, seen = watch.cause or Reason.USER_ERROR, replace(seen, message=damage)
+        elif record is None and watch.cause is None and view is not None:
+            watch.cause = self.vigil.cause_of_end(row, watch, seen, batch_size=stored.train.global_batch_size)
         cause = watch.cause if record is None else None
         over = cause is not None or (record is not None and self.vigil.has_let_go(watch, seen, record))
         if over:
@@ -189,12 +195,12 @@ class Dispatcher:
         gone = over and view is not None and key not in view.gangs
         self._note_progress(row, watch, seen, record)
         while True:
-            situation = self._situation(row, attempt, seen, gone=gone, record=record, cause=cause)
+            situation = self._situation(row, attempt, seen, stored, gone=gone, record=record, cause=cause)
             move = decide(situation)
             if move is None:
                 break
             ends = move.to in TERMINAL or move.to in (State.QUEUED, State.PAUSED)
-            moved = self._apply(row, move, _ending(row, seen, record) if ends else None, attempt)
+            moved = self._apply(row, move, _ending(row, seen, record, stored) if ends else None, attempt)
             if moved is None or ends:
                 self.made_room |= moved is not None
                 return
@@ -228,8 +234,8 @@ class Dispatcher:
         """Launch what is claimed; where its stored spec is not valid any more, there is nothing to wait for."""
         try:
             self.admitter.launch(row, attempt)
-        except ValidationError as error:
-            return GangView(liveness=Liveness.DEAD, reason=Reason.USER_ERROR, message=f"its spec is not valid: {error}")
+        except SpecError as error:
+            return GangView(liveness=Liveness.DEAD, reason=Reason.USER_ERROR, message=str(error))
         watch.launched = True
         return GangView(liveness=Liveness.UNKNOWN)
 
@@ -238,6 +244,7 @@ class Dispatcher:
         row: Experiment,
         attempt: Attempt,
         seen: GangView,
+        stored: StoredSpec,
         *,
         gone: bool,
         record: Outcome | None,
@@ -252,7 +259,7 @@ class Dispatcher:
             past_deadline=_is_late(row),
             free_retries=row.free_retries,
             charged_retries=row.charged_retries,
-            max_restarts=row.spec["retry"]["max_restarts"],
+            max_restarts=stored.retry.max_restarts,
             progressed=step > self.ledger.previous_step(attempt) if charged else True,
             stepped=seen.progress.step > 0 and seen.liveness is Liveness.ALIVE,
             gang_gone=gone,
@@ -313,14 +320,14 @@ def _is_late(row: Experiment) -> bool:
     return row.deadline_at is not None and utc_now() > row.deadline_at
 
 
-def _ending(row: Experiment, seen: GangView, record: Outcome | None) -> Ending:
+def _ending(row: Experiment, seen: GangView, record: Outcome | None, stored: StoredSpec) -> Ending:
     """What the rows keep of an attempt that is over."""
     progress = dict(row.progress)
     if record is None:
         return Ending(last_step=progress.get("step", 0), node_ids=seen.node_ids, progress=progress or None)
     progress |= {"phase": "ended", "step": record.step, "eta_seconds": None, "metrics": record.metrics}
     if record.outcome == "succeeded":
-        epochs = row.spec["train"]["epochs"]
+        epochs = max(stored.train.epochs, progress.get("epochs", 0))
         progress |= {"epoch": epochs, "epochs": epochs, "total_steps": record.step}
     return Ending(
         last_step=record.step,

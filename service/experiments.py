@@ -44,7 +44,8 @@ def clone(
     key: str | None,
 ) -> tuple[Experiment, bool]:
     """Submit an experiment's spec, as it is now, with changes. Raises what `submit` raises, and InvalidFields."""
-    spec = checked(overridden(original.spec, overrides))
+    fields = original.spec if isinstance(original.spec, dict) else {}  # damaged by hand
+    spec = checked(overridden(fields, overrides))
     check_data_root(settings, spec)
     body = {"clone": original.id, "overrides": dict(overrides)}
     return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(body), cloned_from=original.id)

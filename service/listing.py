@@ -21,7 +21,11 @@ from service.models import Experiment, Label
 from service.states import State
 
 PAGE_LIMIT = 200
-FACETS = ("backbone", "attention", "dataset")
+FACETS = {
+    "backbone": ("model", "backbone"),
+    "attention": ("model", "attention", "type"),
+    "dataset": ("data", "dataset"),
+}
 NOT_ALWAYS = ("started_at", "ended_at")  # what a row may lack
 FACET_MARK = ":"  # no tag can begin with it
 
@@ -171,6 +175,12 @@ def labels_of(row: Experiment) -> list[Label]:
 
 
 def facets_of(spec: Mapping[str, Any]) -> dict[str, str]:
-    """The names in a spec that people look for."""
-    model = spec["model"]
-    return {"backbone": model["backbone"], "attention": model["attention"]["type"], "dataset": spec["data"]["dataset"]}
+    """The names in a spec that people look for, as far as they are there."""
+    names = {facet: _at(spec, *path) for facet, path in FACETS.items()}
+    return {facet: name for facet, name in names.items() if isinstance(name, str)}
+
+
+def _at(value: Any, *path: str) -> Any:
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value

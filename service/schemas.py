@@ -78,6 +78,7 @@ class ExperimentView(View):
         return cls(
             **fields
             | {
+                "spec": row.spec if isinstance(row.spec, dict) else {},  # damaged by hand
                 "state": state,
                 "actions": ACTIONS[state],
                 "progress": ProgressView.model_validate(row.progress),

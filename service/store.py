@@ -19,6 +19,7 @@ from service.errors import ExperimentNotFound, IdempotencyConflict, IllegalActio
 from service.listing import Filter, Place, Sort, labels_of, page_query
 from service.models import Attempt, ClusterRow, Deletion, Event, Experiment, IdempotencyKey, Label, ProcessReport
 from service.states import ACTIONS, Desired, Move, State, is_legal
+from service.stored_spec import read_stored
 
 ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford: no letter looks like a digit
 KEY_LIFE = timedelta(hours=24)  # an Idempotency-Key means nothing after that
@@ -150,7 +151,8 @@ class Store:
                 return row
             for name, value in new.items():
                 setattr(row, name, value)
-            row.spec = row.spec | new
+            if isinstance(row.spec, dict):  # not damaged by hand
+                row.spec = row.spec | new
             row.version += 1
             if changes.tags is not None:
                 session.execute(delete(Label).where(Label.experiment_id == row.id))
@@ -193,7 +195,7 @@ class Store:
             row.desired = Desired.RUN
             row.free_retries = row.charged_retries = row.passed = 0
             row.queued_at = utc_now()
-            row.deadline_at = _deadline(row.spec["deadline_minutes"], row.queued_at)
+            row.deadline_at = _deadline(read_stored(row.spec)[0].deadline_minutes, row.queued_at)
             row.not_before = row.ended_at = None
             row.tracking_closed = False
             return row

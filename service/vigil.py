@@ -55,7 +55,7 @@ class Vigil:
         watch.failed_since = self.clock() if watch.failed_since is None else watch.failed_since
         return self.clock() - watch.failed_since > self.settings.cancel_grace_seconds
 
-    def cause_of_end(self, row: Experiment, watch: Watch, seen: GangView) -> Reason | None:
+    def cause_of_end(self, row: Experiment, watch: Watch, seen: GangView, *, batch_size: int) -> Reason | None:
         """Why an attempt without a record is over, or None while it is not.
 
         A gang that does not answer (UNKNOWN) is neither dead nor hung. What ends it nevertheless is a wish whose grace
@@ -77,14 +77,14 @@ class Vigil:
             grace = self.settings.cancel_grace_seconds if cancels else PAUSE_GRACE_SECONDS
             if now - watch.stop_sent_at > grace:
                 return Reason.CANCELLED_BY_USER if cancels else Reason.WORKER_DIED
-        if self._hangs(row, watch, seen):
+        if self._hangs(row, watch, seen, batch_size):
             return Reason.HANG_DETECTED
         starts = row.state == State.STARTING and seen.progress.step == 0
         if starts and watch.seen_seconds > self.settings.start_timeout_seconds:
             return Reason.START_TIMEOUT
         return None
 
-    def _hangs(self, row: Experiment, watch: Watch, seen: GangView) -> bool:
+    def _hangs(self, row: Experiment, watch: Watch, seen: GangView, batch_size: int) -> bool:
         """Whether a gang that answers has made no progress for far longer than a step takes.
 
         Its stacks are asked for first, and given a moment to be written. Workers watch themselves, with the same
@@ -98,7 +98,7 @@ class Vigil:
         if watch.moved_at is None or sign != watch.sign_of_life or row.state == State.STARTING:
             watch.moved_at, watch.sign_of_life, watch.stacks_asked_at = now, sign, None
             return False
-        patience = patience_seconds(self.settings.hang_seconds, progress, row.spec["train"]["global_batch_size"])
+        patience = patience_seconds(self.settings.hang_seconds, progress, batch_size)
         if now - watch.moved_at < patience:
             return False
         if watch.stacks_asked_at is None:

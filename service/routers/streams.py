@@ -13,6 +13,7 @@ from service.errors import InvalidField
 from service.feeds import Sight
 from service.gate import Stay
 from service.http_errors import documented
+from service.stored_spec import read_stored
 
 router = APIRouter(
     prefix="/v1/experiments/{experiment_id}",
@@ -27,8 +28,9 @@ LastEventId = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, lt=2**63
 
 def _rank_of(row: Existing, rank: Rank = 0) -> int:
     """The rank, checked before the stream begins: once it has begun, no status can be sent."""
-    wanted = row.spec["resources"]["workers"]
-    if rank >= (workers := wanted if isinstance(wanted, int) else wanted["max"]):
+    stored, damage = read_stored(row.spec)
+    _, workers = stored.workers
+    if rank >= workers and not damage:
         raise InvalidField("rank", f"this experiment has {workers} worker{'s' * (workers > 1)}, counted from 0")
     return rank
 
