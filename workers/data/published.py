@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from functools import lru_cache
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -14,7 +15,7 @@ def warn_of_others(folder: Path, theirs: str) -> None:
     whole; only a checksum knows of single bytes that have changed, or of another dataset by the same names.
     """
     others = [
-        name for name, md5 in _checksums(theirs).items() if (folder / name).exists() and _md5(folder / name) != md5
+        name for name, md5 in _checksums(theirs).items() if (folder / name).exists() and _md5_of(folder / name) != md5
     ]
     if others:
         logger.warning(
@@ -35,6 +36,13 @@ def _checksums(theirs: str) -> dict[str, str]:
     return dict([*published.train_list, *published.test_list, (published.meta["filename"], published.meta["md5"])])
 
 
-def _md5(path: Path) -> str:
+def _md5_of(path: Path) -> str:
+    stat = path.stat()
+    return _md5(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _md5(path: Path, _size: int, _mtime_ns: int) -> str:
+    """Read once for all trials of a warm worker, and anew where the file is another by its size and time."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 
 import pytest
 import torchvision
@@ -32,6 +33,14 @@ def fashion(tmp_path, monkeypatch):
     return folder
 
 
+def change_a_pixel(path):
+    """The pickle stays whole, and as long as it was."""
+    changed = bytearray(path.read_bytes())
+    pixel = next(place for place in range(len(changed) // 2, len(changed)) if 32 < changed[place] < 127)
+    changed[pixel] ^= 1
+    path.write_bytes(changed)
+
+
 def warnings_of(caplog):
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
@@ -44,15 +53,26 @@ def test_what_was_published_is_read_without_a_word(cifar, fashion, caplog):
 
 def test_a_pixel_that_changed_is_told_with_the_file_and_what_to_do(cifar, caplog):
     path = cifar / "data_batch_2"
-    changed = bytearray(path.read_bytes())
-    pixel = next(place for place in range(len(changed) // 2, len(changed)) if 32 < changed[place] < 127)
-    changed[pixel] ^= 1  # the pickle is whole
-    path.write_bytes(changed)
+    change_a_pixel(path)
     dataset = load(cifar.parent, "cifar10")
     assert len(dataset.train) == 100
     (warning,) = warnings_of(caplog)
     assert warning.startswith(f"data_batch_2 of {cifar}: not as published")
     assert "put them there again" in warning
+
+
+def test_a_file_is_hashed_once_and_again_when_it_has_changed(cifar, caplog):
+    path = cifar / "test_batch"
+    load(cifar.parent, "cifar10")
+    before = path.stat()
+    change_a_pixel(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    load(cifar.parent, "cifar10")
+    assert not warnings_of(caplog), "by its size and time it is the file that was hashed"
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    load(cifar.parent, "cifar10")
+    load(cifar.parent, "cifar10")
+    assert len(warnings_of(caplog)) == 2, "every trial is told"
 
 
 def test_another_dataset_by_the_same_names_is_told(fashion, caplog):
