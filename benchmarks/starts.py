@@ -24,7 +24,8 @@ from typing import Any
 
 import psutil
 
-from tests.ray_head import RAY_ENVIRONMENT, RayHead, free_port, ray_head
+from tests.ports import free_port
+from tests.ray_head import RAY_ENVIRONMENT, RayHead, ray_head
 from tests.waiting import wait_until
 
 WORLD = 2

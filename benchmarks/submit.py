@@ -27,7 +27,7 @@ from service.db import Database
 from service.models import Experiment
 from service.settings import Settings
 from service.store import new_id, utc_now
-from tests.ray_head import free_port
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 BUDGET = 0.5

@@ -25,7 +25,7 @@ from service.lease import Leadership
 from service.ledger import Ledger
 from service.settings import Settings
 from service.states import Move, State
-from tests.ray_head import free_port
+from tests.ports import free_port
 from tests.specs import spec
 from tests.waiting import wait_until
 from workers.storage import ExperimentFolder

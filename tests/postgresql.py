@@ -16,7 +16,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from tests.ray_head import free_port
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 REQUIRED = os.environ.get("CBAM_REQUIRE_POSTGRES") == "1"

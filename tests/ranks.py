@@ -1,10 +1,11 @@
 """Ranks as real processes: started together, with the environment that torchrun gives, and always ended."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+
+from tests.ports import free_port
 
 
 class Ranks:
@@ -15,10 +16,7 @@ class Ranks:
 
     def start(self, arguments: Sequence[str], world_size: int, **environment: str) -> list[subprocess.Popen[str]]:
         """One process per rank, all with these arguments of python's, which meet at a free port of this machine."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
         pipe = subprocess.PIPE
         gang = []
         for rank in range(world_size):

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 RAY_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -31,13 +31,6 @@ class RayHead:
     def workers(self) -> list[psutil.Process]:
         """The processes of our training workers, on this head only."""
         return [child for child in self.process.children(recursive=True) if "TrainWorker" in _title(child)]
-
-
-def free_port() -> int:
-    """A port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

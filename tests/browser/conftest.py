@@ -9,7 +9,7 @@ from playwright.sync_api import sync_playwright
 from service.client import Client
 from service.stack import Stack
 from service.stack_settings import StackSettings
-from tests.ray_head import free_port
+from tests.ports import free_port
 from tests.specs import spec_dict
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")

@@ -21,8 +21,8 @@ from service.stack_processes import members
 from service.stack_record import StackRecord, load
 from service.stack_settings import StackSettings
 from service.states import TERMINAL, State
+from tests.ports import free_port
 from tests.postgresql import PostgresServer, postgres_server, programs
-from tests.ray_head import free_port
 from tests.specs import spec_dict
 from tests.waiting import wait_until
 from workers.fence import holds

@@ -12,7 +12,7 @@ from service.client import Client
 from service.errors import ServiceError
 from service.handle import ExperimentHandle
 from service.states import TERMINAL, State
-from tests.ray_head import free_port
+from tests.ports import free_port
 from tests.specs import spec_dict
 from tests.waiting import wait_until
 

@@ -14,7 +14,7 @@ import pytest
 
 from service.client import Client
 from service.roles import Role
-from tests.ray_head import free_port
+from tests.ports import free_port
 from tests.specs import spec_dict
 from tests.waiting import wait_until
 

@@ -18,7 +18,7 @@ from service.stack_parts import environment
 from service.stack_processes import members
 from service.stack_record import load
 from service.stack_settings import StackSettings
-from tests.ray_head import free_port
+from tests.ports import free_port
 
 pytestmark = pytest.mark.stack
 JOIN = "import ray; ray.init(logging_level='ERROR'); print(ray.cluster_resources()['CPU'])"
@@ -32,7 +32,7 @@ def settings(tmp_path_factory):
 @pytest.fixture(scope="module")
 def busy_port():
     """The default port of MLflow, taken by somebody else, as on a machine where another stack runs."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(("127.0.0.1", free_port())) as server:
         yield server.getsockname()[1]
 
 

@@ -12,7 +12,7 @@ from service.stack_processes import members
 from service.stack_record import StackRecord, load
 from service.stack_settings import StackSettings
 from service.states import Reason, State
-from tests.ray_head import free_port
+from tests.ports import free_port
 from tests.specs import spec_dict
 from tests.waiting import wait_until
 

@@ -14,7 +14,7 @@ from service.cli.specs import read_overrides
 from service.client import Client
 from tests.live_server import serving
 from tests.live_service import live_service
-from tests.ray_head import free_port
+from tests.ports import free_port
 from tests.specs import spec_dict
 from workers.storage import ExperimentFolder
 

@@ -17,7 +17,7 @@ from service.lease import Leadership
 from service.ledger import Ending, Ledger
 from service.states import ACTIONS, Move, Reason, State
 from tests.live_server import serving
-from tests.ray_head import free_port
+from tests.ports import free_port
 from tests.specs import spec_dict
 from workers.storage import ExperimentFolder
 

@@ -6,7 +6,7 @@ from sqlalchemy.exc import OperationalError
 
 from service import migrate
 from service.db import Database
-from tests.ray_head import free_port
+from tests.ports import free_port
 
 
 def test_a_new_database_gets_its_tables(tmp_path, monkeypatch):

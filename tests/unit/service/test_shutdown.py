@@ -12,7 +12,7 @@ import httpx
 
 from service.lease import current_leader
 from service.store import Store
-from tests.ray_head import free_port
+from tests.ports import free_port
 from tests.specs import spec
 from tests.waiting import wait_until
 
