@@ -50,7 +50,7 @@ def with_value(path: tuple[str, ...], value: object) -> dict[str, Any]:
 PARTS = [path for path in [(), *sorted(places(FULL))] if isinstance(part_at(path), dict) and path != ("tags",)]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(sorted(places(FULL))), ANYTHING)
 def test_any_value_in_any_field_is_taken_or_refused_by_its_place(path, value):
     document = with_value(path, value)
@@ -65,7 +65,7 @@ def test_any_value_in_any_field_is_taken_or_refused_by_its_place(path, value):
         assert ExperimentSpec.model_validate(taken.model_dump(mode="json")) == taken
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(PARTS), st.text(min_size=1, max_size=12))
 def test_a_field_that_there_is_not_is_named(part, word):
     document = with_value((*part, f"{word}?"), 1)

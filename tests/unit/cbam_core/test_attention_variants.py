@@ -92,7 +92,7 @@ def test_every_field_says_what_it_means(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     batch=st.integers(2, 3), channels=st.integers(1, 40), height=st.integers(1, 9), width=st.integers(1, 9),
     training=st.booleans(), channels_last=st.booleans(), rectified=st.booleans(),
@@ -114,7 +114,7 @@ def test_any_shape(name, batch, channels, height, width, training, channels_last
         assert torch.broadcast_shapes(gate.shape, x.shape) == x.shape
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     order=st.sampled_from(["channel_spatial", "spatial_channel", "parallel"]),
     pools=st.lists(st.sampled_from(["avg", "max", "lp", "lse"]), min_size=1, unique=True),
