@@ -108,9 +108,15 @@ class Feeds:
                 self._feeds.pop(experiment_id, None)
 
     async def lines(self, feed: Feed, sight: Sight, *, rank: int, offset: int) -> logs.Chunk:
-        """The next piece of a log, in whole lines unless its file ends with half a one; empty if there is none yet."""
-        read = partial(logs.read, self._storage, feed.experiment_id, sight.glance.attempt, rank=rank, offset=offset)
-        chunk = await self._shared(feed, ("log", rank, offset), read)
+        """The next piece of a log, in whole lines unless its file ends with half a one; empty if there is none yet.
+
+        It ends where the log did when that was seen: viewers who read it at different moments go on from one place.
+        """
+        seen = dict(sight.sizes).get(rank)  # nobody had asked for this one's log when it was looked at
+        limit = logs.CHUNK_BYTES if seen is None else max(0, min(logs.CHUNK_BYTES, seen - offset))
+        place = (self._storage, feed.experiment_id, sight.glance.attempt)
+        read = partial(logs.read, *place, rank=rank, offset=offset, limit=limit)
+        chunk = await self._shared(feed, ("log", rank, offset, limit), read)
         is_last = len(chunk.data) < logs.CHUNK_BYTES and (sight.ended or chunk.attempt < sight.glance.attempt)
         return chunk if is_last else logs.whole_lines(chunk)
 

@@ -87,6 +87,29 @@ def test_a_hundred_viewers_see_every_line_and_share_the_work(settings, database,
     assert most_threads - before <= 45 + feeds.THREADS, "a viewer costs a thread"
 
 
+def test_who_reads_late_is_given_no_more_than_who_read_early(settings, store, running):
+    """Else each of them would go on from a place of its own, and never again read together with others."""
+    log = ExperimentFolder(settings.storage_root, running).attempt(1).log(0)
+    log.parent.mkdir(parents=True)
+    log.write_text("seen\n")
+    feeds_of_server = feeds.Feeds(store, settings.storage_root, threading.Event())
+
+    async def read_early_and_late() -> list[logs.Chunk]:
+        async with feeds_of_server.watching(running, rank=0) as feed:
+            sight = await feed.other_than(None)
+            early = await feeds_of_server.lines(feed, sight, rank=0, offset=0)
+            with log.open("a") as file:
+                file.write("not yet seen\n")
+            feed.reads.clear()  # as when many others have read something else meanwhile
+            late = await feeds_of_server.lines(feed, sight, rank=0, offset=0)
+            nothing = await feeds_of_server.lines(feed, sight, rank=0, offset=late.next_offset)
+            following = await feeds_of_server.lines(feed, await feed.other_than(sight), rank=0, offset=late.next_offset)
+        return [early, late, nothing, following]
+
+    read = asyncio.run(read_early_and_late())
+    assert [chunk.data for chunk in read] == [b"seen\n", b"seen\n", b"", b"not yet seen\n"]
+
+
 def test_viewers_of_events_share_the_work_too(settings, database, store, ledger, running, monkeypatch):
     queries = []
     real = Store.events
