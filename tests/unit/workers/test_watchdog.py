@@ -75,9 +75,9 @@ def test_slow_steps_are_given_ten_of_them():
 
 
 def test_nothing_is_left_of_a_watch_that_has_ended(tmp_path):
-    with watched(Progress, lambda _: 0.05, log=tmp_path / "log", give_up=lambda _: None):
+    with watched(Progress, lambda _: 0.5, log=tmp_path / "log", give_up=lambda _: None):
         pass
-    time.sleep(0.3)  # longer than the timer would have waited
+    time.sleep(1.2)  # longer than its timer, which would end this process, would have waited
     assert (tmp_path / "log").read_text() == ""
 
 
@@ -92,7 +92,7 @@ def stall(progress):
     if progress.phase == "training" and progress.step == 3:
         time.sleep(60)
 
-run(Assignment("e1", 1, "t1", read_spec(sys.argv[1]), sys.argv[2], hang_seconds=2.0), stop=StopSignal(), report=stall)
+run(Assignment("e1", 1, "t1", read_spec(sys.argv[1]), sys.argv[2], hang_seconds=5.0), stop=StopSignal(), report=stall)
 """
 
 
