@@ -96,7 +96,7 @@ def test_several_server_processes_accept_at_once_and_each_key_makes_one_experime
 
 def test_two_dispatchers_at_once_run_each_experiment_once_and_one_follows_the_other(database, store, settings):
     cluster = InMemoryCluster(steps_per_look=5)
-    quick = settings.model_copy(update={"tick_seconds": 0.01, "lease_seconds": 2.0})
+    quick = settings.model_copy(update={"tick_seconds": 0.01, "lease_seconds": 60.0})  # who ends gives it back
     databases = [Database(settings.database_url) for _ in range(2)]
     dispatchers = [Dispatcher(one, cluster, quick) for one in databases]
     stops = [threading.Event() for _ in dispatchers]
