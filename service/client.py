@@ -115,10 +115,13 @@ class Client(CatalogueCalls, AccessCalls, WebhookCalls):
         """One experiment."""
         return ExperimentHandle(self, self.view(experiment_id))
 
-    def view(self, experiment_id: str, *, patiently: bool = False) -> ExperimentView:
-        """One experiment as the server shows it now; patiently: also where the server is just being restarted."""
+    def view(self, experiment_id: str, *, patiently: bool = False, until: float | None = None) -> ExperimentView:
+        """One experiment as the server shows it now; patiently: also where the server is just being restarted.
+
+        It is not asked again after the time `until` (of `time.monotonic`).
+        """
         place = path("/v1/experiments", experiment_id)
-        return self.wire.get(ExperimentView, place, patience=PATIENCE if patiently else 1)
+        return self.wire.get(ExperimentView, place, patience=PATIENCE if patiently else 1, until=until)
 
     def list(self, *, page_size: int = 50, **where: Unpack[Where]) -> Iterator[ExperimentView]:
         """All experiments that match, the newest first unless `sort` says else; pages are fetched as needed."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, Self
 
-from service.errors import ServiceError
+from service.errors import NotReady, ServerUnreachable, ServiceError, TooMany
 from service.schemas import AttemptView, CurveView, EventView, ExperimentView
 from service.states import TERMINAL, State
 
@@ -20,7 +20,7 @@ class WaitTimeout(ServiceError):
 class Calls(Protocol):
     """What a handle needs of the client; see there what each does."""
 
-    def view(self, experiment_id: str, *, patiently: bool = False) -> ExperimentView: ...  # noqa: D102
+    def view(self, experiment_id: str, *, patiently: bool = False, until: float | None = None) -> ExperimentView: ...  # noqa: D102
 
     def cancel(self, experiment_id: str) -> ExperimentView: ...  # noqa: D102
 
@@ -132,7 +132,7 @@ class ExperimentHandle:
         """Wait until it has ended, however it ends. Raises WaitTimeout after `timeout` seconds; it goes on then.
 
         `progress` shows a bar with ETA on a terminal, plain lines elsewhere (stderr). A server that is being restarted
-        is waited for.
+        is waited for, also not longer than `timeout`.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         with _display(progress) as show:
@@ -141,10 +141,19 @@ class ExperimentHandle:
                     show([self.view])
                 if self.state in TERMINAL:
                     return self
-                if deadline is not None and time.monotonic() > deadline:
+                left = LOOK_SECONDS if deadline is None else deadline - time.monotonic()
+                if left <= 0:
                     raise WaitTimeout(f"{self.id} is {self.state} after {timeout} s; it goes on")
-                time.sleep(LOOK_SECONDS)
-                self.view = self._client.view(self.id, patiently=True)
+                time.sleep(min(LOOK_SECONDS, left))
+                self._look(deadline)
+
+    def _look(self, deadline: float | None) -> None:
+        try:
+            self.view = self._client.view(self.id, patiently=True, until=deadline)
+        except (ServerUnreachable, NotReady, TooMany) as error:
+            if deadline is None or time.monotonic() < deadline:
+                raise
+            raise WaitTimeout(f"{self.id} was {self.state} when it was last seen; since then, {error}") from error
 
 
 def _display(progress: bool) -> AbstractContextManager[Any]:

@@ -20,6 +20,7 @@ LONGEST_PAUSE_SECONDS = 5.0
 LONGEST_OBEYED_SECONDS = 60.0  # a Retry-After beyond it is the caller's to wait for
 STREAM_SILENCE_SECONDS = 60.0  # the server's heartbeat comes every 15 s
 PATIENCE = 3  # times as many tries for what goes on for hours: the restart of a server takes seconds
+LAST_LOOK_SECONDS = 0.5  # what a call is given that begins when its time is up
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 ViewT = TypeVar("ViewT", bound="BaseModel")
 
@@ -48,15 +49,19 @@ class Wire:
         *,
         again: bool = False,
         patience: int = 1,
+        until: float | None = None,
         ok: Sequence[int] = (),
         **request: Any,
     ) -> httpx.Response:
-        """One call, with the repetitions that it needs and bears; with patience, so many times as many."""
+        """One call, with the repetitions that it needs and bears; with patience, so many times as many.
+
+        None of them goes on after the time `until`, as `time.monotonic` tells it.
+        """
         repeatable = again or method in SAFE_METHODS or "Idempotency-Key" in request.get("headers", {})
-        pauses = Pauses(self.tries * patience)
+        pauses = Pauses(self.tries * patience, until=until)
         while True:
             try:
-                answer = self.http.request(method, place, **request)
+                answer = self.http.request(method, place, timeout=self._timeout(until), **request)
             except httpx.TransportError as error:
                 unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
                 if not (repeatable or unsent) or not pauses.another():
@@ -69,10 +74,16 @@ class Wire:
                 raise refusal(answer)
 
     def get(
-        self, view: type[ViewT], place: str, params: Mapping[str, Any] | None = None, *, patience: int = 1
+        self,
+        view: type[ViewT],
+        place: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        patience: int = 1,
+        until: float | None = None,
     ) -> ViewT:
         """A GET, and its answer as it is typed."""
-        return view.model_validate_json(self.send("GET", place, params=params, patience=patience).content)
+        return view.model_validate_json(self.send("GET", place, params=params, patience=patience, until=until).content)
 
     def post(self, view: type[ViewT], place: str, *, again: bool = False, **request: Any) -> ViewT:
         """A POST, and its answer as it is typed."""
@@ -116,6 +127,13 @@ class Wire:
                 raise refusal(answer)
             yield from messages(_renewing(pauses, lines_of(answer.iter_text())))
 
+    def _timeout(self, until: float | None) -> httpx.Timeout:
+        usual = self.http.timeout
+        if until is None:
+            return usual
+        left = max(LAST_LOOK_SECONDS, until - time.monotonic())
+        return httpx.Timeout(min(left, usual.read or left))
+
     def _unreachable(self, error: Exception) -> ServerUnreachable:
         url = self.base_url
         return ServerUnreachable(
@@ -124,10 +142,11 @@ class Wire:
 
 
 class Pauses:
-    """A few pauses, each twice as long as the one before, or as long as the server wishes."""
+    """A few pauses, each twice as long as the one before, or as long as the server wishes; none goes beyond `until`."""
 
-    def __init__(self, tries: int) -> None:
+    def __init__(self, tries: int, *, until: float | None = None) -> None:
         self._tries = tries
+        self._until = until
         self.renew()
 
     def renew(self) -> None:
@@ -135,10 +154,14 @@ class Pauses:
         self._left, self._seconds = self._tries - 1, FIRST_PAUSE_SECONDS
 
     def another(self, wish: float | None = None) -> bool:
-        """Wait and say True, or say False where the patience is spent."""
+        """Wait and say True, or say False where the patience is spent, or the time is up."""
         if self._left <= 0 or (wish is not None and wish > LONGEST_OBEYED_SECONDS):
             return False
-        time.sleep(self._seconds if wish is None else wish)
+        seconds = self._seconds if wish is None else wish
+        left = seconds if self._until is None else self._until - time.monotonic()
+        time.sleep(max(0.0, min(seconds, left)))
+        if seconds > left:
+            return False
         self._left, self._seconds = self._left - 1, min(2 * self._seconds, LONGEST_PAUSE_SECONDS)
         return True
 

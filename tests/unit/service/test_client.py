@@ -1,18 +1,21 @@
 """The Python client against the real app behind a real socket."""
 
+import socket
 import threading
+import time
+from contextlib import contextmanager
 
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
+from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 from cbam_core.spec import ExperimentSpec
 from service.app import create_app
 from service.client import Client
 from service.errors import ApiError, ServerUnreachable
-from service.handle import WaitTimeout
+from service.handle import ExperimentHandle, WaitTimeout
 from service.lease import Leadership
 from service.ledger import Ending, Ledger
 from service.states import ACTIONS, Move, Reason, State
@@ -89,6 +92,37 @@ def test_wait_returns_when_it_has_ended_however_it_ends(client, leader):
     timer.join()
     assert [event.to_state for event in client.events(experiment.id)][-1] is State.FAILED
     assert [attempt.reason for attempt in client.attempts(experiment.id)] == [Reason.USER_ERROR]
+
+
+@contextmanager
+def stopped():
+    """Nobody listens there."""
+    yield f"http://127.0.0.1:{free_port()}"
+
+
+@contextmanager
+def hanging():
+    """The kernel takes the connection, and nobody ever answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def not_ready():
+    """It wishes to be left alone for longer than anybody waits here."""
+    answer = JSONResponse({"detail": "not now"}, status_code=503, headers={"Retry-After": "50"})
+    with serving(Starlette(routes=[Route("/{path:path}", lambda _: answer)])) as url:
+        yield url
+
+
+@pytest.mark.parametrize("away", [stopped, hanging, not_ready])
+def test_a_wait_ends_in_time_also_while_the_server_is_away(client, away):
+    experiment = client.submit(spec_dict())
+    with away() as url, Client(url) as other:
+        began = time.monotonic()
+        with pytest.raises(WaitTimeout, match="was QUEUED when it was last seen"):
+            ExperimentHandle(other, experiment.view).wait(timeout=1.5)
+        assert 1.5 <= time.monotonic() - began < 10
 
 
 def test_an_action_that_the_state_forbids_is_refused_with_the_legal_ones(client, leader):
