@@ -22,14 +22,13 @@ class Journal:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._mark = path.with_suffix(".sent")
         self._lock = threading.Lock()
         self._last_step: dict[str, int] = {}
         self.is_new = not path.exists() or not path.stat().st_size
         if not self.is_new:
             self._repair()
         self._file: FileIO | None = None
-        self.sent = int(self._mark.read_text()) if self._mark.exists() else 0
+        self.sent = _sent(path)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record; it survives this process from here on."""
@@ -61,7 +60,7 @@ class Journal:
     def mark_sent(self, offset: int) -> None:
         """Everything before `offset` has arrived."""
         self.sent = offset  # also where the disk has no room for the mark: this process need not tell it twice
-        write_atomically(self._mark, str(offset))
+        write_atomically(_mark_of(self._path), str(offset))
 
     def close(self) -> None:
         """No further record comes from this process."""
@@ -92,3 +91,22 @@ class Journal:
                 record = json.loads(line)
                 self._last_step |= dict.fromkeys(record.get("metrics", ()), record.get("step", 0))
             file.truncate(whole)
+
+
+def has_pending(path: Path) -> bool:
+    """Whether the journal at `path` holds what was not sent yet: known by its mark and one line, whoever writes it."""
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        file.seek(_sent(path))
+        return file.readline().endswith(b"\n")
+
+
+def _mark_of(path: Path) -> Path:
+    return path.with_suffix(".sent")
+
+
+def _sent(path: Path) -> int:
+    """How many bytes of it MLflow has."""
+    mark = _mark_of(path)
+    return int(mark.read_text()) if mark.exists() else 0

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from cbam_core.spec import read_spec
 from workers.fence import newest_attempt
-from workers.journal import Journal
+from workers.journal import has_pending
 from workers.storage import ExperimentFolder
 from workers.tracking import Sender
 
 
 def is_waiting(folder: ExperimentFolder) -> bool:
     """Whether the journal holds what MLflow has not heard."""
-    return folder.journal.exists() and bool(Journal(folder.journal).pending())
+    return has_pending(folder.journal)
 
 
 def replay(folder: ExperimentFolder, uri: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.journal import Journal
+from workers.journal import Journal, has_pending
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +106,32 @@ def test_a_line_that_death_left_half_written_is_cut_off(tmp_path_factory, opened
     again.append_metrics(2, {"train/loss": 0.25}, 0)
     assert [record["step"] for record in records(again)] == [1, 2]
     assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_whether_anything_is_pending_is_known_without_reading_what_was_sent(tmp_path, opened):
+    path = tmp_path / "tracking.jsonl"
+    assert not has_pending(path)
+    journal = opened(path)
+    for number in range(2):
+        journal.append({"tags": {"number": number}})
+    for _, offset in journal.pending():
+        assert has_pending(path)
+        journal.mark_sent(offset)
+    assert not has_pending(path)
+    path.write_bytes(path.read_bytes().replace(b"tags", b"ta\0s"))
+    assert not has_pending(path), "what is wrong with a record that has arrived is no matter"
+
+
+def test_a_line_that_somebody_is_writing_is_not_pending_and_stays_as_it_is(tmp_path, opened):
+    path = tmp_path / "tracking.jsonl"
+    journal = opened(path)
+    journal.append({"tags": {"number": 0}})
+    journal.mark_sent(journal.pending()[0][1])
+    with path.open("ab") as file:
+        file.write(b'{"tags"')
+    before = path.read_bytes()
+    assert not has_pending(path)
+    assert path.read_bytes() == before
 
 
 def test_values_that_json_does_not_know_survive(tmp_path, opened):
