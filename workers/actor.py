@@ -37,19 +37,21 @@ class TrainWorker:
         self._outcome: Outcome | None = None
         self._footprint = Footprint()
         self._fit = True
+        self._meeting_place: socket.socket | None = None
         self._importing = threading.Thread(target=_import_training, name="import-training", daemon=True)
         self._importing.start()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGUSR1, self._leave)
 
     def place(self) -> tuple[str, int, list[str]]:
-        """This node's address, a port that is free on it now (where rank 0 lets the gang meet), this worker's GPUs."""
+        """This node's address, a port kept for rank 0 (where it lets the gang meet), this worker's GPUs."""
         import ray
 
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            port = probe.getsockname()[1]
-        return ray.util.get_node_ip_address(), port, [str(gpu) for gpu in ray.get_gpu_ids()]
+        if self._meeting_place is not None:
+            self._meeting_place.close()
+        self._meeting_place = kept_port()
+        gpus = [str(gpu) for gpu in ray.get_gpu_ids()]
+        return ray.util.get_node_ip_address(), self._meeting_place.getsockname()[1], gpus
 
     def start(self, assignment: Mapping[str, Any]) -> None:
         """Begin an assignment. The same token again changes nothing. Raises RuntimeError while another one trains."""
@@ -134,6 +136,14 @@ class TrainWorker:
 
     def _remember(self, progress: Progress) -> None:
         self._progress = progress
+
+
+def kept_port() -> socket.socket:
+    """A socket whose port nobody is given while it is open, and where this process can listen nevertheless."""
+    keeper = socket.socket()
+    keeper.bind(("", 0))
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a listener with the same option may stand beside it
+    return keeper
 
 
 def _import_training() -> None:

@@ -2,12 +2,13 @@
 
 import os
 import signal
+import socket
 import time
 from statistics import median
 
 import pytest
 
-from workers.actor import TrainWorker
+from workers.actor import TrainWorker, kept_port
 from workers.outcome import read_outcome
 
 
@@ -102,6 +103,16 @@ def test_a_worker_that_hangs_shows_where(worker, tiny_spec, assign):
 
     wait_until(lambda: step_of(worker) > 0)
     wait_until(shows_the_step)
+
+
+def test_the_port_where_a_gang_will_meet_is_given_to_nobody_else():
+    """Seconds pass until rank 0 listens there, in which Ray alone asks for dozens of ports."""
+    with kept_port() as keeper:
+        place = ("127.0.0.1", keeper.getsockname()[1])
+        with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+            stranger.bind(place)
+        with socket.create_server(place), socket.create_connection(place, timeout=10):
+            pass
 
 
 def test_what_breaks_outside_the_training_is_an_outcome_too(worker, tiny_spec, assign, tmp_path):
