@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from service.errors import BackupError
 
 BUSY = "something uses the database; stop the service first (`cbam down`), then restore"
 DUMP = ("--format=custom", "--no-owner", "--no-privileges", "--no-password")
+LEAVING_SECONDS = 2.0
 LOAD = ("--clean", "--if-exists", "--no-owner", "--no-privileges", "--no-password", "--single-transaction")
 
 
@@ -159,11 +161,15 @@ class Postgresql:
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """Nobody else is connected."""
+        """Nobody else is connected. What served a connection ends a moment after that was closed."""
         others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        deadline = time.monotonic() + LEAVING_SECONDS
         with self._connected() as connection:
-            if connection.scalar(text(f"{others} AND backend_type = 'client backend'")):
-                raise BackupError(BUSY)
+            while connection.scalar(text(f"{others} AND backend_type = 'client backend'")):
+                if time.monotonic() > deadline:
+                    raise BackupError(BUSY)
+                time.sleep(0.05)
+                connection.execute(text("SELECT pg_stat_clear_snapshot()"))
         yield
 
     def load(self, source: Path, rows: Mapping[str, int]) -> None:
