@@ -19,9 +19,11 @@ class CuttingProxy:
     middle; None is any number. `flows` is cleared to hold all that is on its way, and set to let it go on.
     """
 
-    def __init__(self, target_port: int, allowance: Callable[[], int | None] = _unlimited) -> None:
+    def __init__(
+        self, target_port: int, allowance: Callable[[], int | None] = _unlimited, *, host: str = "127.0.0.1"
+    ) -> None:
         self.target = ("127.0.0.1", target_port)
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener = socket.create_server((host, 0))
         self.port = int(self.listener.getsockname()[1])
         self.allowance = allowance
         self.flows = threading.Event()
@@ -94,9 +96,11 @@ class Allowance:
 
 
 @contextmanager
-def cutting_proxy(target_port: int, allowance: Callable[[], int | None] = _unlimited) -> Iterator[CuttingProxy]:
+def cutting_proxy(
+    target_port: int, allowance: Callable[[], int | None] = _unlimited, *, host: str = "127.0.0.1"
+) -> Iterator[CuttingProxy]:
     """A running proxy."""
-    proxy = CuttingProxy(target_port, allowance)
+    proxy = CuttingProxy(target_port, allowance, host=host)
     thread = threading.Thread(target=proxy.serve, daemon=True)
     thread.start()
     try:
