@@ -13,6 +13,7 @@ import pytest
 
 from service.states import TERMINAL, State
 from tests.live_service import live_service
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +104,7 @@ def test_the_examples_work_in_their_order(settings, folder, page):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", PAGES)
 def test_the_examples_of_the_local_stack_work(tmp_path, folder, page):
-    home = {"CBAM_HOME": str(tmp_path / "home"), "CBAM_PORT": "8123", "OMP_NUM_THREADS": "1"}
+    home = {"CBAM_HOME": str(tmp_path / "home"), "CBAM_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
     try:
         for command in examples("stack", page):
             done = run(command, folder, **home)
