@@ -17,8 +17,9 @@ from tests.ports import free_port
 from tests.specs import spec_dict
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 EPOCHS = 12
+PATIENCE_SECONDS = 240.0
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +54,13 @@ def submit(client: Client, **changes: object) -> ExperimentHandle:
 
 
 def wait_for(experiment: ExperimentHandle, *states: State) -> None:
-    wait_until(lambda: experiment.refresh().state in states, f"{experiment.id} to be {states}", seconds=120)
+    wait_until(
+        lambda: experiment.refresh().state in states, f"{experiment.id} to be {states}", seconds=PATIENCE_SECONDS
+    )
 
 
 def wait_for_epoch(experiment: ExperimentHandle, epoch: int) -> None:
-    wait_until(lambda: experiment.refresh().view.progress.epoch >= epoch, f"epoch {epoch}", seconds=120)
+    wait_until(lambda: experiment.refresh().view.progress.epoch >= epoch, f"epoch {epoch}", seconds=PATIENCE_SECONDS)
 
 
 def processes(record: StackRecord, part: str) -> list[psutil.Process]:
