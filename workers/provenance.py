@@ -20,8 +20,9 @@ def provenance() -> dict[str, str]:
     return tags
 
 
+@cache
 def version_of(package: str) -> str:
-    """The installed version of a package."""
+    """The installed version of a package; its metadata take a millisecond to read, so once for a process."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -65,11 +65,11 @@ class JournalTracker(Tracker):
         self._journal = Journal(assignment.folder.journal)
         self._fence = Fence(assignment)
         if self._journal.is_new:
+            self._journal.append({"artifact": str(self._folder.spec)})  # a call of its own: what follows goes in one
             params = list(flatten(self._spec.model_dump(mode="json")).items())
             most = _BATCH_LIMITS["params"]
             for start in range(0, len(params), most):
                 self._journal.append({"params": dict(params[start : start + most])})
-            self._journal.append({"artifact": str(self._folder.spec)})
         self.tag(self._spec.tags | provenance() | {"cbam.attempt": str(assignment.attempt)})
         if self._spec.description:
             self.tag({DESCRIPTION_TAG: self._spec.description})
@@ -194,6 +194,7 @@ class Sender:
         self._experiment_id = folder.experiment_id
         self._uri, self._run_name, self._project = uri, run_name, project
         self._client: MlflowClient | None = None
+        self._project_id = ""
         self._never_tried = self.journal.is_new
 
     def send(self, may_send: Callable[[], bool]) -> None:
@@ -218,14 +219,14 @@ class Sender:
         return self._client
 
     def _ensure_run(self, client: "MlflowClient") -> str:
-        project_id = _ensure_project(client, self._project)
+        self._project_id = _ensure_project(client, self._project)
         found = None if self._never_tried else find_run(client, self._project, self._experiment_id)
         self._never_tried = False  # the answer to a creation may get lost
         if found is not None:
             client.update_run(found, status="RUNNING")
             return found
         tags = {EXPERIMENT_TAG: self._experiment_id}
-        return str(client.create_run(project_id, tags=tags, run_name=self._run_name).info.run_id)
+        return str(client.create_run(self._project_id, tags=tags, run_name=self._run_name).info.run_id)
 
     def _send_one(self, client: "MlflowClient", records: Sequence[Mapping[str, Any]]) -> None:
         from mlflow.exceptions import MlflowException
@@ -252,7 +253,7 @@ class Sender:
                 write_atomically(picture, confusion_matrix_png(matrix["counts"], matrix["classes"]))
                 client.log_artifact(self.run_id, str(picture))
             case {"model": path}:
-                _log_model(client, Path(path), self.run_id, _ensure_project(client, self._project))
+                _log_model(client, Path(path), self.run_id, self._project_id)
             case {"status": status}:
                 client.set_terminated(self.run_id, status)
             case _:
@@ -330,19 +331,16 @@ def _log_model(client: "MlflowClient", weights: Path, run_id: str, project_id: s
     """
     import mlflow.pytorch
     import numpy as np
-    import torch
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    from workers.classifier import load_classifier
+    from workers.classifier import describe_weights, load_classifier
 
     classifier, input_shape = load_classifier(weights)
-    classes = classifier(torch.zeros(1, *input_shape)).shape[1]
+    about = describe_weights(weights)
     floats = np.dtype("float32")
-    model = client.create_logged_model(
-        project_id, name="model", source_run_id=run_id, params=client.get_run(run_id).data.params
-    )
+    model = client.create_logged_model(project_id, name="model", source_run_id=run_id, params=flatten(about["spec"]))
     with tempfile.TemporaryDirectory() as folder:
         mlflow.pytorch.save_model(
             classifier,
@@ -354,7 +352,8 @@ def _log_model(client: "MlflowClient", weights: Path, run_id: str, project_id: s
                 model_id=model.model_id,
             ),
             signature=ModelSignature(
-                Schema([TensorSpec(floats, (-1, *input_shape))]), Schema([TensorSpec(floats, (-1, classes))])
+                Schema([TensorSpec(floats, (-1, *input_shape))]),
+                Schema([TensorSpec(floats, (-1, len(about["classes"])))]),
             ),
             pip_requirements=[f"{name}=={version_of(name)}" for name in ("cbam-lab", "torch")],
             serialization_format="pickle",

@@ -114,7 +114,9 @@ def test_the_logged_model_loads_back_and_predicts_the_same(tmp_path, server, cli
     with torch.no_grad():
         expected = network.eval()(normalised)
     torch.testing.assert_close(torch.from_numpy(model.predict(images.numpy())), expected, rtol=1e-4, atol=1e-4)
-    assert model.metadata.signature.inputs.inputs[0].shape == (-1, 1, 8, 8)
+    signature = model.metadata.signature
+    assert (signature.inputs.inputs[0].shape, signature.outputs.inputs[0].shape) == ((-1, 1, 8, 8), (-1, 10))
+    assert client.get_logged_model(output.model_id).params == found.data.params
 
 
 @pytest.mark.timeout(400)
