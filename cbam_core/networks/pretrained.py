@@ -1,6 +1,8 @@
-"""Weights that others have published, fetched and named by timm."""
+"""Weights that others have published, fetched and named by timm.
 
-import timm
+timm takes a second to load, so it is loaded where a spec asks for something of it.
+"""
+
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,8 @@ def create_timm(name: str, *, pretrained: bool = False, num_classes: int = 1000,
 
     Raises UnknownBackbone (timm knows no such network, tag or weights) or WeightsUnavailable (they cannot be fetched).
     """
+    import timm
+
     fetched = pretrained and torch.get_default_device().type != "meta"
     try:
         network: nn.Module = timm.create_model(name, pretrained=fetched, num_classes=num_classes, in_chans=in_channels)
@@ -33,6 +37,8 @@ def published_normalisation(model: ModelSpec, in_channels: int = 3) -> Normalisa
     """
     if not model.pretrained:
         return None
+    import timm
+
     name = model.backbone.removeprefix(TIMM_PREFIX)
     try:
         published = timm.get_pretrained_cfg(name, allow_unregistered=False)

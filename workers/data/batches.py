@@ -9,7 +9,6 @@ from torch import Tensor
 from cbam_core.errors import DataError
 from cbam_core.normalisation import Normalisation
 from cbam_core.spec import AugmentSpec
-from workers.data import policies
 from workers.data.augment import NUMBERS, erase, mix, place, tint
 from workers.data.dataset import Dataset, Images, Order
 from workers.data.loaders import Loader
@@ -135,6 +134,8 @@ class Batches:
         images = pixels.float()
         if self._augment == NO_AUGMENTATION:
             return self.normalise(images), labels
+        from workers.data import policies  # loads torchvision, half a second that most short trainings do without
+
         numbers = send(self._numbers("augment", step, NUMBERS), self._device)
         images = place(images, self._augment, numbers)
         if count := policies.layers(self._augment):
