@@ -43,7 +43,8 @@ class RayGang:
         self.on_one_node = on_one_node
         self.key = launch.key if launch else None
         self.need = launch.need if launch else None
-        self.known = launch is not None  # False: a dispatcher before this one left it, and it has not said what it does
+        self.was_left = launch is None  # by a dispatcher before this one
+        self.known = launch is not None  # False: it was left, and has not said what it does
         self.holder: GangKey | None = None  # until then: whose it is by the rows, once they have been read
         self.found_at = time.monotonic()
         self.view = GangView(liveness=Liveness.UNKNOWN)
@@ -193,7 +194,7 @@ class RayGang:
         if died := next((rank.died for rank in self.ranks if rank.died), None):
             self._die(Reason.WORKER_DIED, died, placed)
             return
-        silent = any(rank.is_silent() for rank in self.ranks)
+        silent = any(rank.is_silent() or (self.was_left and not rank.answered) for rank in self.ranks)
         liveness = Liveness.UNKNOWN if silent else Liveness.ALIVE
         self.view = GangView(liveness=liveness, progress=self.ranks[0].progress, placed=placed)
         outcomes = [rank.outcome for rank in self.ranks if rank.outcome]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import ray
 
 from tests.ports import free_port
 from tests.waiting import wait_until
@@ -71,6 +72,7 @@ def ray_head(
             wait_until(lambda: _started(head, Path(folder, "head.log")), "the Ray head")
             yield RayHead(f"127.0.0.1:{port}", process, dashboard_port)
         finally:
+            ray.shutdown()  # a test that failed may have left it: Ray ends a process a minute after its head is gone
             end(process, named=folder)
             head.wait()
 

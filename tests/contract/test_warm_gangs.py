@@ -91,13 +91,26 @@ class Lab:
 
 
 @pytest.fixture
-def lab(settings: Settings, head: RayHead) -> Iterator[Lab]:
-    cluster = RayCluster(settings)
+def connect(settings: Settings) -> Iterator[Callable[[], RayCluster]]:
+    """Makes clusters; those that a test did not get to close end with it."""
+    clusters: list[RayCluster] = []
+
+    def another() -> RayCluster:
+        clusters.append(RayCluster(settings))
+        return clusters[-1]
+
+    yield another
+    for cluster in clusters:
+        cluster.close()
+
+
+@pytest.fixture
+def lab(connect: Callable[[], RayCluster], head: RayHead) -> Iterator[Lab]:
+    cluster = connect()
     cluster.lead(FOR_EVER)
     wait_until(lambda: can_see(cluster), "a connection to Ray")
     yield Lab(cluster, head)
     empty(cluster)
-    cluster.close()
 
 
 def can_see(cluster: RayCluster) -> bool:
@@ -180,14 +193,14 @@ def test_a_worker_that_keeps_too_much_memory_gets_no_further_attempt(
 
 
 def test_a_silent_warm_gang_is_found_again_by_the_name_that_another_attempt_gave_it(
-    settings: Settings, head: RayHead, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, head: RayHead, connect: Callable[[], RayCluster], monkeypatch: pytest.MonkeyPatch
 ):
     """By its name alone it would be taken for the gang of an attempt that ended long ago, and be killed."""
     monkeypatch.setattr("service.ray_gang.SILENT_SECONDS", 2.0)
     database = Database(settings.database_url)
     database.migrate()
     store = Store(database)
-    first = Dispatcher(database, RayCluster(settings), settings)
+    first = Dispatcher(database, connect(), settings)
     ended, _ = store.submit(spec())
     tick_until(first, lambda: store.get(ended.id).state == State.SUCCEEDED, "the first experiment's success")
     runs, _ = store.submit(spec(train=LONG))
@@ -198,7 +211,7 @@ def test_a_silent_warm_gang_is_found_again_by_the_name_that_another_attempt_gave
     first.leadership.release()
     first.cluster.close()
 
-    cluster = RayCluster(settings)
+    cluster = connect()
     second = Dispatcher(database, cluster, settings)
     key = GangKey(runs.id, 1)
     tick_until(second, lambda: can_see(cluster), "the gang to be taken for what the rows say")
@@ -213,7 +226,6 @@ def test_a_silent_warm_gang_is_found_again_by_the_name_that_another_attempt_gave
     assert worker in head.workers()
     empty(cluster)
     second.leadership.release()
-    cluster.close()
     database.close()
 
 

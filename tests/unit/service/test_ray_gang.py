@@ -118,12 +118,14 @@ def test_a_dead_worker_is_not_waited_for_to_say_what_it_did():
     assert (left.known, left.key, left.view.liveness) == (True, GangKey("def", 7), Liveness.DEAD)
 
 
+@pytest.mark.parametrize("asked_ago", [0.0, SILENT_SECONDS + 1.0])
 def test_a_silent_gang_is_in_the_end_what_the_rows_say_and_nothing_is_concluded_of_it(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, asked_ago: float
 ):
+    """Not even from workers that were asked just now: they have not said how far they are."""
     monkeypatch.setattr("service.ray_gang.is_ready", lambda _answer: False)
     left = found(GangKey("def", 7))
-    left.ranks = [Rank(None, question="asked", asked_at=time.monotonic() - SILENT_SECONDS - 1.0)]
+    left.ranks = [Rank(None, question="asked", asked_at=time.monotonic() - asked_ago)]
     left.advance(group("CREATED"))
     assert not left.known
     left.found_at -= SILENT_SECONDS
