@@ -45,6 +45,27 @@ def run_ranks(ranks, tmp_path):
     return run
 
 
+def test_a_gang_that_has_parted_leaves_no_thread(run_ranks):
+    """While its wrapped network is still held: a thread that outlives the interpreter's end aborts the process."""
+    code = """
+    def threads():
+        return sorted(open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task"))
+
+    network = nn.Linear(3, 5)
+    for round in range(2):
+        with gang_of(assignment) as gang:
+            parallel = gang.wrap(network)
+            parallel(torch.ones(2, 3)).sum().backward()
+            gang.agree(0)
+            gang.settle()
+            together = threads()
+        alone = [thread for thread in threads() if "gloo" in thread]
+        assert any("gloo" in thread for thread in together), together
+        assert alone == [], alone
+    """
+    run_ranks(code, 2)
+
+
 @pytest.mark.parametrize("static_graph", [False, True])
 def test_two_ranks_have_the_gradients_of_one(run_ranks, static_graph):
     """Halves of a batch on two ranks give the gradients of the whole batch on one, in fp64, and without a warning."""

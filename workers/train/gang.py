@@ -1,6 +1,7 @@
 """The ranks that train one network together: how they meet, agree and part."""
 
 import contextlib
+import importlib
 import inspect
 import os
 import socket
@@ -44,6 +45,7 @@ class Gang:
     world_size: int
     device: torch.device
     _pending: tuple[Tensor, distributed.Work] | None = field(default=None, init=False)
+    _wrapped: list[DistributedDataParallel] = field(default_factory=list, init=False)
 
     @property
     def leads(self) -> bool:
@@ -55,7 +57,7 @@ class Gang:
         return network if self.world_size == 1 else synchronise_batch_norm(network)
 
     def wrap(self, network: nn.Module, *, static_graph: bool = False) -> nn.Module:
-        """`network` with gradients averaged over the gang.
+        """`network` with gradients averaged over the gang, for as long as the gang is together.
 
         `static_graph` promises that every pass is followed by an exchange and uses the same weights in the same order.
         Buffers are not broadcast at every step: nothing reads the running statistics while the network trains, and
@@ -65,9 +67,11 @@ class Gang:
             return network
         ids = [self.device.index] if self.device.type == "cuda" else None
         buffers: dict[str, Any] = {_FORWARD_SYNC_BUFFERS: False}
-        return DistributedDataParallel(
+        parallel = DistributedDataParallel(
             network, device_ids=ids, gradient_as_bucket_view=True, static_graph=static_graph, **buffers
         )
+        self._wrapped.append(parallel)
+        return parallel
 
     def averaging(self, parallel: nn.Module, *, now: bool) -> contextlib.AbstractContextManager[None]:
         """Around a forward and backward pass of a wrapped network: average its gradients now, or go on adding up."""
@@ -124,6 +128,16 @@ class Gang:
         with _peers():
             self._settle()
 
+    def release(self) -> None:
+        """Let go of the process group, so that it ends with `destroy_process_group` and its threads with it.
+
+        Its threads drop the tensors of a finished exchange some time later; where that is while the interpreter ends,
+        the process aborts (https://github.com/pytorch/pytorch/issues/190489).
+        """
+        for parallel in self._wrapped:
+            del parallel.reducer, parallel.logger, parallel.process_group
+        self._wrapped.clear()
+
     def _settle(self) -> int:
         if self._pending is None:
             return 0
@@ -163,6 +177,8 @@ def gang_of(assignment: Assignment) -> Iterator[Gang]:
     if assignment.world_size == 1:
         yield gang
         return
+    # Its functions have the process group of the moment as their default, for ever; DistributedDataParallel imports it.
+    importlib.import_module("torch.distributed.nn.functional")
     store = _open_store((assignment.master_address, assignment.master_port), assignment.rank, assignment.world_size)
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
@@ -173,6 +189,7 @@ def gang_of(assignment: Assignment) -> Iterator[Gang]:
     )
     try:
         yield gang
+        gang.release()  # not after an error: an exchange with a rank that hangs would hold up this one
     finally:
         distributed.destroy_process_group()
 
