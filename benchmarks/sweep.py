@@ -161,6 +161,8 @@ def tune(trials: int, folder: Path, *, reuse: bool) -> float:
             """The training wrote its own."""
 
     ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
+    # The service's workers linger for a minute, and until then the CPUs are theirs.
+    wait_until(lambda: ray.available_resources().get("CPU", 0) >= 2, "the service's workers to go", seconds=300)
     config = ray_tune.TuneConfig(reuse_actors=reuse)
     run_config = ray_tune.RunConfig(storage_path=f"{storage}-results", verbose=0)
     space = {"seed": ray_tune.grid_search(list(range(trials)))}
@@ -182,7 +184,7 @@ def train(seed: int, storage: str, tracking_uri: str) -> float:
 
     spec = ExperimentSpec.model_validate(spec_of(seed))
     assignment = Assignment(
-        experiment_id=f"tune-{seed}",
+        experiment_id=f"{Path(storage).name}-{seed}",  # no other way's: its runs would be found in MLflow
         attempt=1,
         token=f"tune-{seed}",
         spec=spec,
