@@ -48,20 +48,19 @@ def run_ranks(ranks, tmp_path):
 def test_a_gang_that_has_parted_leaves_no_thread(run_ranks):
     """While its wrapped network is still held: a thread that outlives the interpreter's end aborts the process."""
     code = """
-    def threads():
-        return sorted(open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task"))
+    def threads_of_gloo():
+        names = [open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")]
+        return [name for name in names if "gloo" in name]
 
     network = nn.Linear(3, 5)
-    for round in range(2):
+    for _ in range(2):
         with gang_of(assignment) as gang:
             parallel = gang.wrap(network)
             parallel(torch.ones(2, 3)).sum().backward()
             gang.agree(0)
             gang.settle()
-            together = threads()
-        alone = [thread for thread in threads() if "gloo" in thread]
-        assert any("gloo" in thread for thread in together), together
-        assert alone == [], alone
+            assert threads_of_gloo() != []
+        assert threads_of_gloo() == []
     """
     run_ranks(code, 2)
 
