@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 0.05
 LOOK_SECONDS = 0.5  # the tables of nodes and reservations are read so often where no gang comes or goes
-IDLE_ROUND_SECONDS = 0.5  # without work there is nothing to hurry for; a new gang ends the pause
+IDLE_ROUND_SECONDS = 0.5  # where nothing has to be looked for; news of a worker, or a new gang, ends the pause
 STALE_SECONDS = 5.0
 ROOM_SECONDS = 2.0  # a gang that waits for longer gets the room of all idle ones: Ray sees less room than we do
 RECONNECT_SECONDS = 2.0
@@ -137,12 +137,14 @@ class RayCluster:
         with self.lock:
             if gang := self._of(key):
                 gang.stop_mode = mode
+        self.wake.set()
 
     def dump_stacks(self, key: GangKey) -> None:
         """Have the thread ask the workers for it."""
         with self.lock:
             if gang := self._of(key):
                 gang.dump_wanted = True
+        self.wake.set()
 
     def ask_for(self, gangs: Sequence[Need]) -> None:
         """Have the thread tell the autoscaler, where what waits has changed."""
@@ -177,12 +179,15 @@ class RayCluster:
             gang = self.gangs.get(self.promised[key])
             if gang is None or not gang.lends_its_place or gang.need != launch.need:
                 on_one = launch.need.workers > 1 and have_room([], self._room(), on_one=[launch.need])
-                self.gangs[str(key)] = RayGang(str(key), self.namespace, launch=launch, on_one_node=on_one)
+                self.gangs[str(key)] = self._gang(str(key), launch=launch, on_one_node=on_one)
             elif gang.idle:
                 gang.take(launch)
             else:
                 continue
             del self.heirs[key], self.promised[key]
+
+    def _gang(self, name: str, *, launch: Launch | None = None, on_one_node: bool = False) -> RayGang:
+        return RayGang(name, self.namespace, launch=launch, on_one_node=on_one_node, on_news=self.wake.set)
 
     def _room(self) -> tuple[Node, ...]:
         """What is free for a new gang: less what those will take that still wait for their place."""
@@ -218,7 +223,9 @@ class RayCluster:
                     self.wake.wait(IDLE_ROUND_SECONDS)
                     self.wake.clear()
                     continue
+                began = time.monotonic()
                 self._round()
+                self.closing.wait(min(ROUND_SECONDS, time.monotonic() - began))  # at most half of the time is ours
                 pause = ROUND_SECONDS if self._is_busy() else IDLE_ROUND_SECONDS
             except Exception as error:  # the thread must outlive whatever Ray raises
                 log.warning("Ray at %s: %s", self.address, error)
@@ -229,7 +236,7 @@ class RayCluster:
 
     def _is_busy(self) -> bool:
         with self.lock:
-            return bool(self.heirs) or any(not gang.idle for gang in self.gangs.values())
+            return bool(self.heirs) or any(not gang.settled for gang in self.gangs.values())
 
     def _connect(self) -> None:
         if ray.is_initialized():
@@ -269,6 +276,7 @@ class RayCluster:
                 log.exception("gang %s cannot be brought forward", name)
             if gang.headline != before:
                 self.news.set()
+                self.wake.set()  # an heir may wait for it
         self._tell_autoscaler(term)
         with self.lock:
             if not self._leads(term):
@@ -293,7 +301,7 @@ class RayCluster:
             self.others.look(missing(free_nodes(nodes, groups.values()), available), now)
             for name, group in groups.items():
                 if name not in self.gangs and group["state"] != "REMOVED":
-                    self.gangs[name] = RayGang(name, self.namespace)
+                    self.gangs[name] = self._gang(name)
 
     def _tell_autoscaler(self, term: int) -> None:
         """Ask for what runs and what waits: a request stands until the next one, and an autoscaler fills all of it."""

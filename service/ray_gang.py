@@ -7,7 +7,8 @@ a gang bears the name of the first attempt it ran; which attempt it runs now, it
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,8 +27,8 @@ from workers.progress import Progress
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = (0.1, 1.0)  # how often a worker is asked: soon after its start and before its end, and in between
-IDLE_POLL_SECONDS = 2.0
+NEWS_SECONDS = 1.0  # a worker that is asked for news answers after so long where there are none
+NEWS = "news"  # Ray's name for the threads in which these questions wait, beside a worker's other calls
 SILENT_SECONDS = 30.0  # a worker that has not answered for so long is neither alive nor dead
 ONE_NODE_SECONDS = 5.0  # a gang that was to lie on one node waits for it no longer: idle ones have gone by then
 LET_GO_SECONDS = 10.0  # from the record of a success to the end of every rank
@@ -36,9 +37,19 @@ LET_GO_SECONDS = 10.0  # from the record of a success to the end of every rank
 class RayGang:
     """One gang. `advance` makes the next step and never waits."""
 
-    def __init__(self, name: str, namespace: str, *, launch: Launch | None = None, on_one_node: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        namespace: str,
+        *,
+        launch: Launch | None = None,
+        on_one_node: bool = False,
+        on_news: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_news` is called, in any thread, when a worker has said something."""
         self.name = name
         self.namespace = namespace
+        self.on_news = on_news
         self.launch = launch
         self.on_one_node = on_one_node
         self.key = launch.key if launch else None
@@ -56,7 +67,7 @@ class RayGang:
         self.stop_mode: StopMode | None = None
         self.dump_wanted = False
         self._group: Any = None
-        self._places: list[Any] | None = None  # references to the workers' answers: where they are
+        self._places: list[Future[Any]] | None = None  # the workers' answers: where they are
         self._begun = False
         self.begun_at = self.found_at
         self._stop_sent: StopMode | None = None
@@ -163,10 +174,10 @@ class RayGang:
             if not set(list_named_actors()).issuperset(names):
                 self._assume()
                 return False
-            self.ranks = [Rank(ray.get_actor(name, namespace=self.namespace)) for name in names]
+            self.ranks = [Rank(ray.get_actor(name, namespace=self.namespace), self.on_news) for name in names]
             self.need = Need(len(bundles), bundles[0].get("CPU", 0.0), bundles[0].get("GPU", 0.0))
         else:
-            self.ranks = [Rank(self._actor(rank, bundle)) for rank, bundle in enumerate(bundles)]
+            self.ranks = [Rank(self._actor(rank, bundle), self.on_news) for rank, bundle in enumerate(bundles)]
         return True
 
     def _actor_name(self, rank: int) -> str:
@@ -174,7 +185,7 @@ class RayGang:
 
     def _actor(self, rank: int, bundle: Mapping[str, float]) -> Any:
         place = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
-        options = ray.remote(TrainWorker).options(
+        options = ray.remote(concurrency_groups={NEWS: 2})(TrainWorker).options(
             name=self._actor_name(rank),
             namespace=self.namespace,
             lifetime="detached",
@@ -189,7 +200,7 @@ class RayGang:
     def _poll(self, group: Mapping[str, Any]) -> None:
         """Ask every worker how far it is, and take the answers that have come."""
         for rank in self.ranks:
-            rank.poll(IDLE_POLL_SECONDS if self.idle else self.poll_seconds())
+            rank.poll()
         placed = Counter(group["bundles_to_node_id"].values())
         if died := next((rank.died for rank in self.ranks if rank.died), None):
             self._die(Reason.WORKER_DIED, died, placed)
@@ -201,16 +212,6 @@ class RayGang:
         if len(outcomes) == len(self.ranks):
             progress = replace(self.view.progress, phase="ended")
             self.view = replace(self.view, progress=progress, outcome=verdict(outcomes))
-
-    def poll_seconds(self) -> float:
-        """A twentieth of its age, or of the time it still needs: a short training is seen to end soon, and thousands of
-        long ones are no load.
-        """
-        shortest, longest = POLL_SECONDS
-        left = self.view.progress.eta_seconds
-        age = time.monotonic() - self.begun_at
-        nearest = 0.0 if self.stop_mode or self.letting_go_since else min(age, age if left is None else left)
-        return min(longest, max(shortest, nearest / 20))
 
     def _identify(self) -> None:
         """Learn from the workers which attempt a gang runs that a dispatcher before this one left."""
@@ -242,11 +243,11 @@ class RayGang:
         if self.launch is None or self._begun or self.view.liveness is Liveness.DEAD:
             return
         if self._places is None:
-            self._places = [rank.actor.place.remote() for rank in self.ranks]
-        if not all(map(is_ready, self._places)):
+            self._places = [ask(rank.actor.place.remote(), self.on_news) for rank in self.ranks]
+        if not all(place.done() for place in self._places):
             return
         try:
-            places = [Place(*place) for place in ray.get(self._places)]
+            places = [Place(*place.result()) for place in self._places]
         except RayError as error:
             self._die(Reason.WORKER_DIED, f"a worker did not start: {error}")
             return
@@ -302,8 +303,10 @@ class Rank:
     """One worker, asked without waiting for it."""
 
     actor: Any
-    question: Any = None
+    on_news: Callable[[], None] = lambda: None
+    question: Future[Any] | None = None
     asked_at: float = 0.0
+    ask_at: float = 0.0
     answered: bool = False
     key: GangKey | None = None
     token: str | None = None
@@ -321,19 +324,27 @@ class Rank:
         """Forget what the worker did before."""
         self.progress, self.outcome, self.token = Progress(), None, "not begun"
 
-    def poll(self, interval_seconds: float) -> None:
-        """Take the answer if it has come; ask again when it is time."""
+    def poll(self) -> None:
+        """Take the answer if it has come, and ask again: first for what is, from then on for what is new."""
         now = time.monotonic()
-        if self.question is not None and is_ready(self.question):
+        if self.question is not None and self.question.done():
+            question, self.question = self.question, None
             try:
-                self._hear(ray.get(self.question))
+                self._hear(question.result())
             except ActorUnavailableError:
                 log.debug("a worker does not answer at present")
+                self.ask_at = now + NEWS_SECONDS
             except RayActorError as error:
                 self.died = str(error)
-            self.question = None
-        if self.question is None and now - self.asked_at >= interval_seconds:
-            self.question, self.asked_at = self.actor.poll.remote(), now
+        if self.question is None and self.died is None and now >= self.ask_at:
+            self.question, self.asked_at = ask(self._question(now), self.on_news), now
+
+    def _question(self, now: float) -> Any:
+        if self.answered and hasattr(self.actor, "news"):
+            return self.actor.news.options(concurrency_group=NEWS).remote(NEWS_SECONDS)
+        if self.answered:  # it was started before an upgrade, and knows no news
+            self.ask_at = now + NEWS_SECONDS
+        return self.actor.poll.remote()
 
     def has_succeeded(self) -> bool:
         """Whether it has ended, and well."""
@@ -360,7 +371,8 @@ def verdict(outcomes: Sequence[Outcome]) -> Outcome:
     return next(by_itself, (failed or list(outcomes))[0])
 
 
-def is_ready(reference: Any) -> bool:
-    """Whether an answer has come."""
-    ready, _ = ray.wait([reference], timeout=0)
-    return bool(ready)
+def ask(reference: Any, on_answer: Callable[[], None]) -> Future[Any]:
+    """The answer to a call of an actor, and whom to tell that it has come."""
+    answer: Future[Any] = reference.future()
+    answer.add_done_callback(lambda _: on_answer())
+    return answer

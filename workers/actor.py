@@ -26,10 +26,12 @@ logger = logging.getLogger(__name__)
 
 
 class TrainWorker:
-    """Runs one assignment at a time. Every method but the constructor answers within milliseconds."""
+    """Runs one assignment at a time. Every method but the constructor and `news` answers within milliseconds."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._told: tuple[object, ...] = ()  # the last headline that went out as news
         self._assignment: Assignment | None = None
         self._thread: threading.Thread | None = None
         self._stop = StopSignal()
@@ -69,6 +71,16 @@ class TrainWorker:
             self._stop, self._progress = StopSignal(), Progress(phase="starting", heartbeat=time.time())
             self._thread = threading.Thread(target=self._run, args=(wanted, self._stop), name="training", daemon=True)
             self._thread.start()
+            self._changed.notify_all()
+
+    def news(self, wait_seconds: float) -> dict[str, Any]:
+        """What `poll` says, once an assignment has been taken, has made its first step or has ended since the last
+        time that somebody was told; after `wait_seconds` in any case.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._headline() != self._told, wait_seconds)
+            self._told = self._headline()
+        return self.poll()
 
     def poll(self) -> dict[str, Any]:
         """How far the assignment is. `outcome` is there once this rank has ended; result.json is the record.
@@ -132,10 +144,19 @@ class TrainWorker:
             with contextlib.suppress(OSError):  # then the answer to a poll is the only record
                 outcome = outcome.record(assignment.folder.attempt(assignment.attempt))
         self._fit = outcome.outcome == "succeeded" and self._footprint.is_back()
-        self._outcome = outcome
+        with self._changed:
+            self._outcome = outcome
+            self._changed.notify_all()
 
     def _remember(self, progress: Progress) -> None:
-        self._progress = progress
+        before, self._progress = self._progress, progress
+        if progress.step and not before.step:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _headline(self) -> tuple[object, ...]:
+        """What is news when it changes."""
+        return self._assignment and self._assignment.token, self._progress.step > 0, self._outcome is not None
 
 
 def kept_port() -> socket.socket:

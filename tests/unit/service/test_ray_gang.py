@@ -1,19 +1,19 @@
 """One gang on Ray, brought forward by hand: what its ranks are told, and what is concluded of one that was left."""
 
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from service.gang import GangKey, GangView, Launch, Need
+from service.gang import GangKey, Launch, Need
 from service.places import Place, assignment_of
 from service.ray_gang import SILENT_SECONDS, Rank, RayGang, verdict
 from service.states import Liveness, Reason
 from tests.specs import spec
 from workers.assignment import Assignment
 from workers.outcome import Outcome
-from workers.progress import Progress
 
 
 def launch(workers: int) -> Launch:
@@ -64,19 +64,6 @@ def test_a_gang_never_shares_a_gpu():
         spec(resources={"workers": 2, "gpus_per_worker": 0.5})
 
 
-@pytest.mark.parametrize(
-    ("age", "left", "seconds"),
-    [(0, None, 0.1), (10, None, 0.5), (3600, None, 1.0), (3600, 900, 1.0), (3600, 10, 0.5), (3600, 1, 0.1)],
-)
-def test_workers_are_asked_often_while_they_are_young_or_nearly_done(age: float, left: float | None, seconds: float):
-    gang = RayGang("abc-1", "tests")
-    gang.begun_at -= age
-    gang.view = GangView(liveness=Liveness.ALIVE, progress=Progress(eta_seconds=left))
-    assert gang.poll_seconds() == pytest.approx(seconds, abs=0.01)
-    gang.stop_mode = "cancel"
-    assert gang.poll_seconds() == 0.1, "who waits for an end looks closely"
-
-
 def group(state: str) -> dict[str, object]:
     """A row of Ray's table of placement groups."""
     return {"name": "tests/abc-2", "state": state, "bundles": {0: {"CPU": 1.0}}, "bundles_to_node_id": {0: "one"}}
@@ -84,7 +71,7 @@ def group(state: str) -> dict[str, object]:
 
 def answered(**answer: object) -> Rank:
     """A worker that was asked just now."""
-    return Rank(None, asked_at=time.monotonic(), answered=True, **answer)  # type: ignore[arg-type]
+    return Rank(None, question=Future(), asked_at=time.monotonic(), answered=True, **answer)  # type: ignore[arg-type]
 
 
 def found(holder: GangKey | None = None) -> RayGang:
@@ -113,19 +100,16 @@ def test_a_gang_that_was_left_and_lost_a_node_is_known_and_dead(said: GangKey | 
 
 def test_a_dead_worker_is_not_waited_for_to_say_what_it_did():
     left = found()
-    left.ranks = [answered(key=GangKey("def", 7)), Rank(None, asked_at=time.monotonic(), died="killed")]
+    left.ranks = [answered(key=GangKey("def", 7)), Rank(None, died="killed")]
     left.advance(group("CREATED"))
     assert (left.known, left.key, left.view.liveness) == (True, GangKey("def", 7), Liveness.DEAD)
 
 
 @pytest.mark.parametrize("asked_ago", [0.0, SILENT_SECONDS + 1.0])
-def test_a_silent_gang_is_in_the_end_what_the_rows_say_and_nothing_is_concluded_of_it(
-    monkeypatch: pytest.MonkeyPatch, asked_ago: float
-):
+def test_a_silent_gang_is_in_the_end_what_the_rows_say_and_nothing_is_concluded_of_it(asked_ago: float):
     """Not even from workers that were asked just now: they have not said how far they are."""
-    monkeypatch.setattr("service.ray_gang.is_ready", lambda _answer: False)
     left = found(GangKey("def", 7))
-    left.ranks = [Rank(None, question="asked", asked_at=time.monotonic() - asked_ago)]
+    left.ranks = [Rank(None, question=Future(), asked_at=time.monotonic() - asked_ago)]
     left.advance(group("CREATED"))
     assert not left.known
     left.found_at -= SILENT_SECONDS
