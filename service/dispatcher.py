@@ -200,7 +200,7 @@ class Dispatcher:
             if move is None:
                 break
             ends = move.to in TERMINAL or move.to in (State.QUEUED, State.PAUSED)
-            moved = self._apply(row, move, _ending(row, seen, record, stored) if ends else None, attempt)
+            moved = self._apply(row, move, _ending(row, move, seen, record, stored) if ends else None, attempt)
             if moved is None or ends:
                 self.made_room |= moved is not None
                 return
@@ -320,7 +320,7 @@ def _is_late(row: Experiment) -> bool:
     return row.deadline_at is not None and utc_now() > row.deadline_at
 
 
-def _ending(row: Experiment, seen: GangView, record: Outcome | None, stored: StoredSpec) -> Ending:
+def _ending(row: Experiment, move: Move, seen: GangView, record: Outcome | None, stored: StoredSpec) -> Ending:
     """What the rows keep of an attempt that is over."""
     progress = dict(row.progress)
     if record is None:
@@ -335,6 +335,8 @@ def _ending(row: Experiment, seen: GangView, record: Outcome | None, stored: Sto
         node_ids=seen.node_ids,
         progress=progress,
         summary=record.summary,
+        run_id=record.mlflow_run_id,
+        tracked=record.tracked and record.outcome.upper() == move.to,
     )
 
 

@@ -32,6 +32,8 @@ class Ending:
     node_ids: tuple[str, ...] = ()
     progress: dict[str, Any] | None = None
     summary: dict[str, Any] | None = None
+    run_id: str | None = None
+    tracked: bool = False  # MLflow knows of this end
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,10 @@ class Ledger:
                 _close_attempt(session, row, move, ending, now)
                 row.progress = ending.progress or row.progress
                 row.summary = ending.summary or row.summary
+                row.mlflow_run_id = ending.run_id or row.mlflow_run_id
             if move.to in TERMINAL:
                 row.ended_at = now
-                row.tracking_closed = row.attempt == 0  # no attempt, no run
+                row.tracking_closed = row.attempt == 0 or (ending is not None and ending.tracked)  # no attempt, no run
             if move.to is State.QUEUED:
                 came_back = move.charge is not None or move.reason is Reason.PREEMPTED
                 row.queued_at = row.queued_at if came_back else now

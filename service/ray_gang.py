@@ -185,7 +185,7 @@ class RayGang:
 
     def _actor(self, rank: int, bundle: Mapping[str, float]) -> Any:
         place = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
-        options = ray.remote(concurrency_groups={NEWS: 2})(TrainWorker).options(
+        options = ray.remote(concurrency_groups={NEWS: 2})(TrainWorker).options(  # type: ignore[call-overload]
             name=self._actor_name(rank),
             namespace=self.namespace,
             lifetime="detached",

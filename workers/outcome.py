@@ -55,7 +55,10 @@ _PEER_LOST_WORDS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """The record of how an attempt ended. `summary` says what was trained and at what cost."""
+    """The record of how an attempt ended. `summary` says what was trained and at what cost.
+
+    `tracked` is true where MLflow has taken all of it from the worker, the run's terminal status too.
+    """
 
     outcome: Ending
     reason: Reason | None = None
@@ -66,6 +69,8 @@ class Outcome:
     attempt: int = 0
     token: str = ""
     summary: dict[str, Any] = field(default_factory=dict)
+    mlflow_run_id: str | None = None
+    tracked: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""

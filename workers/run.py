@@ -88,9 +88,9 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
                 with contextlib.suppress(OSError):  # no room for it: what is returned is the only record
                     outcome = outcome.record(attempt)
         first_step.end(error=outcome.reason or "")
-        tracker.close(outcome)
+        tracked = tracker.close(outcome)
         if assignment.rank == 0 and outcome.outcome != "failed":
-            outcome = outcome.record(attempt)
+            outcome = replace(outcome, mlflow_run_id=tracker.run_id, tracked=tracked).record(attempt)
         progress(replace(progress.last, phase="ended", eta_seconds=None, heartbeat=time.time()))
         logger.info("%s%s", outcome.outcome, f" ({outcome.reason})" if outcome.reason else "")
     return outcome

@@ -52,8 +52,12 @@ class Tracker:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Values measured at `step`."""
 
-    def close(self, outcome: Outcome) -> None:
-        """The attempt ended like this; hand over what is left, in bounded time."""
+    def close(self, outcome: Outcome) -> bool:  # noqa: ARG002
+        """The attempt ended like this; hand over what is left, in bounded time.
+
+        Returns whether the run has ended with it, and MLflow knows all of it.
+        """
+        return False
 
 
 class JournalTracker(Tracker):
@@ -83,9 +87,10 @@ class JournalTracker(Tracker):
         self._fence.check_now_and_then()
         self._journal.append_metrics(step, metrics, _now())
 
-    def close(self, outcome: Outcome) -> None:  # noqa: ARG002
+    def close(self, outcome: Outcome) -> bool:
         """Write no more."""
         self._journal.close()
+        return super().close(outcome)
 
 
 class MlflowTracker(JournalTracker):
@@ -101,7 +106,7 @@ class MlflowTracker(JournalTracker):
             self._folder, uri, run_name=self._spec.name, project=self._spec.project, journal=self._journal
         )
         self._logged = self._step = 0
-        self._away = False
+        self._away = self._told = False
         self._next_sample = 0.0
         self._enough_steps, self._closing, self._given_up = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._send_for_ever, name="mlflow", daemon=True)
@@ -120,11 +125,12 @@ class MlflowTracker(JournalTracker):
         if self._logged == _STEPS_BEFORE_FIRST_FLUSH:
             self._enough_steps.set()
 
-    def close(self, outcome: Outcome) -> None:
+    def close(self, outcome: Outcome) -> bool:
         """Hand over artifacts, model and status; after CLOSE_SECONDS the journal keeps what MLflow has not taken."""
+        ends = False
         try:
             self._fence.check()
-            self._append_ending(outcome)
+            ends = self._append_ending(outcome)
         except (Superseded, CheckpointError):
             self._given_up.set()  # what this attempt has not told yet is another one's to tell
         except OSError as error:
@@ -136,8 +142,10 @@ class MlflowTracker(JournalTracker):
             self._given_up.set()
             logger.warning("MLflow has not taken everything; the rest waits in %s", self._folder.journal)
         super().close(outcome)
+        return ends and self._told and not self._given_up.is_set()
 
-    def _append_ending(self, outcome: Outcome) -> None:
+    def _append_ending(self, outcome: Outcome) -> bool:
+        """Write down what is to be told of the end; whether the run ends with it."""
         if outcome.outcome == "succeeded":
             for path in (self._folder.weights, self._folder.torch_program, self._folder.onnx_program):
                 if path.is_file():
@@ -147,12 +155,15 @@ class MlflowTracker(JournalTracker):
         status = _STATUS.get(outcome.outcome)
         if status and outcome.reason != "WORKER_DIED":  # a lost worker is replaced: the run goes on
             self._journal.append({"status": status})
+            return True
+        return False
 
     def _send_for_ever(self) -> None:
         self._enough_steps.wait()
         while not self._given_up.is_set():
             closing = self._closing.is_set()
             if self._try_to_send() and closing:
+                self._told = True
                 return
             (self._given_up if closing else self._closing).wait(FLUSH_SECONDS)
 

@@ -16,6 +16,7 @@ from tests.mlflow_server import MlflowServer
 from workers import tracking
 from workers.assignment import Assignment
 from workers.classifier import load_classifier
+from workers.outcome import Outcome, read_outcome
 from workers.replay import is_waiting, replay
 from workers.run import run
 from workers.stop import StopSignal
@@ -81,7 +82,8 @@ def test_a_run_explains_itself(tmp_path, server, client):
     found = only_run(client, "explains")
     assert found.info.status == "FINISHED"
     assert found.info.run_name == "explains"
-    assert seen[-1].mlflow_run_id == found.info.run_id
+    assert seen[-1].mlflow_run_id == outcome.mlflow_run_id == found.info.run_id
+    assert read_outcome(assignment.folder.attempt(1)).tracked, "the service need not ask MLflow for it"
 
     assert found.data.params["model.backbone"] == "cifar_resnet20"
     assert found.data.params["train.optimizer.lr"] == "0.1"
@@ -179,7 +181,7 @@ def test_mlflow_away_costs_nothing_and_loses_nothing(tmp_path, server, client, m
         outcome = run(assignment, stop=StopSignal(), report=nothing)
     finally:
         server.start()
-    assert outcome.outcome == "succeeded"
+    assert (outcome.outcome, outcome.tracked) == ("succeeded", False)
     assert "MLflow" in assignment.folder.attempt(1).log(0).read_text()
 
     assert is_waiting(assignment.folder)
@@ -213,10 +215,8 @@ def test_a_value_that_mlflow_refuses_does_not_hold_up_the_others(tmp_path, serve
     tracker = tracking.MlflowTracker(assignment, server.uri)
     tracker.tag({"a name with ?": "is refused"})
     tracker.log(1, {"train/loss": 1.0})
-    from workers.outcome import Outcome
-
     assignment.folder.spec.write_text(assignment.spec.to_yaml())
-    tracker.close(Outcome("cancelled"))
+    assert tracker.close(Outcome("cancelled")), "MLflow has all that it takes"
     found = only_run(client, "refused")
     assert history(client, found, "train/loss") == [(1, 1.0)]
     assert found.info.status == "KILLED"

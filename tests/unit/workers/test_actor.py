@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import threading
 import time
 from statistics import median
 
@@ -47,6 +48,22 @@ def test_it_trains_one_assignment_after_another_and_answers_meanwhile(worker, ti
         assert median(seconds or [0.0]) < 0.5, "it does not wait for the training"
         assert worker.poll()["outcome"] == read_outcome(assignment.folder.attempt(1)).to_dict()
         assert worker.poll()["progress"]["phase"] == "ended"
+
+
+def test_news_are_told_when_they_come_and_nothing_is_told_twice(worker, tiny_spec, assign):
+    worker.news(0.0)
+    said = {}
+    asking = threading.Thread(target=lambda: said.update(worker.news(60.0)))
+    asking.start()
+    worker.start(assign(tiny_spec(train={"epochs": 200}), token="t1").to_dict())
+    asking.join(10.0)
+    assert (said["token"], said["progress"]["step"]) == ("t1", 0), "who waits hears of the assignment at once"
+    assert worker.news(60.0)["progress"]["step"] > 0, "and of its first step"
+    began = time.perf_counter()
+    assert worker.news(0.2)["outcome"] is None
+    assert time.perf_counter() - began >= 0.2, "further steps are no news"
+    worker.stop("pause")
+    assert worker.news(60.0)["outcome"]["outcome"] == "paused"
 
 
 def test_the_same_token_starts_nothing_and_another_one_has_to_wait(worker, tiny_spec, assign):
