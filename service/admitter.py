@@ -8,7 +8,7 @@ from service.admission import Choice, Holding, Rules, Waiting, choose, place
 from service.dispatcher_report import DispatcherReport
 from service.errors import StaleMove
 from service.gang import Cluster, ClusterView, GangKey, Launch, Need, Node
-from service.ledger import Ledger
+from service.ledger import Ledger, Live
 from service.models import Attempt, Experiment
 from service.settings import Settings
 from service.states import Desired, Move, Reason, State
@@ -35,8 +35,8 @@ class Admitter:
         self.fruitless: World | None = None  # what the last round saw, where nothing came of it
         self.machines: list[tuple[float, float]] | None = None  # what the nodes had in all when they were last seen
 
-    def admit(self, view: ClusterView) -> list[GangKey]:
-        """Claim and launch what fits, ask what is displaced to yield; returns what was launched."""
+    def admit(self, view: ClusterView, live: Live) -> list[GangKey]:
+        """Claim and launch what fits beside what is live, ask what is displaced to yield; returns what was launched."""
         machines = sorted((node.cpus, node.gpus) for node in view.nodes)
         if machines != self.machines:
             self.ledger.ask_anew()
@@ -45,7 +45,7 @@ class Admitter:
         if not queue:
             self.cluster.ask_for([])
             return []
-        holding = [_holding(row, attempt, view) for row, attempt in self.ledger.live()]
+        holding = [_holding(row, attempt, view) for row, attempt in live]
         world = ([_waiting(row, stored) for row, stored in queue], holding, _free_nodes(view, holding))
         if world == self.fruitless:
             return []

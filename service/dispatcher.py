@@ -27,7 +27,7 @@ from service.eraser import Eraser
 from service.errors import ClusterUnavailable, NotLeading, StaleMove
 from service.gang import Cluster, ClusterView, GangKey, GangView, StopMode
 from service.lease import Leadership
-from service.ledger import Ending, Ledger, Note
+from service.ledger import Ending, Ledger, Live, Note
 from service.log_lines import about
 from service.models import Attempt, Experiment
 from service.observatory import Observatory
@@ -41,8 +41,6 @@ from workers.outcome import Outcome, read_outcome
 from workers.storage import ExperimentFolder
 
 log = logging.getLogger("service.dispatcher")
-
-Live = list[tuple[Experiment, Attempt]]
 
 
 class Dispatcher:
@@ -69,6 +67,7 @@ class Dispatcher:
         self.watches: dict[GangKey, Watch] = {}
         self.notes: list[Note] = []  # progress that is still to be written, all at once
         self.made_room = False  # whether an attempt has ended in this tick
+        self.moved = False  # whether anything has
         self.renewed_at: float | None = None
 
     def run(self, stop: threading.Event) -> None:
@@ -122,9 +121,10 @@ class Dispatcher:
         self.watches = {key: watch for key, watch in self.watches.items() if key in wanted}
         if view is not None:
             self._reap(view, wanted)
-            for key in self.admitter.admit((self._look() if self.made_room else None) or view):
+            seen = (self._look() if self.made_room else None) or view
+            for key in self.admitter.admit(seen, self.ledger.live() if self.moved else live):
                 self.watches[key] = Watch(launched=True)
-        self.made_room = False
+        self.made_room = self.moved = False
         self.closer.tick()
         self._keep_house(view)
 
@@ -300,6 +300,7 @@ class Dispatcher:
             moved = self.ledger.apply(row, move, ending)
         except StaleMove:
             return None
+        self.moved = True
         log.info("%s → %s", row.state, move.to, extra={"experiment_id": row.id, "reason": move.reason})
         self.report.moved(row, attempt, move)
         return moved

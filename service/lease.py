@@ -49,6 +49,12 @@ class Leadership:
         self.holder = holder
         self.seconds = seconds
         self.token = secrets.token_hex(16)
+        self._keep = (  # made once, as it comes with every write
+            update(Lease)
+            .where(Lease.name == NAME, Lease.token == self.token, Lease.expires_at >= _In(0))
+            .values(expires_at=_In(seconds))
+            .execution_options(synchronize_session=False)
+        )
 
     def renew(self) -> bool:
         """Take or keep the lease. Returns whether this dispatcher leads."""
@@ -79,13 +85,7 @@ class Leadership:
 
         It also renews the lease, so that whoever makes progress keeps it, however long a round of many writes takes.
         """
-        keep = (
-            update(Lease)
-            .where(Lease.name == NAME, Lease.token == self.token, Lease.expires_at >= _In(0))
-            .values(expires_at=_In(self.seconds))
-            .execution_options(synchronize_session=False)
-        )
-        if session.execute(keep).rowcount != 1:  # type: ignore[attr-defined]
+        if session.execute(self._keep).rowcount != 1:  # type: ignore[attr-defined]
             raise NotLeading
 
     def release(self) -> None:

@@ -7,20 +7,66 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, delete, func, or_, select, update
+from sqlalchemy import and_, bindparam, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.db import Database
 from service.errors import StaleMove
 from service.gang import Node
 from service.lease import Leadership
-from service.models import Attempt, ClusterRow, Deletion, Experiment, ProcessReport
+from service.models import Attempt, ClusterRow, Deletion, Experiment, ProcessReport, UtcDateTime
 from service.states import HOLDS_GANG, TERMINAL, Desired, Move, Reason, Retry, State
 from service.store import change_state, utc_now
 
 QUEUE_WINDOW = 200  # as many of the queue's first are looked at in one tick
 MAX_BACKOFF_SECONDS = 300.0
 CLUSTER = "ray"  # the name of the one row
+
+Live = list[tuple[Experiment, Attempt]]
+
+
+# What every tick asks for. Made once: to put such a statement together takes longer than to run it.
+_now = bindparam("now", type_=UtcDateTime())
+_READY = select(Experiment).where(
+    Experiment.state == State.QUEUED,
+    Experiment.desired == "run",
+    or_(Experiment.not_before.is_(None), Experiment.not_before <= _now),
+)
+_OWNERS = select(Experiment.owner).where(Experiment.state == State.QUEUED).distinct()
+_FIRST = (
+    _READY.where(Experiment.owner == bindparam("owner"), Experiment.reason.is_distinct_from(Reason.UNSCHEDULABLE))
+    .order_by(Experiment.priority.desc(), Experiment.queued_at, Experiment.id)
+    .limit(bindparam("window"))
+)
+_HOPELESS = (
+    _READY.where(Experiment.reason == Reason.UNSCHEDULABLE)
+    .order_by(Experiment.queued_at, Experiment.id)
+    .limit(QUEUE_WINDOW)
+)
+_LIVE = (
+    select(Experiment, Attempt)
+    .join(Attempt, and_(Attempt.experiment_id == Experiment.id, Attempt.number == Experiment.attempt))
+    .where(Experiment.state.in_(HOLDS_GANG))
+    .order_by(Experiment.id)
+)
+_UNSETTLED = (
+    select(Experiment)
+    .where(
+        or_(
+            and_(Experiment.state == State.QUEUED, Experiment.desired.in_(("pause", "cancel"))),
+            and_(Experiment.state == State.QUEUED, Experiment.deadline_at < _now),
+            and_(Experiment.state == State.PAUSED, Experiment.desired.in_(("run", "cancel"))),
+        )
+    )
+    .limit(QUEUE_WINDOW)
+)
+_OPEN_RUNS = (
+    select(Experiment)
+    .where(Experiment.state.in_(TERMINAL), Experiment.tracking_closed.is_(False))
+    .where(Experiment.id.not_in(bindparam("besides", expanding=True)))
+    .order_by(Experiment.ended_at)
+    .limit(QUEUE_WINDOW)
+)
 
 
 @dataclass(frozen=True)
@@ -54,16 +100,10 @@ class Ledger:
         self.leadership = leadership
         self.backoff_seconds = backoff_seconds
 
-    def live(self) -> list[tuple[Experiment, Attempt]]:
+    def live(self) -> Live:
         """Every experiment that has, or should have, a gang, with its attempt."""
-        query = (
-            select(Experiment, Attempt)
-            .join(Attempt, and_(Attempt.experiment_id == Experiment.id, Attempt.number == Experiment.attempt))
-            .where(Experiment.state.in_(HOLDS_GANG))
-            .order_by(Experiment.id)
-        )
         with self.database.reading() as session:
-            return [(experiment, attempt) for experiment, attempt in session.execute(query)]
+            return [(experiment, attempt) for experiment, attempt in session.execute(_LIVE)]
 
     def previous_step(self, attempt: Attempt) -> int:
         """The step at which the attempt before this one ended; 0 where there was none."""
@@ -75,16 +115,8 @@ class Ledger:
 
     def unsettled(self) -> list[Experiment]:
         """What waits, without a gang, and must move: cancelled, paused or resumed by wish, or past its deadline."""
-        late = and_(Experiment.deadline_at.is_not(None), Experiment.deadline_at < utc_now())
-        query = select(Experiment).where(
-            or_(
-                and_(Experiment.state == State.QUEUED, Experiment.desired.in_(("pause", "cancel"))),
-                and_(Experiment.state == State.QUEUED, late),
-                and_(Experiment.state == State.PAUSED, Experiment.desired.in_(("run", "cancel"))),
-            )
-        )
         with self.database.reading() as session:
-            return list(session.scalars(query.limit(QUEUE_WINDOW)))
+            return list(session.scalars(_UNSETTLED, {"now": utc_now()}))
 
     def queue(self) -> list[Experiment]:
         """The first of each owner's queue: the larger priority, then first come. Nobody fills the window alone.
@@ -92,14 +124,12 @@ class Ledger:
         What is known to be UNSCHEDULABLE fills a window of its own, so that it keeps nobody out: it is there for an
         autoscaler to hear of, and is looked at as all others again after `ask_anew`.
         """
-        owners = select(Experiment.owner).where(Experiment.state == State.QUEUED).distinct()
-        hopeless = _ready().where(Experiment.reason == Reason.UNSCHEDULABLE)
+        now = utc_now()
         with self.database.reading() as session:
-            names = list(session.scalars(owners))
-            window = max(1, QUEUE_WINDOW // max(1, len(names)))
-            rows = [row for name in names for row in session.scalars(_first_of(name).limit(window))]
-            first = hopeless.order_by(Experiment.queued_at, Experiment.id).limit(QUEUE_WINDOW)
-            return rows + list(session.scalars(first))
+            owners = list(session.scalars(_OWNERS))
+            window = max(1, QUEUE_WINDOW // max(1, len(owners)))
+            firsts = [session.scalars(_FIRST, {"now": now, "owner": name, "window": window}) for name in owners]
+            return [row for rows in (*firsts, session.scalars(_HOPELESS, {"now": now})) for row in rows]
 
     def ask_anew(self) -> None:
         """Forget what was UNSCHEDULABLE: the cluster is not what it was."""
@@ -218,15 +248,8 @@ class Ledger:
 
     def open_runs(self, *, besides: Collection[str] = ()) -> list[Experiment]:
         """Ended experiments whose MLflow run may not say so yet, without those of these ids."""
-        query = (
-            select(Experiment)
-            .where(Experiment.state.in_(TERMINAL), Experiment.tracking_closed.is_(False))
-            .where(Experiment.id.not_in(besides))
-            .order_by(Experiment.ended_at)
-            .limit(QUEUE_WINDOW)
-        )
         with self.database.reading() as session:
-            return list(session.scalars(query))
+            return list(session.scalars(_OPEN_RUNS, {"besides": list(besides)}))
 
     def close_run(self, read: Experiment, run_id: str | None) -> None:
         """Note that the MLflow run says how the experiment ended; nothing where it has been retried since it was read.
@@ -272,22 +295,6 @@ class Ledger:
         with self.database.writing() as session:
             self.leadership.guard(session)
             yield session
-
-
-def _ready() -> Select[Experiment]:
-    return select(Experiment).where(
-        Experiment.state == State.QUEUED,
-        Experiment.desired == "run",
-        or_(Experiment.not_before.is_(None), Experiment.not_before <= utc_now()),
-    )
-
-
-def _first_of(owner: str) -> Select[Experiment]:
-    return (
-        _ready()
-        .where(Experiment.owner == owner, Experiment.reason.is_distinct_from(Reason.UNSCHEDULABLE))
-        .order_by(Experiment.priority.desc(), Experiment.queued_at, Experiment.id)
-    )
 
 
 def _current(session: Session, read: Experiment) -> Experiment:
