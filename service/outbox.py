@@ -4,29 +4,31 @@ import secrets
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, exists, or_, select
+from sqlalchemy import and_, bindparam, exists, or_, select
 from sqlalchemy.orm import Session
 
-from service.models import Event, Experiment, Token, Webhook, WebhookDelivery
+from service.models import Event, Experiment, Token, UtcDateTime, Webhook, WebhookDelivery
 
 STATE_CHANGED = "experiment.state_changed"
 MESSAGE_CHARACTERS = 2000
 
 
+_VALID = and_(
+    Token.name == Webhook.owner,
+    Token.revoked_at.is_(None),
+    or_(Token.expires_at.is_(None), Token.expires_at > bindparam("at", type_=UtcDateTime())),
+)
+_WAITING = select(Webhook).where(  # made once, as it comes with every move
+    Webhook.enabled,
+    or_(Webhook.everyone, Webhook.owner == bindparam("owner")),
+    or_(Webhook.project.is_(None), Webhook.project == bindparam("project")),
+    or_(exists().where(_VALID), ~exists().where(Token.id.is_not(None))),  # whoever was shut out is told nothing more
+)
+
+
 def tell(session: Session, row: Experiment, event: Event) -> None:
     """Leave a delivery for every webhook that waits for this event."""
-    valid = and_(
-        Token.name == Webhook.owner,
-        Token.revoked_at.is_(None),
-        or_(Token.expires_at.is_(None), Token.expires_at > event.at),
-    )
-    query = select(Webhook).where(
-        Webhook.enabled,
-        or_(Webhook.everyone, Webhook.owner == row.owner),
-        or_(Webhook.project.is_(None), Webhook.project == row.project),
-        or_(exists().where(valid), ~exists().where(Token.id.is_not(None))),  # whoever was shut out is told nothing more
-    )
-    for webhook in session.scalars(query):
+    for webhook in session.scalars(_WAITING, {"owner": row.owner, "project": row.project, "at": event.at}):
         if not webhook.states or event.to_state in webhook.states:
             session.add(delivery(webhook, STATE_CHANGED, _data(row, event), row.id, at=event.at))
 
