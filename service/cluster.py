@@ -27,7 +27,7 @@ from service.states import Liveness
 log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 0.05
-LOOK_SECONDS = 0.5  # the tables of nodes and reservations are read so often where no gang comes or goes
+LOOK_SECONDS = 0.5  # the tables of nodes and reservations are read as rarely as this where no gang comes or goes
 IDLE_ROUND_SECONDS = 0.5  # where nothing has to be looked for; news of a worker, or a new gang, ends the pause
 STALE_SECONDS = 5.0
 ROOM_SECONDS = 2.0  # a gang that waits for longer gets the room of all idle ones: Ray sees less room than we do
@@ -225,12 +225,15 @@ class RayCluster:
                     continue
                 began = time.monotonic()
                 self._round()
-                self.closing.wait(min(ROUND_SECONDS, time.monotonic() - began))  # at most half of the time is ours
+                self.closing.wait(
+                    min(ROUND_SECONDS, 10 * (time.monotonic() - began))
+                )  # many gangs have news all the time
                 pause = ROUND_SECONDS if self._is_busy() else IDLE_ROUND_SECONDS
             except Exception as error:  # the thread must outlive whatever Ray raises
                 log.warning("Ray at %s: %s", self.address, error)
                 self.trouble = f"Ray at {self.address}: {error}"
-                pause = RECONNECT_SECONDS
+                self.closing.wait(RECONNECT_SECONDS)
+                continue
             self.wake.wait(pause)
             self.wake.clear()
 

@@ -135,6 +135,7 @@ class ExperimentHandle:
         is waited for, also not longer than `timeout`.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        pause = 0.0  # it may have ended since it was last looked at
         with _display(progress) as show:
             while True:
                 if show is not None:
@@ -144,8 +145,9 @@ class ExperimentHandle:
                 left = LOOK_SECONDS if deadline is None else deadline - time.monotonic()
                 if left <= 0:
                     raise WaitTimeout(f"{self.id} is {self.state} after {timeout} s; it goes on")
-                time.sleep(min(LOOK_SECONDS, left))
+                time.sleep(min(pause, left))
                 self._look(deadline)
+                pause = LOOK_SECONDS
 
     def _look(self, deadline: float | None) -> None:
         try:

@@ -13,7 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.exceptions import (
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RuntimeEnvSetupError,
+)
 from ray.util import get_placement_group, list_named_actors, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -27,11 +34,13 @@ from workers.progress import Progress
 
 log = logging.getLogger(__name__)
 
-NEWS_SECONDS = 1.0  # a worker that is asked for news answers after so long where there are none
-NEWS = "news"  # Ray's name for the threads in which these questions wait, beside a worker's other calls
+NEWS_SECONDS = 0.5  # a worker that is asked for news answers after so long where there are none
+NEWS = "news"  # the concurrency group in which these questions wait, beside a worker's other calls
+THREADS = {NEWS: 2}  # of each group: a dispatcher that was started anew need not wait for the last one's question
 SILENT_SECONDS = 30.0  # a worker that has not answered for so long is neither alive nor dead
 ONE_NODE_SECONDS = 5.0  # a gang that was to lie on one node waits for it no longer: idle ones have gone by then
 LET_GO_SECONDS = 10.0  # from the record of a success to the end of every rank
+_DEATHS = (RayActorError, OutOfMemoryError, ActorUnschedulableError, RuntimeEnvSetupError)
 
 
 class RayGang:
@@ -185,7 +194,7 @@ class RayGang:
 
     def _actor(self, rank: int, bundle: Mapping[str, float]) -> Any:
         place = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
-        options = ray.remote(concurrency_groups={NEWS: 2})(TrainWorker).options(  # type: ignore[call-overload]
+        options = ray.remote(concurrency_groups=THREADS)(TrainWorker).options(  # type: ignore[call-overload]
             name=self._actor_name(rank),
             namespace=self.namespace,
             lifetime="detached",
@@ -308,6 +317,7 @@ class Rank:
     asked_at: float = 0.0
     ask_at: float = 0.0
     answered: bool = False
+    tells_news: bool = False  # one of an earlier version, found after an upgrade, does not
     key: GangKey | None = None
     token: str | None = None
     progress: Progress = Progress()  # noqa: RUF009 - frozen
@@ -329,21 +339,20 @@ class Rank:
         now = time.monotonic()
         if self.question is not None and self.question.done():
             question, self.question = self.question, None
+            self.ask_at = now + NEWS_SECONDS  # who answers with an error may do so at once, again and again
             try:
                 self._hear(question.result())
+                self.ask_at = now if self.tells_news else self.ask_at
             except ActorUnavailableError:
                 log.debug("a worker does not answer at present")
-                self.ask_at = now + NEWS_SECONDS
-            except RayActorError as error:
+            except _DEATHS as error:
                 self.died = str(error)
         if self.question is None and self.died is None and now >= self.ask_at:
-            self.question, self.asked_at = ask(self._question(now), self.on_news), now
+            self.question, self.asked_at = ask(self._question(), self.on_news), now
 
-    def _question(self, now: float) -> Any:
-        if self.answered and hasattr(self.actor, "news"):
+    def _question(self) -> Any:
+        if self.tells_news:
             return self.actor.news.options(concurrency_group=NEWS).remote(NEWS_SECONDS)
-        if self.answered:  # it was started before an upgrade, and knows no news
-            self.ask_at = now + NEWS_SECONDS
         return self.actor.poll.remote()
 
     def has_succeeded(self) -> bool:
@@ -355,7 +364,7 @@ class Rank:
         return self.question is not None and time.monotonic() - self.asked_at > SILENT_SECONDS
 
     def _hear(self, answer: Mapping[str, Any]) -> None:
-        self.answered = True
+        self.answered, self.tells_news = True, answer.get("news", False)
         if self.token is not None and answer["token"] != self.token:
             return  # still about the attempt before
         self.key = GangKey(answer["experiment_id"], answer["attempt"]) if answer["experiment_id"] else None

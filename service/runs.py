@@ -1,4 +1,4 @@
-"""Says in MLflow how each experiment ended, and what its workers could not tell. Tried until MLflow has heard it."""
+"""Says in MLflow how an experiment ended, and what else its workers could not tell. Tried until MLflow has heard it."""
 
 import logging
 import os

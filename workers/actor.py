@@ -1,4 +1,4 @@
-"""TrainWorker: the Ray actor that runs one rank. It trains in one thread and answers in another.
+"""TrainWorker: the Ray actor that runs one rank. It trains in one thread and answers in others.
 
 Imports no torch, because the dispatcher imports it: torch comes with the first import of workers.run, in the actor.
 """
@@ -61,6 +61,8 @@ class TrainWorker:
         with self._lock:
             if self._assignment is not None and self._assignment.token == wanted.token:
                 return
+            if self._thread is not None and self._outcome is not None:
+                self._thread.join()  # it has said that it has ended, and does so now
             if self._thread is not None and self._thread.is_alive():
                 raise RuntimeError(
                     f"this worker still trains under token {self._assignment and self._assignment.token}"
@@ -80,12 +82,14 @@ class TrainWorker:
         with self._changed:
             self._changed.wait_for(lambda: self._headline() != self._told, wait_seconds)
             self._told = self._headline()
-        return self.poll()
+            return self.poll()
 
     def poll(self) -> dict[str, Any]:
         """How far the assignment is. `outcome` is there once this rank has ended; result.json is the record.
 
-        `fit` says whether the worker may be given another assignment after this one.
+        `fit` says whether the worker may be given another assignment after this one, `news` whether it can be asked for
+        them: Ray ends a process that is asked in a concurrency group which its actor was made without, as those of
+        earlier versions were; then calls run in the main thread.
         """
         outcome, assignment = self._outcome, self._assignment
         return {
@@ -95,6 +99,7 @@ class TrainWorker:
             "outcome": outcome.to_dict() if outcome else None,
             "token": assignment.token if assignment else None,
             "fit": self._fit,
+            "news": threading.current_thread() is not threading.main_thread(),
             "pid": os.getpid(),
         }
 

@@ -1,4 +1,4 @@
-"""How far an attempt is: what a worker says when it is polled."""
+"""How far an attempt is: what a worker says when it is asked."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

@@ -142,7 +142,7 @@ class MlflowTracker(JournalTracker):
             self._given_up.set()
             logger.warning("MLflow has not taken everything; the rest waits in %s", self._folder.journal)
         super().close(outcome)
-        return ends and self._told and not self._given_up.is_set()
+        return ends and self._told and not (self._given_up.is_set() or self._sender.refused_status)
 
     def _append_ending(self, outcome: Outcome) -> bool:
         """Write down what is to be told of the end; whether the run ends with it."""
@@ -207,6 +207,7 @@ class Sender:
         self._client: MlflowClient | None = None
         self._project_id = ""
         self._never_tried = self.journal.is_new
+        self.refused_status = False  # by MLflow, which does not know then how the run ended
 
     def send(self, may_send: Callable[[], bool]) -> None:
         """Send what the journal holds, call by call while it may. Raises what MLflow raises while it is away."""
@@ -251,6 +252,7 @@ class Sender:
                 for record in records:
                     self._send_one(client, [record])
                 return
+            self.refused_status |= "status" in records[0]
             logger.warning("MLflow refuses %s: %s", ", ".join(records[0]), _one_line(error))
 
     def _dispatch(self, client: "MlflowClient", records: Sequence[Mapping[str, Any]]) -> None:

@@ -192,6 +192,18 @@ def test_a_worker_that_keeps_too_much_memory_gets_no_further_attempt(
     assert (lab.pids() >= workers) is stays
 
 
+def test_workers_that_were_started_before_an_upgrade_are_polled(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Ray ends the process of an actor that is asked in a concurrency group which it was made without."""
+    monkeypatch.setattr("service.ray_gang.THREADS", {})
+    launch = lab.start("earlier", tmp_path, train=LONG | {"epochs": 10})
+    lab.wait_for_step(launch)
+    (rank,) = lab.cluster.gangs["earlier-1"].ranks
+    assert not rank.tells_news
+    assert lab.finish(launch) == lab.finish(lab.start("next", tmp_path)), "it lives, and takes the next attempt"
+
+
 def test_a_silent_warm_gang_is_found_again_by_the_name_that_another_attempt_gave_it(
     settings: Settings, head: RayHead, connect: Callable[[], RayCluster], monkeypatch: pytest.MonkeyPatch
 ):

@@ -210,6 +210,21 @@ def test_values_wait_in_order_while_mlflow_goes_and_comes_during_a_training(tmp_
     assert found.info.status == "FINISHED"
 
 
+def test_a_status_that_mlflow_refuses_is_left_to_the_service(tmp_path, server, client, monkeypatch):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+    def refuse(*_):
+        raise MlflowException("refused", INVALID_PARAMETER_VALUE)
+
+    assignment = assignment_for(tmp_path, "no-end", server)
+    monkeypatch.setattr(MlflowClient, "set_terminated", refuse)
+    outcome = run(assignment, stop=StopSignal(), report=nothing)
+    assert (outcome.outcome, outcome.tracked) == ("succeeded", False)
+    assert outcome.mlflow_run_id == only_run(client, "no-end").info.run_id
+
+
 def test_a_value_that_mlflow_refuses_does_not_hold_up_the_others(tmp_path, server, client):
     assignment = assignment_for(tmp_path, "refused", server)
     tracker = tracking.MlflowTracker(assignment, server.uri)

@@ -81,6 +81,15 @@ def test_pages_are_fetched_as_they_are_needed(client):
     assert list(client.list(project="nobody's")) == []
 
 
+def test_what_has_ended_is_not_waited_for(client, leader, monkeypatch):
+    experiments = [client.submit(spec_dict()) for _ in range(2)]
+    for _ in experiments:
+        run_first(leader)
+        end(leader)
+    monkeypatch.setattr("service.handle.LOOK_SECONDS", 60.0)
+    assert [one.wait(timeout=30).state for one in experiments] == [State.SUCCEEDED] * 2
+
+
 def test_wait_returns_when_it_has_ended_however_it_ends(client, leader):
     experiment = client.submit(spec_dict())
     with pytest.raises(WaitTimeout, match="QUEUED"):

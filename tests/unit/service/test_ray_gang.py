@@ -2,10 +2,12 @@
 
 import time
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from ray.exceptions import OutOfMemoryError, RayTaskError
 
 from service.gang import GangKey, Launch, Need
 from service.places import Place, assignment_of
@@ -126,6 +128,21 @@ def test_nothing_is_known_of_a_gang_that_cannot_speak_before_the_rows_are_read(s
     left.holder = GangKey("def", 7)
     left.advance(group(state))
     assert (left.known, left.key) == (True, GangKey("def", 7))
+
+
+@pytest.mark.parametrize(
+    ("error", "is_dead"), [(OutOfMemoryError("of the node"), True), (RayTaskError("news", "", ValueError()), False)]
+)
+def test_a_question_that_fails_at_once_is_not_asked_again_at_once(error: Exception, is_dead: bool):
+    answer: Future[object] = Future()
+    answer.set_exception(error)
+    rank = Rank(None, question=answer, answered=True, tells_news=True)
+    with nullcontext() if is_dead else pytest.raises(RayTaskError):
+        rank.poll()
+    assert (rank.died is not None) == is_dead
+    asked_at = rank.asked_at
+    rank.poll()
+    assert rank.asked_at == asked_at
 
 
 @pytest.mark.parametrize("fit", [True, False])
