@@ -34,7 +34,7 @@ from workers.progress import Progress
 
 log = logging.getLogger(__name__)
 
-NEWS_SECONDS = 0.5  # a worker that is asked for news answers after so long where there are none
+NEWS_SECONDS = (0.5, 2.0)  # a worker that is asked for news answers after so long where there are none
 NEWS = "news"  # the concurrency group in which these questions wait, beside a worker's other calls
 THREADS = {NEWS: 2}  # of each group: a dispatcher that was started anew need not wait for the last one's question
 SILENT_SECONDS = 30.0  # a worker that has not answered for so long is neither alive nor dead
@@ -209,7 +209,7 @@ class RayGang:
     def _poll(self, group: Mapping[str, Any]) -> None:
         """Ask every worker how far it is, and take the answers that have come."""
         for rank in self.ranks:
-            rank.poll()
+            rank.poll(self.news_seconds())
         placed = Counter(group["bundles_to_node_id"].values())
         if died := next((rank.died for rank in self.ranks if rank.died), None):
             self._die(Reason.WORKER_DIED, died, placed)
@@ -221,6 +221,11 @@ class RayGang:
         if len(outcomes) == len(self.ranks):
             progress = replace(self.view.progress, phase="ended")
             self.view = replace(self.view, progress=progress, outcome=verdict(outcomes))
+
+    def news_seconds(self) -> float:
+        """A twentieth of its age: a short training is seen to come forward, and thousands of long ones are no load."""
+        shortest, longest = NEWS_SECONDS
+        return min(longest, max(shortest, (time.monotonic() - self.begun_at) / 20))
 
     def _identify(self) -> None:
         """Learn from the workers which attempt a gang runs that a dispatcher before this one left."""
@@ -334,12 +339,15 @@ class Rank:
         """Forget what the worker did before."""
         self.progress, self.outcome, self.token = Progress(), None, "not begun"
 
-    def poll(self) -> None:
-        """Take the answer if it has come, and ask again: first for what is, from then on for what is new."""
+    def poll(self, seconds: float) -> None:
+        """Take the answer if it has come, and ask again: first for what is, from then on for what is new.
+
+        Who has no news answers after `seconds`, and who cannot wait for them is asked again after so long.
+        """
         now = time.monotonic()
         if self.question is not None and self.question.done():
             question, self.question = self.question, None
-            self.ask_at = now + NEWS_SECONDS  # who answers with an error may do so at once, again and again
+            self.ask_at = now + seconds  # who answers with an error may do so at once, again and again
             try:
                 self._hear(question.result())
                 self.ask_at = now if self.tells_news else self.ask_at
@@ -348,11 +356,11 @@ class Rank:
             except _DEATHS as error:
                 self.died = str(error)
         if self.question is None and self.died is None and now >= self.ask_at:
-            self.question, self.asked_at = ask(self._question(), self.on_news), now
+            self.question, self.asked_at = ask(self._question(seconds), self.on_news), now
 
-    def _question(self) -> Any:
+    def _question(self, seconds: float) -> Any:
         if self.tells_news:
-            return self.actor.news.options(concurrency_group=NEWS).remote(NEWS_SECONDS)
+            return self.actor.news.options(concurrency_group=NEWS).remote(seconds)
         return self.actor.poll.remote()
 
     def has_succeeded(self) -> bool:

@@ -138,11 +138,18 @@ def test_a_question_that_fails_at_once_is_not_asked_again_at_once(error: Excepti
     answer.set_exception(error)
     rank = Rank(None, question=answer, answered=True, tells_news=True)
     with nullcontext() if is_dead else pytest.raises(RayTaskError):
-        rank.poll()
+        rank.poll(60.0)
     assert (rank.died is not None) == is_dead
     asked_at = rank.asked_at
-    rank.poll()
+    rank.poll(60.0)
     assert rank.asked_at == asked_at
+
+
+@pytest.mark.parametrize(("age", "seconds"), [(0, 0.5), (20, 1.0), (3600, 2.0)])
+def test_who_has_trained_for_long_is_asked_less_often(age: float, seconds: float):
+    gang = RayGang("abc-1", "tests")
+    gang.begun_at -= age
+    assert gang.news_seconds() == pytest.approx(seconds, abs=0.01)
 
 
 @pytest.mark.parametrize("fit", [True, False])
