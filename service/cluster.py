@@ -225,9 +225,8 @@ class RayCluster:
                     continue
                 began = time.monotonic()
                 self._round()
-                self.closing.wait(
-                    min(ROUND_SECONDS, 10 * (time.monotonic() - began))
-                )  # many gangs have news all the time
+                took = time.monotonic() - began
+                self.closing.wait(min(ROUND_SECONDS, 10 * took))  # of many gangs there are news all the time
                 pause = ROUND_SECONDS if self._is_busy() else IDLE_ROUND_SECONDS
             except Exception as error:  # the thread must outlive whatever Ray raises
                 log.warning("Ray at %s: %s", self.address, error)

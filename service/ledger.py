@@ -177,7 +177,8 @@ class Ledger:
                 row.mlflow_run_id = ending.run_id or row.mlflow_run_id
             if move.to in TERMINAL:
                 row.ended_at = now
-                row.tracking_closed = row.attempt == 0 or (ending is not None and ending.tracked)  # no attempt, no run
+                has_run = row.attempt > 0
+                row.tracking_closed = not has_run or (ending is not None and ending.tracked)
             if move.to is State.QUEUED:
                 came_back = move.charge is not None or move.reason is Reason.PREEMPTED
                 row.queued_at = row.queued_at if came_back else now
