@@ -17,7 +17,7 @@ from service.testing import FakeClock, InMemoryCluster
 from service.vigil import PAUSE_GRACE_SECONDS
 from tests.dispatching import tick, until
 from tests.specs import spec
-from workers.outcome import Outcome, read_outcome
+from workers.outcome import read_outcome
 from workers.storage import ExperimentFolder
 
 
@@ -38,25 +38,6 @@ def test_an_experiment_goes_from_queued_to_succeeded(dispatcher, store, cluster)
     assert attempt.ended_at is not None
     tick(dispatcher, 2)
     assert not cluster.gangs, "what has ended holds nothing"
-
-
-@pytest.mark.parametrize(
-    ("record", "state", "closed"),
-    [
-        ({"outcome": "succeeded", "tracked": True}, State.SUCCEEDED, True),
-        ({"outcome": "succeeded", "tracked": False}, State.SUCCEEDED, False),
-        ({"outcome": "failed", "reason": "DATA_ERROR", "tracked": False}, State.FAILED, False),
-    ],
-)
-def test_mlflow_is_not_told_again_what_the_worker_has_told_it(dispatcher, store, settings, record, state, closed):
-    row, _ = store.submit(spec())
-    until(dispatcher, store, row.id, State.RUNNING)
-    (attempt,) = store.attempts(row.id)
-    Outcome(**record, attempt=1, token=attempt.token, mlflow_run_id="the run").record(
-        ExperimentFolder(settings.storage_root, row.id).attempt(1)
-    )
-    until(dispatcher, store, row.id, state)
-    assert (store.get(row.id).tracking_closed, store.get(row.id).mlflow_run_id) == (closed, "the run")
 
 
 def test_progress_is_in_the_row_while_it_runs(dispatcher, store):

@@ -8,9 +8,11 @@ from service.ledger import Ending
 from service.models import Experiment
 from service.runs import LONGEST_PAUSE_SECONDS, RunCloser
 from service.states import Move, Reason, State
+from tests.dispatching import until
 from tests.specs import spec
 from tests.waiting import wait_until
 from workers.journal import Journal
+from workers.outcome import Outcome
 from workers.storage import ExperimentFolder
 from workers.tracking import EXPERIMENT_TAG
 
@@ -57,6 +59,25 @@ def round_of(closer) -> None:
         closer.not_before = float("inf")
         closer.tick()
         closer.not_before = 0.0
+
+
+@pytest.mark.parametrize(
+    ("record", "state", "closed"),
+    [
+        ({"outcome": "succeeded", "tracked": True}, State.SUCCEEDED, True),
+        ({"outcome": "succeeded", "tracked": False}, State.SUCCEEDED, False),
+        ({"outcome": "failed", "reason": "DATA_ERROR", "tracked": False}, State.FAILED, False),
+    ],
+)
+def test_mlflow_is_not_told_again_what_the_worker_has_told_it(dispatcher, store, settings, record, state, closed):
+    row, _ = store.submit(spec())
+    until(dispatcher, store, row.id, State.RUNNING)
+    (attempt,) = store.attempts(row.id)
+    Outcome(**record, attempt=1, token=attempt.token, mlflow_run_id="the run").record(
+        ExperimentFolder(settings.storage_root, row.id).attempt(1)
+    )
+    until(dispatcher, store, row.id, state)
+    assert (store.get(row.id).tracking_closed, store.get(row.id).mlflow_run_id) == (closed, "the run")
 
 
 def test_a_result_that_is_older_than_a_retry_closes_nothing(ledger, store):
