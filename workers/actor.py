@@ -29,8 +29,7 @@ class TrainWorker:
     """Runs one assignment at a time. Every method but the constructor and `news` answers within milliseconds."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = threading.Condition(threading.Lock())
         self._told: tuple[object, ...] = ()  # the last headline that went out as news
         self._assignment: Assignment | None = None
         self._thread: threading.Thread | None = None
@@ -58,7 +57,7 @@ class TrainWorker:
     def start(self, assignment: Mapping[str, Any]) -> None:
         """Begin an assignment. The same token again changes nothing. Raises RuntimeError while another one trains."""
         wanted = Assignment.from_dict(assignment)
-        with self._lock:
+        with self._changed:
             if self._assignment is not None and self._assignment.token == wanted.token:
                 return
             if self._thread is not None and self._outcome is not None:

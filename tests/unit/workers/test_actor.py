@@ -51,12 +51,16 @@ def test_it_trains_one_assignment_after_another_and_answers_meanwhile(worker, ti
 
 
 def test_news_are_told_when_they_come_and_nothing_is_told_twice(worker, tiny_spec, assign):
+    may_train = threading.Event()
+    worker._importing = threading.Thread(target=may_train.wait)  # no step before it was heard that there is none
+    worker._importing.start()
     worker.news(0.0)
     said = {}
     asking = threading.Thread(target=lambda: said.update(worker.news(60.0)))
     asking.start()
     worker.start(assign(tiny_spec(train={"epochs": 200}), token="t1").to_dict())
     asking.join(10.0)
+    may_train.set()
     assert (said["token"], said["progress"]["step"]) == ("t1", 0), "who waits hears of the assignment at once"
     assert worker.news(60.0)["progress"]["step"] > 0, "and of its first step"
     began = time.perf_counter()
