@@ -2,7 +2,8 @@
 
 All write a checkpoint after the first step; the clock stops when its manifest is on disk. They take turns, on the same
 machine, with the same MLflow server. A cold POST finds no worker (budget: at most 1.3), a warm one finds the worker of
-an experiment that has just ended well (at most 0.25).
+an experiment that has just ended well (at most 0.25), the first one of a service that was just started finds a worker
+on standby.
 
     python -m benchmarks.start [--rounds 5]
 """

@@ -1,14 +1,15 @@
 """A sweep of short trials: through the service, through Ray Tune (defaults, `reuse_actors=True`), and through Ray Jobs.
 
 Every trial is the same spec with another seed, about a second of training on one core, with its log and its MLflow run;
-through the service it also has its row. All ways have a Ray head of two CPUs and use the same MLflow server, in turns:
-a machine that is slow for a minute is so for one of them, so what counts is the median of several rounds. Budgets: at
-most 1/4 of Ray Tune with its defaults, 1.0 of it with reused actors, and 1/10 of Ray Jobs, which gets fewer trials, as
-each takes some ten seconds, and is compared by the seconds of a trial.
+through the service it also has its row. Each way has a Ray head of two CPUs as its users start it, the service that of
+`cbam up`, with its two workers on standby (`--standby 0` goes without them); all use the same MLflow server, in turns,
+and none begins before the machine is quiet. A machine that is slow for a minute is so for one of them, so what counts
+is the median of several rounds. Budgets: at most 1/4 of Ray Tune with its defaults, 1.0 of it with reused actors, and
+1/10 of Ray Jobs, which gets fewer trials, as each takes some ten seconds, and is compared by the seconds of a trial.
 
 Ray Tune needs pandas and pyarrow (both come with MLflow), Ray Jobs `ray[default]` (pip install 'cbam-lab[jobs]').
 
-    python -m benchmarks.sweep [--trials 50] [--jobs 10] [--rounds 3] [--ways defaults reuse_actors jobs]
+    python -m benchmarks.sweep [--trials 50] [--jobs 10] [--rounds 3] [--standby 2] [--ways defaults reuse_actors jobs]
 """
 
 import argparse
@@ -24,6 +25,9 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+import psutil
 
 from service.client import Client
 from service.stack import Stack
@@ -37,6 +41,7 @@ from tests.waiting import wait_until
 BUDGETS = {"defaults": 0.25, "reuse_actors": 1.0, "jobs": 0.1}
 HAS_JOBS = importlib.util.find_spec("aiohttp_cors") is not None
 ROOT = Path(__file__).parents[1]
+QUIET_PERCENT = 15.0  # of all cores
 SPEC: dict[str, Any] = {
     "name": "trial",
     "project": "sweep",
@@ -57,6 +62,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--jobs", type=int, default=10, help="how many trials Ray Jobs gets")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--standby", type=int, default=2, help="workers that the service keeps ready")
     default = [way for way in BUDGETS if HAS_JOBS or way != "jobs"]
     parser.add_argument("--ways", nargs="+", choices=list(BUDGETS), default=default)
     parser.add_argument("--tune", choices=["defaults", "reuse_actors"], help=argparse.SUPPRESS)
@@ -70,11 +76,13 @@ def main() -> int:
         print(json.dumps(tune(arguments.trials, arguments.folder, reuse=arguments.tune == "reuse_actors")))
         return 0
     with tempfile.TemporaryDirectory(prefix="cbam-bench-") as folder:
-        stack = Stack(StackSettings(home=Path(folder) / "home", ray_cpus=2))
+        home = Path(folder) / "home"
+        stack = Stack(StackSettings(home=home, ray_cpus=2, standby_workers=arguments.standby))
         record = stack.up()
         ratios: dict[str, list[float]] = {way: [] for way in arguments.ways}
         try:
             for number in range(arguments.rounds):
+                wait_for_quiet()
                 ours = through_service(record, arguments.trials) / arguments.trials
                 print(f"cbam-lab       {ours:6.2f} s a trial, of {arguments.trials}", flush=True)
                 for way in arguments.ways:
@@ -104,17 +112,25 @@ def through_service(record: StackRecord, trials: int) -> float:
 def through_tune(stack: Stack, record: StackRecord, trials: int, number: int, way: str) -> float:
     """Seconds that `Tuner.fit` takes, in a process of its own that has already connected to Ray."""
     command = [sys.executable, "-m", "benchmarks.sweep", f"--trials={trials}", f"--tune={way}"]
-    done = subprocess.run(
-        [*command, f"--folder={_folder(stack, number)}"],
-        env=environment(stack.settings, record, os.environ) | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        cwd=ROOT,
-        check=False,
-        text=True,
-    )
+    variables = environment(stack.settings, record, os.environ) | RAY_ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
+    del variables["RAY_ADDRESS"]  # the service's
+    with mock.patch.dict(os.environ, variables), ray_head(cpus=2) as head:
+        done = subprocess.run(
+            [*command, f"--folder={_folder(stack, number)}"],
+            env=os.environ | {"RAY_ADDRESS": head.address},
+            capture_output=True,
+            cwd=ROOT,
+            check=False,
+            text=True,
+        )
     if done.returncode:
         raise SystemExit(f"Ray Tune failed:\n{done.stderr[-4000:]}")
     return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def wait_for_quiet() -> None:
+    """Until what was just started has nothing left to load."""
+    wait_until(lambda: psutil.cpu_percent(1.0) < QUIET_PERCENT, "a quiet machine", seconds=300)
 
 
 def _folder(stack: Stack, number: int) -> Path:
@@ -133,6 +149,7 @@ def through_jobs(stack: Stack, record: StackRecord, trials: int, number: int) ->
     os.environ.update(RAY_ENVIRONMENT)
     with ray_head(cpus=2, dashboard=True) as head:
         client = JobSubmissionClient(f"http://127.0.0.1:{head.dashboard_port}")
+        wait_for_quiet()
         begin = time.perf_counter()
 
         def submit(seed: int) -> str:
@@ -176,11 +193,10 @@ def tune(trials: int, folder: Path, *, reuse: bool) -> float:
             """The training wrote its own."""
 
     ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
-    # The service's workers linger for a minute, and until then the CPUs are theirs.
-    wait_until(lambda: ray.available_resources().get("CPU", 0) >= 2, "the service's workers to go", seconds=300)
     config = ray_tune.TuneConfig(reuse_actors=reuse)
     run_config = ray_tune.RunConfig(storage_path=f"{storage}-results", verbose=0)
     space = {"seed": ray_tune.grid_search(list(range(trials)))}
+    wait_for_quiet()
     begin = time.perf_counter()
     results = ray_tune.Tuner(
         ray_tune.with_resources(Trial, {"cpu": 1}), param_space=space, tune_config=config, run_config=run_config

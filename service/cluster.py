@@ -22,6 +22,7 @@ from service.gang import ClusterView, GangKey, GangView, Launch, Need, Node, Sto
 from service.ray_gang import RayGang
 from service.room import Others, free_nodes, have_room, missing
 from service.settings import Settings
+from service.standby import STANDBY_NEED, Standby
 from service.states import Liveness
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class RayCluster:
         self.namespace = settings.ray_namespace
         self.lock = threading.Lock()
         self.linger_seconds = settings.linger_seconds
+        self.standby = Standby(settings.standby_workers)
         self.gangs: dict[str, RayGang] = {}
         self.heirs: dict[GangKey, Launch] = {}  # launches that have no gang yet
         self.promised: dict[GangKey, str] = {}  # the names of the gangs that attempts without one will have
@@ -262,6 +264,7 @@ class RayCluster:
         self._look()
         with self.lock:
             self._retire_idle()
+            self._stand_by()
             gangs = dict(self.gangs)
             for name, gang in gangs.items():
                 if not gang.known:
@@ -269,13 +272,15 @@ class RayCluster:
         for name, gang in gangs.items():
             if not self._leads(term):
                 return
-            before = gang.headline
+            before, was_idle = gang.headline, gang.idle
             try:
                 gang.advance(self.groups.get(name))
             except ray.exceptions.RaySystemError:  # the connection itself: nothing can be done for any gang
                 raise
             except Exception:  # one gang that cannot be brought forward must not hold up the others
                 log.exception("gang %s cannot be brought forward", name)
+            if was_idle and gang.view.liveness is Liveness.DEAD:
+                self.standby.died()
             if gang.headline != before:
                 self.news.set()
                 self.wake.set()  # an heir may wait for it
@@ -336,13 +341,22 @@ class RayCluster:
         on_one = [gang.need for gang in waiting if gang.need and gang.on_one_node]
         goes_on = [gang for gang in self.gangs.values() if not (gang.idle or gang.releasing or gang in waiting)]
         held = [self.groups[gang.name] for gang in goes_on if gang.name in self.groups]
+        kept = self.standby.kept(idle)
         for gang in sorted(idle, key=lambda gang: gang.idle_for(now)):  # who has waited longest goes first
             held_with_it = [*held, self.groups[gang.name]]
             fits = have_room(needs, free_nodes(self.nodes, held_with_it, self.others.held), on_one=on_one)
-            if late or not fits or gang.idle_for(now) > self.linger_seconds:
+            if late or not fits or (gang.idle_for(now) > self.linger_seconds and gang not in kept):
                 gang.releasing = True
             else:
                 held = held_with_it
+
+    def _stand_by(self) -> None:
+        """Start a worker for the next experiment, where nobody waits for the room."""
+        if self.heirs or self.wanted != ():
+            return
+        nodes = free_nodes(self.nodes, self.groups.values(), self.others.held)
+        if name := self.standby.next(self.gangs.values(), nodes):
+            self.gangs[name] = RayGang(name, self.namespace, standby=STANDBY_NEED, on_news=self.wake.set)
 
 
 def shipped_code() -> dict[str, Any]:

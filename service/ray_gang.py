@@ -52,19 +52,22 @@ class RayGang:
         namespace: str,
         *,
         launch: Launch | None = None,
+        standby: Need | None = None,
         on_one_node: bool = False,
         on_news: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_news` is called, in any thread, when a worker has said something."""
+        """With `standby` it has a shape, and no attempt yet. `on_news` is called, in any thread, when a worker has
+        said something.
+        """
         self.name = name
         self.namespace = namespace
         self.on_news = on_news
         self.launch = launch
         self.on_one_node = on_one_node
         self.key = launch.key if launch else None
-        self.need = launch.need if launch else None
-        self.was_left = launch is None  # by a dispatcher before this one
-        self.known = launch is not None  # False: it was left, and has not said what it does
+        self.need = launch.need if launch else standby
+        self.was_left = self.need is None  # by a dispatcher before this one
+        self.known = not self.was_left  # False: it has not said what it does
         self.holder: GangKey | None = None  # until then: whose it is by the rows, once they have been read
         self.found_at = time.monotonic()
         self.view = GangView(liveness=Liveness.UNKNOWN)
@@ -72,7 +75,7 @@ class RayGang:
         self.releasing = False
         self.gone = False
         self.letting_go_since: float | None = None
-        self.idle_since: float | None = None
+        self.idle_since: float | None = self.found_at if standby else None
         self.stop_mode: StopMode | None = None
         self.dump_wanted = False
         self._group: Any = None
@@ -148,10 +151,10 @@ class RayGang:
 
     def _reserve(self) -> None:
         """Ask for the bundles, all or none."""
-        if self._group is not None or self.launch is None:
+        if self._group is not None or (self.launch is None and self.was_left):
             if self.ranks:  # it was there, and the cluster does not know it any more
                 self._die(Reason.CLUSTER_LOST, "the placement group is gone")
-            self.gone = self.key is None
+            self.gone = self.key is None and (self.was_left or bool(self.ranks))
             return
         assert self.need is not None
         bundle = {"CPU": float(self.need.cpus)}
@@ -178,7 +181,7 @@ class RayGang:
             return True
         self._group = self._group or get_placement_group(group["name"])
         bundles = list(group["bundles"].values())
-        if self.launch is None:
+        if self.launch is None and self.was_left:
             names = [self._actor_name(rank) for rank in range(len(bundles))]
             if not set(list_named_actors()).issuperset(names):
                 self._assume()

@@ -55,6 +55,7 @@ def environment(settings: StackSettings, record: StackRecord, inherited: Mapping
         "CBAM_PORT": str(record.ports["api"]),
         "CBAM_LOG_FORMAT": settings.log_format,
         "CBAM_LOG_LEVEL": settings.log_level,
+        "CBAM_STANDBY_WORKERS": str(settings.standby_workers),
         "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # it idles at 2 GB otherwise

@@ -18,6 +18,9 @@ class StackSettings(Settings):
     mlflow_port: Port = 5001
     ray_port: Port = 6380
     ray_cpus: Annotated[int, Field(ge=1)] | None = Field(None, description="cores for workers; all, and at least two")
+    standby_workers: Annotated[int, Field(ge=0, le=1024)] = Field(
+        2, description="workers of one CPU that are kept ready for the next experiment, where there is room for them"
+    )
     start_patience_seconds: Annotated[float, Field(gt=0)] = Field(180.0, description="for each part to answer")
     stop_grace_seconds: Annotated[float, Field(gt=0)] = Field(10.0, description="from SIGTERM to SIGKILL")
 

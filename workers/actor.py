@@ -39,7 +39,7 @@ class TrainWorker:
         self._footprint = Footprint()
         self._fit = True
         self._meeting_place: socket.socket | None = None
-        self._importing = threading.Thread(target=_import_training, name="import-training", daemon=True)
+        self._importing = threading.Thread(target=self._import_training, name="import-training", daemon=True)
         self._importing.start()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGUSR1, self._leave)
@@ -152,6 +152,16 @@ class TrainWorker:
             self._outcome = outcome
             self._changed.notify_all()
 
+    def _import_training(self) -> None:
+        """Load torch while the gang is still being put together. An error here comes again, and is told, in `start`."""
+        try:
+            from workers.run import load_ahead
+
+            if self._assignment is None:  # on standby
+                load_ahead()
+        except Exception:
+            logger.exception("the training code cannot be imported")
+
     def _remember(self, progress: Progress) -> None:
         before, self._progress = self._progress, progress
         if progress.step and not before.step:
@@ -169,11 +179,3 @@ def kept_port() -> socket.socket:
     keeper.bind(("", 0))
     keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a listener with the same option may stand beside it
     return keeper
-
-
-def _import_training() -> None:
-    """Load torch while the gang is still being put together. An error here comes again, and is told, in `start`."""
-    try:
-        import workers.run  # noqa: F401
-    except Exception:
-        logger.exception("the training code cannot be imported")

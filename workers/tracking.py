@@ -220,11 +220,9 @@ class Sender:
 
     def _connect(self) -> "MlflowClient":
         if self._client is None:
-            for name, value in _ENVIRONMENT.items():
-                os.environ.setdefault(name, value)
+            _set_environment()
             import mlflow
 
-            logging.getLogger("mlflow.pytorch").setLevel(logging.ERROR)  # it warns of pickle at every model
             self._client = mlflow.MlflowClient(self._uri)
         if self.run_id is None:
             self.run_id = self._ensure_run(self._client)
@@ -374,6 +372,22 @@ def _log_model(client: "MlflowClient", weights: Path, run_id: str, project_id: s
         client.log_model_artifacts(model.model_id, folder)
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+
+
+def load_mlflow() -> None:
+    """Import all of it that a run needs, and have it look which packages are installed, as the first model would."""
+    _set_environment()
+    import mlflow.pytorch  # noqa: F401
+    from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
+
+    warn_dependency_requirement_mismatches([f"mlflow=={version_of('mlflow')}"])
+
+
+def _set_environment() -> None:
+    """What MLflow reads while it is imported, or at its first request."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("mlflow.pytorch").setLevel(logging.ERROR)  # it warns of pickle at every model
 
 
 def _now() -> int:

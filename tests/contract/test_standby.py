@@ -1,0 +1,127 @@
+"""Workers on standby, on a real Ray head: the first attempt finds one, and none stands in anybody's way."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from service.cluster import RayCluster
+from service.gang import GangKey, Launch
+from service.settings import Settings
+from tests.journals import MLFLOW_AWAY
+from tests.ray_head import RAY_ENVIRONMENT, RayHead, ray_head
+from tests.specs import spec
+from tests.waiting import wait_until
+from workers.outcome import read_outcome
+from workers.storage import ExperimentFolder
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+SECONDS = 120.0
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[RayHead]:
+    """Two CPUs, and workers who do not wait for an MLflow that is away."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CBAM_TRACKING_CLOSE_SECONDS", "0")
+        with ray_head(cpus=2) as head:
+            patch.undo()
+            yield head
+
+
+@pytest.fixture
+def connect(head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], RayCluster]]:
+    """Makes clusters that may act, with one worker on standby, where nobody lingers; the last one leaves nothing."""
+    for name, value in RAY_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings(home=tmp_path, ray_address=head.address, standby_workers=1, linger_seconds=2.0)
+    clusters: list[RayCluster] = []
+
+    def another() -> RayCluster:
+        cluster = RayCluster(settings)
+        cluster.lead(1e6)
+        cluster.ask_for(())
+        clusters.append(cluster)
+        return cluster
+
+    yield another
+    last = clusters[-1]
+    last.standby.workers, last.linger_seconds = 0, 0.0
+    wait_until(lambda: not last.gangs, "every gang to be gone", seconds=SECONDS)
+    for cluster in clusters:
+        cluster.close()
+
+
+def the_idle(cluster: RayCluster) -> set[str]:
+    return {gang.name for gang in list(cluster.gangs.values()) if gang.idle and gang.ranks and gang.ranks[0].answered}
+
+
+def stands_by(cluster: RayCluster, head: RayHead) -> int:
+    """The process that waits for an attempt."""
+    wait_until(lambda: len(the_idle(cluster)) == len(cluster.gangs) == 1, "a worker on standby", seconds=SECONDS)
+    (worker,) = wait_until(head.workers, "its process", seconds=SECONDS)
+    return worker.pid
+
+
+def train(cluster: RayCluster, name: str, storage: Path, **changes: object) -> tuple[Launch, set[str]]:
+    """Run one experiment to its end, and let its gang linger; gives the gangs that were there meanwhile."""
+    chosen = spec(**changes)
+    launch = Launch(
+        key=GangKey(name, 1),
+        token=f"token-{name}",
+        spec=chosen,
+        workers=chosen.world_sizes[0],
+        storage=storage,
+        tracking_uri=MLFLOW_AWAY,
+    )
+    cluster.start(launch)
+    folder = ExperimentFolder(storage, name).attempt(1)
+    record = wait_until(lambda: read_outcome(folder), f"the end of {name}", seconds=SECONDS)
+    assert record.outcome == "succeeded", record.message
+    names = set(cluster.gangs)
+    cluster.release(launch.key, linger=True)
+    return launch, names
+
+
+def test_the_first_attempt_trains_where_one_stood_by_which_stands_by_again(
+    connect: Callable[[], RayCluster], head: RayHead, tmp_path: Path
+):
+    cluster = connect()
+    pid = stands_by(cluster, head)
+    (name,) = the_idle(cluster)
+    _, names = train(cluster, "first", tmp_path)
+    assert name in names
+    wait_until(lambda: cluster.gangs[name].idle_for(time.monotonic()) > 4, "longer than it would linger")
+    assert (stands_by(cluster, head), the_idle(cluster)) == (pid, {name})
+
+
+def test_one_goes_for_a_gang_that_needs_its_room_and_another_one_comes_after_it(
+    connect: Callable[[], RayCluster], head: RayHead, tmp_path: Path
+):
+    cluster = connect()
+    pid = stands_by(cluster, head)
+    launch, _ = train(cluster, "large", tmp_path, resources={"workers": 2})
+    wait_until(lambda: str(launch.key) not in cluster.gangs, "who lingers to go", seconds=SECONDS)
+    assert stands_by(cluster, head) != pid
+
+
+def test_one_that_dies_is_not_replaced_at_once(connect: Callable[[], RayCluster], head: RayHead):
+    cluster = connect()
+    psutil.Process(stands_by(cluster, head)).kill()
+    wait_until(lambda: not cluster.gangs, "it to be gone", seconds=SECONDS)
+    assert not cluster.groups or all(group["state"] == "REMOVED" for group in cluster.groups.values())
+    cluster._stand_by()
+    assert not cluster.gangs
+    cluster.standby.not_before = 0.0
+    stands_by(cluster, head)
+
+
+def test_a_later_dispatcher_takes_a_worker_of_its_own_version(connect: Callable[[], RayCluster], head: RayHead):
+    first = connect()
+    pid = stands_by(first, head)
+    first.close()
+    later = connect()
+    wait_until(lambda: not psutil.pid_exists(pid), "the one that was left to go", seconds=SECONDS)
+    assert stands_by(later, head) != pid
