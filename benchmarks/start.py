@@ -9,6 +9,7 @@ on standby.
 """
 
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
@@ -21,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.sweep import wait_for_quiet
 from service.client import Client
 from service.stack import Stack
 from service.stack_record import StackRecord
@@ -45,28 +47,36 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    with tempfile.TemporaryDirectory(prefix="cbam-bench-") as folder:
-        stack = Stack(StackSettings(home=Path(folder) / "home"))
-        record = stack.up()
-        storage = stack.settings.storage_root
-        try:
-            times = [
-                (alone(record, Path(folder)), posted(record, storage), posted(record, storage, warm=True))
-                for _ in range(rounds)
-            ]
-        finally:
-            stack.down()
-    for by_hand, cold, warm in times:
-        print(f"python -m workers {by_hand:5.2f} s   cold POST {cold:5.2f} s   warm POST {warm:5.2f} s")
-    cold_ratio = statistics.median(cold / by_hand for by_hand, cold, _ in times)
-    warm_ratio = statistics.median(warm / by_hand for by_hand, _, warm in times)
+    with tempfile.TemporaryDirectory(prefix="cbam-bench-") as folder, contextlib.ExitStack() as ends:
+        bare, ready = (
+            Stack(StackSettings(home=Path(folder) / str(workers), standby_workers=workers)) for workers in (0, 1)
+        )
+        records = {}
+        for stack in (bare, ready):
+            ends.callback(stack.down)
+            records[stack] = stack.up()
+        times = []
+        for _ in range(rounds):
+            by_hand = alone(records[bare], Path(folder))
+            cold, warm = (posted(bare, records[bare], warm=warm) for warm in (False, True))
+            times.append((by_hand, cold, warm, posted(ready, records[ready])))
+    for by_hand, cold, warm, stood_by in times:
+        print(
+            f"python -m workers {by_hand:5.2f} s   POST: cold {cold:5.2f} s   warm {warm:5.2f} s   "
+            f"a worker on standby {stood_by:5.2f} s"
+        )
+    cold_ratio, warm_ratio, stood_by_ratio = (
+        statistics.median(row[number] / row[0] for row in times) for number in (1, 2, 3)
+    )
     print(f"cold POST / python -m workers: {cold_ratio:.2f} (median of {rounds}; budget {COLD_BUDGET})")
     print(f"warm POST / python -m workers: {warm_ratio:.2f} (median of {rounds}; budget {WARM_BUDGET})")
+    print(f"POST to a worker on standby / python -m workers: {stood_by_ratio:.2f} (median of {rounds})")
     return int(cold_ratio > COLD_BUDGET or warm_ratio > WARM_BUDGET)
 
 
 def alone(record: StackRecord, folder: Path) -> float:
     """Seconds from starting `python -m workers` to its first step."""
+    wait_for_quiet()
     spec = folder / "spec.yaml"
     spec.write_text(yaml.safe_dump(SPEC))
     storage = Path(tempfile.mkdtemp(dir=folder))
@@ -82,8 +92,10 @@ def alone(record: StackRecord, folder: Path) -> float:
             process.kill()
 
 
-def posted(record: StackRecord, storage: Path, *, warm: bool = False) -> float:
+def posted(stack: Stack, record: StackRecord, *, warm: bool = False) -> float:
     """Seconds from the POST to the first step; the experiment is cancelled, and its worker gone, afterwards."""
+    storage = stack.settings.storage_root
+    wait_for_quiet()
     with Client(record.url) as client:
         if warm:
             client.submit(SPEC | {"train": SPEC["train"] | {"epochs": 1}, "checkpoint": {}}).wait()

@@ -19,6 +19,7 @@ from service.stack_processes import members
 from service.stack_record import load
 from service.stack_settings import StackSettings
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.stack
 JOIN = "import ray; ray.init(logging_level='ERROR'); print(ray.cluster_resources()['CPU'])"
@@ -71,6 +72,17 @@ def test_the_parts_answer_and_a_taken_default_port_gives_way(running, busy_port)
     assert httpx.get(f"{record.url}/readyz").json()["degraded"] == []
     assert record.ports["mlflow"] != busy_port
     assert httpx.get(f"{record.mlflow_url}/health").is_success
+
+
+def test_two_workers_stand_by_and_go_with_the_stack(running):
+    """That nothing of the stack is left after `down` is looked at below."""
+    _, record = running
+
+    def standing_by():
+        return [one for one in sessions(record)["ray"] if "TrainWorker" in " ".join(one.cmdline())]
+
+    expected = min(2, os.cpu_count() or 1)
+    wait_until(lambda: len(standing_by()) == expected, "the workers", seconds=120)
 
 
 def test_a_second_up_starts_nothing_and_is_quick(running):

@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from statistics import median
@@ -48,6 +50,13 @@ def test_it_trains_one_assignment_after_another_and_answers_meanwhile(worker, ti
         assert median(seconds or [0.0]) < 0.5, "it does not wait for the training"
         assert worker.poll()["outcome"] == read_outcome(assignment.folder.attempt(1)).to_dict()
         assert worker.poll()["progress"]["phase"] == "ended"
+
+
+def test_who_waits_for_a_first_assignment_has_loaded_all_that_it_needs():
+    wait = "from workers.actor import TrainWorker; worker = TrainWorker(); worker._importing.join()"
+    say = "import sys; print(*(name in sys.modules for name in ('mlflow.pytorch', 'torch._dynamo')))"
+    done = subprocess.run([sys.executable, "-c", f"{wait}; {say}"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"], done.stderr
 
 
 def test_news_are_told_when_they_come_and_nothing_is_told_twice(worker, tiny_spec, assign):
