@@ -49,7 +49,7 @@ def main() -> int:
         run_trainer()
         return 0
     with tempfile.TemporaryDirectory(prefix="cbam-bench-") as folder:
-        stack = Stack(StackSettings(home=Path(folder) / "home", ray_cpus=2))
+        stack = Stack(StackSettings(home=Path(folder) / "home", ray_cpus=2, standby_workers=0))
         record = stack.up()
         try:
             with Client(record.url) as client:

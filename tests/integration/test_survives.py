@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 240.0
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("stack")
     ports = {"port": free_port(), "mlflow_port": free_port(), "ray_port": free_port()}
-    stack = Stack(StackSettings(home=home, data_roots=(home / "data",), **ports))
+    stack = Stack(StackSettings(home=home, standby_workers=0, data_roots=(home / "data",), **ports))
     try:
         stack.up()
         yield stack
