@@ -1,6 +1,7 @@
 """One attempt on one rank, from the first log line to the result on shared storage."""
 
 import contextlib
+import gc
 import logging
 import time
 from collections.abc import Callable
@@ -97,10 +98,16 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
 
 
 def load_ahead() -> None:
-    """Load what a training needs only on its way: what the first optimizer of a process brings, and MLflow."""
+    """Load what a training needs only on its way: CBAM, what the first optimizer of a process brings, MLflow. Then
+    have the collector of garbage never look through it again, which takes longer than some epochs.
+    """
     import torch._dynamo  # noqa: F401
 
+    from cbam_core.attention import cbam  # noqa: F401
+
     load_mlflow()
+    gc.collect()
+    gc.freeze()
 
 
 def _train(
