@@ -3,9 +3,10 @@
 Every trial is the same spec with another seed, about a second of training on one core, with its log and its MLflow run;
 through the service it also has its row. Each way has a Ray head of two CPUs as its users start it, the service that of
 `cbam up`, with its two workers on standby (`--standby 0` goes without them); all use the same MLflow server, in turns,
-and none begins before the machine is quiet. A machine that is slow for a minute is so for one of them, so what counts
-is the median of several rounds. Budgets: at most 1/4 of Ray Tune with its defaults, 1.0 of it with reused actors, and
-1/10 of Ray Jobs, which gets fewer trials, as each takes some ten seconds, and is compared by the seconds of a trial.
+which one run has warmed up for them, and none begins before the machine is quiet. A machine that is slow for a minute
+is so for one of them, so what counts is the median of several rounds. Budgets: at most 1/4 of Ray Tune with its
+defaults, 1.0 of it with reused actors, and 1/10 of Ray Jobs, which gets fewer trials, as each takes some ten seconds,
+and is compared by the seconds of a trial.
 
 Ray Tune needs pandas and pyarrow (both come with MLflow), Ray Jobs `ray[default]` (pip install 'cbam-lab[jobs]').
 
@@ -81,6 +82,7 @@ def main() -> int:
         record = stack.up()
         ratios: dict[str, list[float]] = {way: [] for way in arguments.ways}
         try:
+            train(0, str(home / "warm-up"), record.mlflow_url)
             for number in range(arguments.rounds):
                 wait_for_quiet()
                 ours = through_service(record, arguments.trials) / arguments.trials

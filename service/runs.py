@@ -136,7 +136,9 @@ def _end_run(client: "MlflowClient", row: Experiment, *, goes_on: bool) -> str |
     """
     from mlflow.exceptions import MlflowException
 
-    run_id = row.mlflow_run_id or find_run(client, row.project, row.id)
+    run_id = row.mlflow_run_id
+    if run_id is None and (found := find_run(client, row.project, row.id)):
+        run_id = found.info.run_id
     if run_id is None or goes_on:
         return run_id
     try:

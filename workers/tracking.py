@@ -21,6 +21,8 @@ from workers.storage import ExperimentFolder, write_atomically
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 logger = logging.getLogger(__name__)
 EXPERIMENT_TAG = "cbam.experiment_id"
@@ -85,7 +87,7 @@ class JournalTracker(Tracker):
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Values measured at `step`. Raises Superseded where another attempt writes the journal."""
         self._fence.check_now_and_then()
-        self._journal.append_metrics(step, metrics, _now())
+        self._journal.append_metrics(step, metrics, time.time_ns() // 1_000_000)
 
     def close(self, outcome: Outcome) -> bool:
         """Write no more."""
@@ -190,7 +192,7 @@ class MlflowTracker(JournalTracker):
     def _sample_system(self) -> None:
         now = time.monotonic()
         if now >= self._next_sample and not self._closing.is_set():
-            self._journal.append_metrics(self._step, system_metrics(), _now())
+            self._journal.append_metrics(self._step, system_metrics(), time.time_ns() // 1_000_000)
             self._next_sample = now + SYSTEM_SECONDS
 
 
@@ -205,6 +207,7 @@ class Sender:
         self._experiment_id = folder.experiment_id
         self._uri, self._run_name, self._project = uri, run_name, project
         self._client: MlflowClient | None = None
+        self._artifacts: ArtifactRepository  # those of the run, once it is known
         self._project_id = ""
         self._never_tried = self.journal.is_new
         self.refused_status = False  # by MLflow, which does not know then how the run ended
@@ -225,18 +228,18 @@ class Sender:
 
             self._client = mlflow.MlflowClient(self._uri)
         if self.run_id is None:
-            self.run_id = self._ensure_run(self._client)
+            run = self._ensure_run(self._client)
+            self.run_id, self._artifacts = str(run.info.run_id), _artifacts_at(run.info.artifact_uri, self._uri)
         return self._client
 
-    def _ensure_run(self, client: "MlflowClient") -> str:
+    def _ensure_run(self, client: "MlflowClient") -> "Run":
         self._project_id = _ensure_project(client, self._project)
         found = None if self._never_tried else find_run(client, self._project, self._experiment_id)
         self._never_tried = False  # the answer to a creation may get lost
         if found is not None:
-            client.update_run(found, status="RUNNING")
+            client.update_run(found.info.run_id, status="RUNNING")
             return found
-        tags = {EXPERIMENT_TAG: self._experiment_id}
-        return str(client.create_run(self._project_id, tags=tags, run_name=self._run_name).info.run_id)
+        return client.create_run(self._project_id, tags={EXPERIMENT_TAG: self._experiment_id}, run_name=self._run_name)
 
     def _send_one(self, client: "MlflowClient", records: Sequence[Mapping[str, Any]]) -> None:
         from mlflow.exceptions import MlflowException
@@ -257,12 +260,12 @@ class Sender:
         assert self.run_id is not None
         match records[0]:
             case {"artifact": path, **rest}:
-                client.log_artifact(self.run_id, path, rest.get("to"))
+                self._artifacts.log_artifact(path, rest.get("to"))
             case {"confusion": path}:
                 matrix = json.loads(Path(path).read_text(encoding="utf-8"))
                 picture = Path(path).with_suffix(".png")
                 write_atomically(picture, confusion_matrix_png(matrix["counts"], matrix["classes"]))
-                client.log_artifact(self.run_id, str(picture))
+                self._artifacts.log_artifact(str(picture))
             case {"model": path}:
                 _log_model(client, Path(path), self.run_id, self._project_id)
             case {"status": status}:
@@ -271,13 +274,13 @@ class Sender:
                 _log_batch(client, self.run_id, records)
 
 
-def find_run(client: "MlflowClient", project: str, experiment_id: str) -> str | None:
+def find_run(client: "MlflowClient", project: str, experiment_id: str) -> "Run | None":
     """The one MLflow run of an experiment, found by its tag; None where there is none yet."""
     experiment = client.get_experiment_by_name(project)
     if experiment is None:
         return None
     runs = client.search_runs([experiment.experiment_id], f"tags.`{EXPERIMENT_TAG}` = '{experiment_id}'", max_results=1)
-    return str(runs[0].info.run_id) if runs else None
+    return runs[0] if runs else None
 
 
 def _ensure_project(client: "MlflowClient", name: str) -> str:
@@ -350,28 +353,29 @@ def _log_model(client: "MlflowClient", weights: Path, run_id: str, project_id: s
 
     classifier, input_shape = load_classifier(weights)
     about = describe_weights(weights)
-    floats = np.dtype("float32")
+    floats, classes = np.dtype("float32"), len(about["classes"])
     model = client.create_logged_model(project_id, name="model", source_run_id=run_id, params=flatten(about["spec"]))
     with tempfile.TemporaryDirectory() as folder:
         mlflow.pytorch.save_model(
             classifier,
             folder,
-            mlflow_model=Model(
-                artifact_path=model.artifact_location,
-                run_id=run_id,
-                model_uuid=model.model_id,
-                model_id=model.model_id,
-            ),
+            mlflow_model=Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id),
             signature=ModelSignature(
-                Schema([TensorSpec(floats, (-1, *input_shape))]),
-                Schema([TensorSpec(floats, (-1, len(about["classes"])))]),
+                Schema([TensorSpec(floats, (-1, *input_shape))]), Schema([TensorSpec(floats, (-1, classes))])
             ),
             pip_requirements=[f"{name}=={version_of(name)}" for name in ("cbam-lab", "torch")],
             serialization_format="pickle",
         )
-        client.log_model_artifacts(model.model_id, folder)
+        _artifacts_at(model.artifact_location, client.tracking_uri).log_artifacts(folder)
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+
+
+def _artifacts_at(location: str, uri: str) -> "ArtifactRepository":
+    """Those of a run or a model; the client would look up where they are, with a call for each."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(location, uri)
 
 
 def load_mlflow() -> None:
@@ -388,10 +392,6 @@ def _set_environment() -> None:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("mlflow.pytorch").setLevel(logging.ERROR)  # it warns of pickle at every model
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _one_line(error: Exception) -> str:

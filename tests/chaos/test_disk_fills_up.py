@@ -71,7 +71,7 @@ def freeze_in_a_write(site: Site, row: Experiment) -> list[psutil.Process]:
 
 def assert_tracked(tracking: MlflowClient, row: Experiment, status: str) -> None:
     """One run, with the status; every value is there once, and of a success every value."""
-    run_id = wait_until(lambda: find_run(tracking, PROJECT, row.id), "the run")
+    run_id = wait_until(lambda: find_run(tracking, PROJECT, row.id), "the run").info.run_id
     wait_until(lambda: tracking.get_run(run_id).info.status == status, f"MLflow to say {status}")
     for name, every in (("train/loss", 1), ("val/top1", row.progress["total_steps"] // EPOCHS)):
         steps = [point.step for point in tracking.get_metric_history(run_id, name)]
