@@ -18,6 +18,7 @@ from cbam_core.errors import CbamError
 from cbam_core.spec import ExperimentSpec, read_spec
 from workers.assignment import Assignment
 from workers.display import Display, display_for
+from workers.loading import load_training
 from workers.outcome import Outcome
 from workers.stop import StopSignal
 from workers.storage import ExperimentFolder, write_once
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not _same_spec(folder, spec):
         print(f"{folder.path} holds another experiment; choose another --id, or --storage", file=sys.stderr)
         return BAD_SPEC
+    load_training()
     assignment = _assignment(spec, folder, rank, world_size)
     with display_for(sys.stderr, quiet=rank > 0) as display:
         outcome = _train(assignment, display)

@@ -1,6 +1,6 @@
 """TrainWorker: the Ray actor that runs one rank. It trains in one thread and answers in others.
 
-Imports no torch, because the dispatcher imports it: torch comes with the first import of workers.run, in the actor.
+Imports no torch, because the dispatcher imports it: torch comes with `load_training`, in the actor.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from typing import Any
 
 from workers.assignment import Assignment
 from workers.footprint import Footprint
+from workers.loading import load_ahead, load_training
 from workers.outcome import Outcome, classify, read_outcome
 from workers.progress import Progress
 from workers.stop import StopMode, StopSignal
@@ -155,8 +156,7 @@ class TrainWorker:
     def _import_training(self) -> None:
         """Load torch while the gang is still being put together. An error here comes again, and is told, in `start`."""
         try:
-            from workers.run import load_ahead
-
+            load_training()
             if self._assignment is None:  # on standby
                 load_ahead()
         except Exception:

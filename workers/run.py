@@ -1,7 +1,6 @@
 """One attempt on one rank, from the first log line to the result on shared storage."""
 
 import contextlib
-import gc
 import logging
 import time
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from workers.seeding import reproducible
 from workers.spans import FirstStep, event
 from workers.stop import StopMode, StopSignal
 from workers.storage import write_once
-from workers.tracking import JournalTracker, MlflowTracker, Tracker, load_mlflow
+from workers.tracking import JournalTracker, MlflowTracker, Tracker
 from workers.train.gang import gang_of
 from workers.train.loop import Trainer
 from workers.train.utilisation import model_flops_utilisation, peak_flops, peak_memory_bytes
@@ -95,19 +94,6 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
         progress(replace(progress.last, phase="ended", eta_seconds=None, heartbeat=time.time()))
         logger.info("%s%s", outcome.outcome, f" ({outcome.reason})" if outcome.reason else "")
     return outcome
-
-
-def load_ahead() -> None:
-    """Load what a training needs only on its way: CBAM, what the first optimizer of a process brings, MLflow. Then
-    have the collector of garbage never look through it again, which takes longer than some epochs.
-    """
-    import torch._dynamo  # noqa: F401
-
-    from cbam_core.attention import cbam  # noqa: F401
-
-    load_mlflow()
-    gc.collect()
-    gc.freeze()
 
 
 def _train(
