@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import requests
 import torch
 from safetensors.torch import load_file
 
@@ -98,6 +99,19 @@ def test_a_run_explains_itself(tmp_path, server, client):
     assert "system/cpu_utilization_percentage" in found.data.metrics
     paths = {artifact.path for artifact in client.list_artifacts(found.info.run_id)}
     assert {"spec.yaml", "confusion_matrix.png", "weights"} <= paths
+
+
+def test_a_run_asks_mlflow_for_nothing_but_its_project(tmp_path, server, client, monkeypatch):
+    plain_send, asked = requests.Session.send, []
+
+    def send(session, request, **options):
+        asked.append(f"{request.method} {request.path_url.partition('?')[0]}")
+        return plain_send(session, request, **options)
+
+    monkeypatch.setattr(requests.Session, "send", send)
+    run(assignment_for(tmp_path, "calls", server), stop=StopSignal(), report=nothing)
+    assert [call for call in asked if call.startswith("GET")] == ["GET /api/2.0/mlflow/experiments/get-by-name"]
+    assert "POST /api/2.0/mlflow/runs/update" in asked
 
 
 def test_the_logged_model_loads_back_and_predicts_the_same(tmp_path, server, client, train_images):
