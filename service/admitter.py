@@ -103,6 +103,9 @@ class Admitter:
         except StaleMove:
             self.cluster.release(key)
             return None
+        except Exception:  # the database is away: the experiment may be gone when it is back, and would keep the gang
+            self.cluster.release(key)
+            raise
         log.info("starts with %s worker(s)", need.workers, extra={"experiment_id": row.id, "attempt": attempt.number})
         self.report.claimed(row, attempt)
         try:

@@ -16,7 +16,7 @@ from ray._private.state import available_resources_per_node
 from ray.autoscaler.sdk import request_resources
 from ray.util import placement_group_table
 
-from service.admission import place
+from service.admission import capacity, place
 from service.errors import ClusterUnavailable
 from service.gang import ClusterView, GangKey, GangView, Launch, Need, Node, StopMode
 from service.ray_gang import RayGang
@@ -279,7 +279,7 @@ class RayCluster:
                 raise
             except Exception:  # one gang that cannot be brought forward must not hold up the others
                 log.exception("gang %s cannot be brought forward", name)
-            if was_idle and gang.view.liveness is Liveness.DEAD:
+            if was_idle and gang.releasing:  # it has died, or does not answer any more
                 self.standby.died()
             if gang.headline != before:
                 self.news.set()
@@ -351,10 +351,10 @@ class RayCluster:
                 held = held_with_it
 
     def _stand_by(self) -> None:
-        """Start a worker for the next experiment, where nobody waits for the room."""
-        if self.heirs or self.wanted != ():
-            return
+        """Start a worker for the next experiment, where nobody waits for the room who could ever have it."""
         nodes = free_nodes(self.nodes, self.groups.values(), self.others.held)
+        if self.heirs or self.wanted is None or any(capacity(nodes, need) >= need.workers for need in self.wanted):
+            return
         if name := self.standby.next(self.gangs.values(), nodes):
             self.gangs[name] = RayGang(name, self.namespace, standby=STANDBY_NEED, on_news=self.wake.set)
 

@@ -117,7 +117,7 @@ class RayGang:
         """Give an idle gang its next attempt, or one that a dispatcher before left the launch it is missing."""
         if self.key != launch.key:
             self.view = GangView(liveness=Liveness.UNKNOWN)
-            self.idle_since = None
+            self.idle_since = self.letting_go_since = None
             if len(self.ranks) > 1:  # they need a port to meet that is free now
                 self._places = None
             self._begun, self.begun_at = False, time.monotonic()
@@ -148,6 +148,9 @@ class RayGang:
             self._begin()
             self._pass_on_stop()
             self._let_go()
+        fell_silent = self.idle and any(rank.answered and rank.is_silent() for rank in self.ranks)
+        if self.lends_its_place and (fell_silent or self.view.liveness is Liveness.DEAD):
+            self.releasing = True  # no attempt is lost with it, and the next one would be
 
     def _reserve(self) -> None:
         """Ask for the bundles, all or none."""
@@ -284,13 +287,11 @@ class RayGang:
 
     def _let_go(self) -> None:
         """From the record of a success to idleness: once every rank has ended, and is fit for more."""
-        if self.idle and self.view.liveness is Liveness.DEAD:
-            self.releasing = True
         if self.letting_go_since is None:
             return
         if all(rank.has_succeeded() and rank.is_fit for rank in self.ranks):
+            self.idle_since = time.monotonic()  # first: it lends its place all the time
             self.key = self.launch = self.letting_go_since = None
-            self.idle_since = time.monotonic()
         elif time.monotonic() - self.letting_go_since > LET_GO_SECONDS or any(
             rank.outcome and not rank.is_fit for rank in self.ranks
         ):

@@ -1,7 +1,13 @@
 """Admission put to work: the queue, a cluster, and what the rows say of those that wait."""
 
+from contextlib import nullcontext
+from unittest.mock import Mock
+
+import pytest
+
 from service import ledger
 from service.dispatcher import Dispatcher
+from service.errors import StaleMove
 from service.experiments import act
 from service.gang import GangKey, Need, Node
 from service.roles import LOCAL
@@ -27,6 +33,20 @@ def test_a_gang_waits_until_all_of_it_fits(dispatcher, store):
     assert store.get(two.id).state == State.QUEUED
     until(dispatcher, store, one.id, State.SUCCEEDED)
     until(dispatcher, store, two.id, State.SUCCEEDED)
+
+
+@pytest.mark.parametrize("error", [StaleMove("it was cancelled"), ConnectionError("the database is away")])
+def test_a_gang_that_was_promised_to_a_claim_that_fails_is_promised_to_nobody(
+    dispatcher, store, cluster, monkeypatch, error
+):
+    row, _ = store.submit(spec())
+    promised, released = [], []
+    monkeypatch.setattr(cluster, "gang_for", lambda key, _need: promised.append(key) or "warm-1")
+    monkeypatch.setattr(cluster, "release", released.append)
+    monkeypatch.setattr(dispatcher.ledger, "claim", Mock(side_effect=error))
+    with nullcontext() if isinstance(error, StaleMove) else pytest.raises(ConnectionError):
+        tick(dispatcher)
+    assert promised == released == [GangKey(row.id, 1)]
 
 
 def test_what_can_never_fit_says_why_and_the_rest_goes_on(dispatcher, store):

@@ -119,6 +119,54 @@ def test_a_silent_gang_is_in_the_end_what_the_rows_say_and_nothing_is_concluded_
     assert (left.known, left.key, left.view.liveness) == (True, GangKey("def", 7), Liveness.UNKNOWN)
 
 
+def lending(rank: Rank, *, idle: bool) -> RayGang:
+    """A gang that waits for its next attempt, or for its ranks to end after the record of a success."""
+    gang = RayGang("abc-2", "tests", launch=launch(1))
+    gang.ranks = [rank]
+    if idle:
+        gang.key, gang.launch, gang.idle_since = None, None, time.monotonic()
+    else:
+        gang._begun, gang.letting_go_since = True, time.monotonic()
+    return gang
+
+
+@pytest.mark.parametrize("idle", [True, False])
+@pytest.mark.parametrize(
+    ("rank", "state"),
+    [
+        (answered(), "RESCHEDULING"),
+        (answered(outcome=Outcome("succeeded")), "RESCHEDULING"),
+        (answered(died="killed"), "CREATED"),
+        (answered(died="killed", outcome=Outcome("succeeded")), "CREATED"),
+    ],
+)
+def test_who_dies_after_its_attempt_lends_its_place_to_nobody(rank: Rank, state: str, idle: bool):
+    gang = lending(rank, idle=idle)
+    assert gang.lends_its_place
+    gang.advance(group(state))
+    assert (gang.releasing, gang.lends_its_place, gang.idle) == (True, False, False)
+
+
+def test_an_idle_gang_that_has_fallen_silent_is_given_to_nobody():
+    long_ago = time.monotonic() - SILENT_SECONDS - 1
+    slow, starting = (Rank(None, question=Future(), asked_at=long_ago, answered=spoke) for spoke in (True, False))
+    for rank, goes in ((answered(), False), (slow, True), (starting, False)):
+        gang = lending(rank, idle=True)
+        gang.advance(group("CREATED"))
+        assert gang.releasing == goes
+    ending = lending(slow, idle=False)
+    ending.advance(group("CREATED"))
+    assert not ending.releasing, "it may still have something to do for its attempt"
+
+
+def test_an_attempt_that_takes_an_idle_gang_does_not_take_its_end():
+    gang = lending(answered(), idle=True)
+    gang.letting_go_since = time.monotonic() - 1000  # it was told so twice, the second time just as it became idle
+    gang.take(launch(1))
+    gang._let_go()
+    assert (gang.letting_go_since, gang.releasing) == (None, False)
+
+
 @pytest.mark.parametrize("state", ["PENDING", "RESCHEDULING"])
 def test_nothing_is_known_of_a_gang_that_cannot_speak_before_the_rows_are_read(state: str):
     left = RayGang("abc-2", "tests")

@@ -90,10 +90,10 @@ def cluster(tmp_path: Path) -> Iterator[RayCluster]:
 
 
 def test_it_is_started_once_nothing_waits(cluster: RayCluster):
-    for cluster.wanted in (None, (STANDBY_NEED,)):
+    for cluster.wanted in (None, (STANDBY_NEED,), (Need(1, 1, 1), Need(2, 1, 0))):
         cluster._stand_by()
     assert not cluster.gangs, "not before the dispatcher has said that nothing waits"
-    cluster.wanted = ()
+    cluster.wanted = (Need(1, 1, 1), Need(3, 1, 0))  # which can never fit
     cluster._stand_by()
     cluster._stand_by()
     (started,) = cluster.gangs.values()
