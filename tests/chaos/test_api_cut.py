@@ -120,7 +120,7 @@ def test_a_client_behind_cut_connections_misses_nothing_and_does_nothing_twice(
 @pytest.mark.chaos
 @pytest.mark.timeout(600)
 def test_a_real_training_is_followed_over_cut_connections(lab: ChaosLab, chance: random.Random):
-    project = f"cut-{chance.random()}"
+    project = f"api-cut-{chance.random()}"
     train = {"epochs": EPOCHS, "global_batch_size": 128, "optimizer": {"type": "sgd", "lr": 0.05}}
     specs = [spec_dict(name=f"cut-{index}", project=project, train=train) for index in range(COUNT)]
     with cut_client(lab.record.ports["api"], chance) as (client, proxy), ThreadPoolExecutor(4 * COUNT) as pool:

@@ -22,7 +22,7 @@ EPOCHS = 6
 
 def test_cut_connections_to_mlflow_lose_and_double_no_metric(lab: ChaosLab, chance: random.Random, tmp_path: Path):
     train = {"epochs": EPOCHS, "global_batch_size": 128, "optimizer": {"type": "sgd", "lr": 0.05}}
-    project = f"cut-{chance.random()}"
+    project = f"tracking-cut-{chance.random()}"
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec_dict(name="cut", project=project, train=train)))
     with cutting_proxy(lab.record.ports["mlflow"]) as proxy:
         command = [sys.executable, "-m", "workers", "spec.yaml", "--storage=storage", "--id=cut"]

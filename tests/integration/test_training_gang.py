@@ -65,6 +65,33 @@ def test_a_gang_that_has_parted_leaves_no_thread(run_ranks):
     run_ranks(code, 2)
 
 
+def test_ranks_meet_where_they_agreed_however_far_one_is_ahead(run_ranks):
+    """Rank 1 goes on at once, and rank 0 only when rank 1 has come back: it must still find there what it left."""
+    code = """
+    import socket, time
+    from pathlib import Path
+    from workers.train.gang import agree_on_attempt
+
+    address = assignment.master_address, assignment.master_port
+    print(*agree_on_attempt(rank + 1, f"token-{rank}", rank=rank, world_size=world, address=address))
+    agreed, is_back = Path(os.environ["STORAGE"], "agreed"), Path(os.environ["STORAGE"], "is-back")
+    if rank == 0:
+        agreed.touch()
+        while not is_back.exists():
+            time.sleep(0.01)
+    else:
+        while not agreed.exists():
+            time.sleep(0.01)
+        try:
+            socket.create_connection(address).close()
+        finally:
+            is_back.touch()
+    with gang_of(assignment) as gang:
+        print(int(gang.sum(torch.tensor(rank + 1))))
+    """
+    assert run_ranks(code, 2) == ["1 token-0\n3\n"] * 2
+
+
 @pytest.mark.parametrize("static_graph", [False, True])
 def test_two_ranks_have_the_gradients_of_one(run_ranks, static_graph):
     """Halves of a batch on two ranks give the gradients of the whole batch on one, in fp64, and without a warning."""

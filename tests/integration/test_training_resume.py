@@ -126,6 +126,18 @@ def test_sigterm_to_all_processes_writes_a_checkpoint_and_says_run_me_again(gang
     assert (folder.checkpoints / f"step-{step}" / "manifest.json").exists()
 
 
+def test_torchrun_trains_two_ranks(tmp_path):
+    """Here torchrun holds the store in which the ranks meet."""
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(SPEC.format(workers=2, accumulate=2, loaders=0))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, "-m", "workers", str(spec), "--storage", str(tmp_path), "--json"]
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, env=environment)
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["step"] == STEPS
+
+
 def test_a_broken_spec_is_told_with_its_pointer(tmp_path):
     spec = tmp_path / "spec.yaml"
     spec.write_text(

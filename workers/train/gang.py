@@ -27,6 +27,7 @@ MEET_TIMEOUT = timedelta(minutes=5)
 OPERATION_TIMEOUT = timedelta(minutes=30)  # a rank may be slow; one that hangs is the dispatcher's
 
 _ATTEMPT_KEY = "cbam/attempt"
+_agreed_at: dict[tuple[str, int], Store] = {}  # where ranks have agreed by themselves, and are to meet
 _FORWARD_SYNC_BUFFERS = (  # broadcast_buffers goes by this name since torch 2.14
     "forward_sync_buffers"
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
@@ -179,7 +180,8 @@ def gang_of(assignment: Assignment) -> Iterator[Gang]:
         return
     # Its functions have the process group of the moment as their default, for ever; DistributedDataParallel imports it.
     importlib.import_module("torch.distributed.nn.functional")
-    store = _open_store((assignment.master_address, assignment.master_port), assignment.rank, assignment.world_size)
+    address = (assignment.master_address, assignment.master_port)
+    store = _agreed_at.pop(address, None) or _open_store(address, assignment.rank, assignment.world_size)
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         store=PrefixStore(assignment.token, store),
@@ -197,14 +199,18 @@ def gang_of(assignment: Assignment) -> Iterator[Gang]:
 def agree_on_attempt(
     attempt: int, token: str, *, rank: int, world_size: int, address: tuple[str, int]
 ) -> tuple[int, str]:
-    """Rank 0's attempt number and token, on every rank, for a gang that nobody has assigned."""
-    store = _open_store(address, rank, world_size)
+    """Rank 0's attempt number and token, on every rank, for a gang that nobody has assigned.
+
+    The store of the agreement stays, and the gang meets there. Were rank 0 to close it and open another at the same
+    address, a quicker rank would join the one that goes, and both would wait for each other in vain.
+    """
+    store = _agreed_at[address] = _open_store(address, rank, world_size)
     if rank == 0:
         store.set(_ATTEMPT_KEY, f"{attempt} {token}")
     number, token = store.get(_ATTEMPT_KEY).decode().split()
     store.set(f"{_ATTEMPT_KEY}/{rank}", "")
     if rank == 0:
-        store.wait([f"{_ATTEMPT_KEY}/{other}" for other in range(world_size)])  # the store may go with this process
+        store.wait([f"{_ATTEMPT_KEY}/{other}" for other in range(world_size)])  # it goes with this process
     return int(number), token
 
 
