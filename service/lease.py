@@ -51,7 +51,7 @@ class Leadership:
         self.token = secrets.token_hex(16)
         self._keep = (  # made once, as it comes with every write
             update(Lease)
-            .where(Lease.name == NAME, Lease.token == self.token, Lease.expires_at >= _In(0))
+            .where(Lease.name == NAME, Lease.token == self.token, Lease.expires_at > _In(0))
             .values(expires_at=_In(seconds))
             .execution_options(synchronize_session=False)
         )
@@ -60,7 +60,7 @@ class Leadership:
         """Take or keep the lease. Returns whether this dispatcher leads."""
         take = (
             update(Lease)
-            .where(Lease.name == NAME, or_(Lease.token == self.token, Lease.expires_at < _In(0)))
+            .where(Lease.name == NAME, or_(Lease.token == self.token, Lease.expires_at <= _In(0)))
             .values(token=self.token, holder=self.holder, expires_at=_In(self.seconds))
             .execution_options(synchronize_session=False)
         )
@@ -89,7 +89,7 @@ class Leadership:
             raise NotLeading
 
     def release(self) -> None:
-        """Let another dispatcher lead at once."""
+        """Let another dispatcher lead at once. A lease holds until the moment at which it expires, not through it."""
         with self.database.writing() as session:
             session.execute(
                 update(Lease)
@@ -102,7 +102,7 @@ class Leadership:
 def current_leader(database: Database) -> str | None:
     """The dispatcher that leads, or None."""
     with database.reading() as session:
-        return session.scalar(select(Lease.holder).where(Lease.name == NAME, Lease.expires_at >= _In(0)))
+        return session.scalar(select(Lease.holder).where(Lease.name == NAME, Lease.expires_at > _In(0)))
 
 
 def main() -> int:

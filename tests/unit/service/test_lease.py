@@ -70,6 +70,18 @@ def test_who_lets_go_is_followed_at_once(database):
     assert current_leader(database) == "second", "only one's own lease can be let go"
 
 
+def test_who_lets_go_no_longer_leads_even_in_the_same_millisecond(database):
+    """SQLite's clock has no finer time: what ended a moment ago and what ends now look alike."""
+    for _ in range(20):
+        first, second = dispatcher(database, "first"), dispatcher(database, "second")
+        assert first.renew()
+        first.release()
+        assert not may_write(database, first)
+        assert second.renew()
+        second.release()
+        assert current_leader(database) is None
+
+
 @pytest.mark.parametrize("round_", range(3))
 def test_of_many_that_start_at_once_one_leads(database, round_):
     dispatchers = [dispatcher(database, f"number {index}") for index in range(8)]
