@@ -5,7 +5,7 @@ import sys
 
 import psutil
 
-GPU_LEFT_BYTES = 64 * 2**20  # cuBLAS keeps its workspaces; a leaked network is larger
+GPU_LEFT_BYTES = 64 * 2**20  # what caches of torch's may keep; a leaked network is larger
 HOST_GROWTH_BYTES = 512 * 2**20  # between the ends of two attempts: allocators keep some, a leak adds up
 
 
@@ -22,6 +22,7 @@ class Footprint:
             gc.freeze()  # torch and what else stays loaded: to look through it again takes longer than a short step
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():
+            torch._C._cuda_clearCublasWorkspaces()  # 32 MiB for each thread that multiplied: the training's, autograd's
             torch.cuda.empty_cache()
             if torch.cuda.memory_allocated() > GPU_LEFT_BYTES:
                 return False

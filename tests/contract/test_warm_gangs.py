@@ -21,23 +21,25 @@ from tests.journals import MLFLOW_AWAY, logged
 from tests.ray_head import RAY_ENVIRONMENT, RayHead, ray_head
 from tests.specs import spec
 from tests.waiting import wait_until
-from workers.footprint import HOST_GROWTH_BYTES
+from workers.footprint import GPU_LEFT_BYTES, HOST_GROWTH_BYTES
 from workers.outcome import read_outcome
 from workers.storage import ExperimentFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 FOR_EVER = 1e6  # seconds
 PATIENCE_SECONDS = 120.0
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+ON_ONE_GPU = {"workers": 1, "gpus_per_worker": 1}
 LONG = {"epochs": 2000, "global_batch_size": 128}
 
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[RayHead]:
-    """Two CPUs, and workers who do not wait for an MLflow that is away."""
+    """Two CPUs, the GPUs there are, and workers who do not wait for an MLflow that is away."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CBAM_TRACKING_CLOSE_SECONDS", "0")
         patch.setenv("OMP_NUM_THREADS", "1")
-        with ray_head(cpus=2) as head:
+        with ray_head(cpus=2, gpus=torch.cuda.device_count()) as head:
             patch.undo()
             yield head
 
@@ -128,17 +130,17 @@ def empty(cluster: RayCluster) -> None:
     wait_until(lambda: not cluster.gangs, "every gang to be gone", seconds=30)
 
 
-def of_its_own(workers: int) -> dict[str, Any]:
+def of_its_own(resources: dict[str, int]) -> dict[str, Any]:
     """An experiment with all that is drawn at random."""
     return {
         "model": {"backbone": "cifar_resnet20", "attention": {"type": "cbam"}},
         "data": {"dataset": "digits", "image_size": 8, "augment": {"crop_padding": 1, "mixup": 0.2, "cutmix": 1.0}},
         "train": {"epochs": 2, "global_batch_size": 252, "deterministic": True, "ema": {"decay": 0.9}},
-        "resources": {"workers": workers},
+        "resources": resources,
     }
 
 
-def quite_different(workers: int) -> dict[str, Any]:
+def quite_different(resources: dict[str, int]) -> dict[str, Any]:
     """What leaves another network, seed, precision and optimiser behind, and a run that need not repeat itself."""
     return {
         "model": {"backbone": "cifar_resnet20", "attention": {"type": "bam"}},
@@ -150,16 +152,23 @@ def quite_different(workers: int) -> dict[str, Any]:
             "deterministic": False,
             "optimizer": {"type": "adamw", "lr": 0.001},
         },
-        "resources": {"workers": workers},
+        "resources": resources,
     }
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_experiment_run_warm_gives_the_bits_of_one_run_cold(lab: Lab, tmp_path: Path, workers: int):
-    others = lab.finish(lab.start("other", tmp_path / "warm", **quite_different(workers)))
-    warm = lab.start("same", tmp_path / "warm", **of_its_own(workers))
+@pytest.mark.parametrize(
+    "resources",
+    [
+        pytest.param({"workers": 1}, id="one"),
+        pytest.param({"workers": 2}, id="two"),
+        pytest.param(ON_ONE_GPU, marks=GPU, id="one-on-gpu"),
+    ],
+)
+def test_an_experiment_run_warm_gives_the_bits_of_one_run_cold(lab: Lab, tmp_path: Path, resources: dict[str, int]):
+    others = lab.finish(lab.start("other", tmp_path / "warm", **quite_different(resources)))
+    warm = lab.start("same", tmp_path / "warm", **of_its_own(resources))
     assert lab.finish(warm, linger=False) == others, "the very same processes"
-    cold = lab.start("same", tmp_path / "cold", **of_its_own(workers))
+    cold = lab.start("same", tmp_path / "cold", **of_its_own(resources))
     assert not lab.finish(cold) & others, "new processes"
 
     first, second = (ExperimentFolder(launch.storage, "same") for launch in (warm, cold))
@@ -170,25 +179,36 @@ def test_an_experiment_run_warm_gives_the_bits_of_one_run_cold(lab: Lab, tmp_pat
     assert {"train/loss", "val/loss", "val/top1"} <= {name for name, _ in logged(first)}
 
 
-@pytest.mark.parametrize(("times", "stays"), [(0.2, True), (1.5, False)])
+@pytest.mark.parametrize(
+    ("resources", "device", "kept_bytes", "stays"),
+    [
+        pytest.param({"workers": 1}, "cpu", HOST_GROWTH_BYTES // 5, True, id="a-little"),
+        pytest.param({"workers": 1}, "cpu", HOST_GROWTH_BYTES * 3 // 2, False, id="a-leak"),
+        pytest.param(ON_ONE_GPU, "cuda", 0, True, marks=GPU, id="nothing-on-gpu"),
+        pytest.param(ON_ONE_GPU, "cuda", GPU_LEFT_BYTES, False, marks=GPU, id="a-leak-on-gpu"),
+    ],
+)
 def test_a_worker_that_keeps_too_much_memory_gets_no_further_attempt(
-    lab: Lab, tmp_path: Path, times: float, stays: bool
+    lab: Lab,
+    tmp_path: Path,
+    resources: dict[str, int],
+    device: str,
+    kept_bytes: int,
+    stays: bool,
 ):
     """It is given that memory while it trains, and holds on to it. What allocators keep is no leak."""
     import ray
 
-    kept_bytes = int(times * HOST_GROWTH_BYTES)
-
     def hold(worker: Any) -> None:
-        worker.held = b"x" * kept_bytes
+        worker.held = torch.ones(kept_bytes, dtype=torch.uint8, device=device)
 
-    workers = lab.finish(lab.start("first", tmp_path))
-    leaks = lab.start("leaks", tmp_path, train=LONG | {"epochs": 10})
+    workers = lab.finish(lab.start("first", tmp_path, resources=resources))
+    leaks = lab.start("leaks", tmp_path, train=LONG | {"epochs": 10}, resources=resources)
     lab.wait_for_step(leaks)
     assert lab.pids() == workers
     ray.get(ray.get_actor("first-1-r0", namespace=lab.cluster.namespace).__ray_call__.remote(hold))
     assert lab.finish(leaks) == workers, "a leak does not harm the attempt itself"
-    assert (lab.finish(lab.start("next", tmp_path)) == workers) is stays
+    assert (lab.finish(lab.start("next", tmp_path, resources=resources)) == workers) is stays
     assert (lab.pids() >= workers) is stays
 
 

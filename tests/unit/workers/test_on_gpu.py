@@ -1,6 +1,7 @@
 """What only a GPU can show: it works behind the process that gives it work, with kernels and a scaler of its own."""
 
 import copy
+import gc
 import os
 import shutil
 
@@ -15,6 +16,7 @@ from tests.ranks import Ranks
 from workers.data.dataset import Order
 from workers.data.loaders import BATCHES_AHEAD, Loader
 from workers.data.synthetic import load_synthetic
+from workers.footprint import GPU_LEFT_BYTES
 from workers.train.gang import Gang
 from workers.train.learner import Learner
 from workers.train.utilisation import finish, forget_peak_memory, peak_memory_bytes
@@ -111,6 +113,33 @@ def test_a_training_on_a_gpu_that_was_paused_ends_with_the_bits_of_one_that_was_
     assert outcome.summary["resumed_from_step"] == 3
     theirs = load_file(unbroken.folder.weights)
     assert all(torch.equal(value, theirs[name]) for name, value in load_file(broken.folder.weights).items())
+
+
+def test_the_weights_of_a_training_in_channels_last_are_found_to_be_the_networks(tiny_spec, assign, train):
+    """Though convolutions in TF32 give other scores where the layout in memory is another."""
+    spec = tiny_spec(
+        model={"backbone": "resnet18", "stem": "cifar"},
+        data={"image_size": 32},
+        train={"precision": "bf16", "channels_last": True, "deterministic": False},
+        resources={"gpus_per_worker": 1},
+    )
+    outcome, _ = train(assign(spec))
+    assert outcome.outcome == "succeeded", outcome.message
+
+
+def test_a_training_that_does_not_fit_is_out_of_gpu_memory_by_name_and_leaves_it_free(tiny_spec, assign, train):
+    spec = tiny_spec(model={"backbone": "resnet50"}, data={"image_size": 224}, resources={"gpus_per_worker": 1})
+    held = torch.cuda.memory_allocated(GPU)
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(2 * 2**30 / torch.cuda.get_device_properties(GPU).total_memory, GPU)
+    try:
+        outcome, _ = train(assign(spec))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, GPU)
+    assert (outcome.outcome, outcome.reason) == ("failed", "CUDA_OOM"), outcome.message
+    assert "accumulate" in outcome.message, "it says what helps"
+    gc.collect()
+    assert torch.cuda.memory_allocated(GPU) - held < GPU_LEFT_BYTES
 
 
 TWO_GPUS = """
