@@ -185,7 +185,7 @@ def test_an_experiment_run_warm_gives_the_bits_of_one_run_cold(lab: Lab, tmp_pat
         pytest.param({"workers": 1}, "cpu", HOST_GROWTH_BYTES // 5, True, id="a-little"),
         pytest.param({"workers": 1}, "cpu", HOST_GROWTH_BYTES * 3 // 2, False, id="a-leak"),
         pytest.param(ON_ONE_GPU, "cuda", 0, True, marks=GPU, id="nothing-on-gpu"),
-        pytest.param(ON_ONE_GPU, "cuda", GPU_LEFT_BYTES, False, marks=GPU, id="a-leak-on-gpu"),
+        pytest.param(ON_ONE_GPU, "cuda", 2 * GPU_LEFT_BYTES, False, marks=GPU, id="a-leak-on-gpu"),
     ],
 )
 def test_a_worker_that_keeps_too_much_memory_gets_no_further_attempt(
