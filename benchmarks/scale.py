@@ -8,6 +8,7 @@ list and the tick against what is stored and queued, and for the tick per experi
 """
 
 import argparse
+import gc
 import statistics
 import tempfile
 import time
@@ -143,6 +144,7 @@ def benches(
             for _ in range(0, size if running else 0, 100):
                 bench.dispatcher.tick()
             made[size] = bench
+        gc.freeze()  # as a dispatcher does before its first tick
         yield made
 
 

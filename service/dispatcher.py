@@ -5,6 +5,7 @@ moves one by one (short transactions, guarded by the lease and the row's version
 alone, so it may be killed at any time.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -355,7 +356,9 @@ def main() -> None:
         signal.signal(signum, lambda *_: stop.set())
     courier = Courier(database, settings)
     courier.start()
-    Dispatcher(database, RayCluster(settings), settings).run(stop)
+    dispatcher = Dispatcher(database, RayCluster(settings), settings)
+    gc.freeze()  # what is loaded by now stays: a tick over a thousand takes a fifth longer where it is looked through
+    dispatcher.run(stop)
     courier.close()
     database.close()
 
