@@ -24,6 +24,7 @@ from service.room import Others, free_nodes, have_room, missing
 from service.settings import Settings
 from service.standby import STANDBY_NEED, Standby
 from service.states import Liveness
+from workers.provenance import code_fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class RayCluster:
         self.address = settings.ray_address
         self.runtime_env = shipped_code() if settings.ship_code else None
         self.namespace = settings.ray_namespace
+        code_fingerprint()  # of what this process runs: the files may become others while it does
         self.lock = threading.Lock()
         self.linger_seconds = settings.linger_seconds
         self.standby = Standby(settings.standby_workers)
@@ -85,7 +87,7 @@ class RayCluster:
         self.promised, self.expected = {}, None
         self.term += 1
         self.looked_at = self.rounded_at = 0.0
-        self.told = None
+        self.told = self.wanted = None
 
     def observe(self) -> ClusterView:
         """Look at the table. Raises ClusterUnavailable where the thread has not come round lately, or must still learn
@@ -119,7 +121,8 @@ class RayCluster:
         if key not in self.promised:
             taken = self.promised.values()
             ended = [gang for gang in self.gangs.values() if gang.lends_its_place and gang.name not in taken]
-            alike = sorted((gang for gang in ended if gang.need == need), key=lambda gang: not gang.idle)
+            fitting = (gang for gang in ended if gang.need == need)
+            alike = sorted(fitting, key=lambda gang: (not gang.idle, not gang.has_answered))
             self.promised[key] = alike[0].name if alike else str(key)
         return self.promised[key]
 
@@ -161,7 +164,7 @@ class RayCluster:
             gang = self._of(key)
             if gang is None or gang.letting_go_since is not None:
                 return
-            if linger and self.linger_seconds > 0:
+            if linger and self.linger_seconds > 0 and gang.runs_our_code:
                 gang.letting_go_since = time.monotonic()
             else:
                 gang.releasing = True
@@ -263,6 +266,8 @@ class RayCluster:
             self._settle_heirs()
         self._look()
         with self.lock:
+            if not self._leads(term):
+                return
             self._retire_idle()
             self._stand_by()
             gangs = dict(self.gangs)
@@ -352,6 +357,8 @@ class RayCluster:
 
     def _stand_by(self) -> None:
         """Start a worker for the next experiment, where nobody waits for the room who could ever have it."""
+        if not self.standby.workers:
+            return
         nodes = free_nodes(self.nodes, self.groups.values(), self.others.held)
         if self.heirs or self.wanted is None or any(capacity(nodes, need) >= need.workers for need in self.wanted):
             return

@@ -9,38 +9,27 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.exceptions import (
-    ActorUnavailableError,
-    ActorUnschedulableError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-    RuntimeEnvSetupError,
-)
+from ray.exceptions import RayError
 from ray.util import get_placement_group, list_named_actors, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from service.gang import GangKey, GangView, Launch, Need, StopMode
 from service.places import Place, assignment_of
+from service.ray_rank import SILENT_SECONDS, THREADS, Rank, ask
 from service.states import Liveness, Reason
 from workers.actor import TrainWorker
-from workers.assignment import Assignment
 from workers.outcome import Outcome
-from workers.progress import Progress
+from workers.provenance import code_fingerprint
 
 log = logging.getLogger(__name__)
 
 NEWS_SECONDS = (0.5, 2.0)  # a worker that is asked for news answers after so long where there are none
-NEWS = "news"  # the concurrency group in which these questions wait, beside a worker's other calls
-THREADS = {NEWS: 2}  # of each group: a dispatcher that was started anew need not wait for the last one's question
-SILENT_SECONDS = 30.0  # a worker that has not answered for so long is neither alive nor dead
 ONE_NODE_SECONDS = 5.0  # a gang that was to lie on one node waits for it no longer: idle ones have gone by then
 LET_GO_SECONDS = 10.0  # from the record of a success to the end of every rank
-_DEATHS = (RayActorError, OutOfMemoryError, ActorUnschedulableError, RuntimeEnvSetupError)
 
 
 class RayGang:
@@ -75,6 +64,7 @@ class RayGang:
         self.releasing = False
         self.gone = False
         self.letting_go_since: float | None = None
+        self.stands_by = standby is not None
         self.idle_since: float | None = self.found_at if standby else None
         self.stop_mode: StopMode | None = None
         self.dump_wanted = False
@@ -97,6 +87,18 @@ class RayGang:
     def lends_its_place(self) -> bool:
         """Whether another attempt can have its place: it is idle, or is about to be."""
         return (self.idle_since or self.letting_go_since) is not None and not self.releasing
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether all of its workers are there, and have said something."""
+        return bool(self.ranks) and all(rank.answered for rank in self.ranks)
+
+    @property
+    def runs_our_code(self) -> bool:
+        """Whether a gang that was left here runs the code of this dispatcher. Of its own ones that is not asked: what
+        they run is what any other would.
+        """
+        return not self.was_left or (self.has_answered and {rank.code for rank in self.ranks} == {code_fingerprint()})
 
     @property
     def settled(self) -> bool:
@@ -148,8 +150,8 @@ class RayGang:
             self._begin()
             self._pass_on_stop()
             self._let_go()
-        fell_silent = self.idle and any(rank.answered and rank.is_silent() for rank in self.ranks)
-        if self.lends_its_place and (fell_silent or self.view.liveness is Liveness.DEAD):
+        useless = self.idle and any((rank.answered and rank.is_silent()) or not rank.is_fit for rank in self.ranks)
+        if self.lends_its_place and (useless or self.view.liveness is Liveness.DEAD):
             self.releasing = True  # no attempt is lost with it, and the next one would be
 
     def _reserve(self) -> None:
@@ -210,7 +212,7 @@ class RayGang:
             num_gpus=bundle.get("GPU", 0),
             scheduling_strategy=place,
         )
-        return options.remote()
+        return options.remote(ahead=self.stands_by and self.launch is None)
 
     def _poll(self, group: Mapping[str, Any]) -> None:
         """Ask every worker how far it is, and take the answers that have come."""
@@ -243,7 +245,7 @@ class RayGang:
         keys = {rank.key for rank in self.ranks}
         if keys == {None} or all(rank.has_succeeded() for rank in self.ranks):
             self.idle_since = time.monotonic()
-            self.releasing = any(not rank.is_fit for rank in self.ranks)
+            self.releasing = any(not rank.is_fit for rank in self.ranks) or not self.runs_our_code
         elif len(keys) == 1:
             self.key = keys.pop()
             self._begun = True
@@ -316,84 +318,8 @@ class RayGang:
             self.gone = True
 
 
-@dataclass
-class Rank:
-    """One worker, asked without waiting for it."""
-
-    actor: Any
-    on_news: Callable[[], None] = lambda: None
-    question: Future[Any] | None = None
-    asked_at: float = 0.0
-    ask_at: float = 0.0
-    answered: bool = False
-    tells_news: bool = False  # one of an earlier version, found after an upgrade, does not
-    key: GangKey | None = None
-    token: str | None = None
-    progress: Progress = Progress()  # noqa: RUF009 - frozen
-    outcome: Outcome | None = None
-    is_fit: bool = True
-    died: str | None = None
-
-    def begin(self, assignment: Assignment) -> None:
-        """Have the worker train. Answers about what it did before are not taken any more."""
-        self.token = assignment.token
-        self.actor.start.remote(assignment.to_dict())
-
-    def forget(self) -> None:
-        """Forget what the worker did before."""
-        self.progress, self.outcome, self.token = Progress(), None, "not begun"
-
-    def poll(self, seconds: float) -> None:
-        """Take the answer if it has come, and ask again: first for what is, from then on for what is new.
-
-        Who has no news answers after `seconds`, and who cannot wait for them is asked again after so long.
-        """
-        now = time.monotonic()
-        if self.question is not None and self.question.done():
-            question, self.question = self.question, None
-            self.ask_at = now + seconds  # who answers with an error may do so at once, again and again
-            try:
-                self._hear(question.result())
-                self.ask_at = now if self.tells_news else self.ask_at
-            except ActorUnavailableError:
-                log.debug("a worker does not answer at present")
-            except _DEATHS as error:
-                self.died = str(error)
-        if self.question is None and self.died is None and now >= self.ask_at:
-            self.question, self.asked_at = ask(self._question(seconds), self.on_news), now
-
-    def _question(self, seconds: float) -> Any:
-        if self.tells_news:
-            return self.actor.news.options(concurrency_group=NEWS).remote(seconds)
-        return self.actor.poll.remote()
-
-    def has_succeeded(self) -> bool:
-        """Whether it has ended, and well."""
-        return self.outcome is not None and self.outcome.outcome == "succeeded"
-
-    def is_silent(self) -> bool:
-        """Whether it has not answered for so long that nothing can be said of it."""
-        return self.question is not None and time.monotonic() - self.asked_at > SILENT_SECONDS
-
-    def _hear(self, answer: Mapping[str, Any]) -> None:
-        self.answered, self.tells_news = True, answer.get("news", False)
-        if self.token is not None and answer["token"] != self.token:
-            return  # still about the attempt before
-        self.key = GangKey(answer["experiment_id"], answer["attempt"]) if answer["experiment_id"] else None
-        self.progress = Progress.from_dict(answer["progress"])
-        self.outcome = Outcome.from_dict(answer["outcome"]) if answer["outcome"] else None
-        self.is_fit = answer["fit"]
-
-
 def verdict(outcomes: Sequence[Outcome]) -> Outcome:
     """How a gang ended: as the rank says that failed by itself, else any that failed, else rank 0."""
     failed = [one for one in outcomes if one.outcome == "failed"]
     by_itself = (one for one in failed if one.reason != "WORKER_DIED")
     return next(by_itself, (failed or list(outcomes))[0])
-
-
-def ask(reference: Any, on_answer: Callable[[], None]) -> Future[Any]:
-    """The answer to a call of an actor, and whom to tell that it has come."""
-    answer: Future[Any] = reference.future()
-    answer.add_done_callback(lambda _: on_answer())
-    return answer

@@ -16,6 +16,7 @@ from service.ray_gang import RayGang
 _RESOURCES = ResourcesSpec()
 STANDBY_NEED = Need(1, _RESOURCES.cpus_per_worker, _RESOURCES.gpus_per_worker)  # of a spec that does not speak of it
 PLACE_SECONDS = 10.0  # one that has no worker by then found no room after all
+ANSWER_SECONDS = 120.0  # one whose worker has said nothing by then will not: its code comes over the network, at worst
 PAUSE_SECONDS = 60.0  # after one has died: what killed it may kill the next one
 
 
@@ -32,21 +33,20 @@ class Standby:
         """
         now, ready = time.monotonic(), 0
         for gang in gangs:
-            if gang.idle and not gang.ranks and gang.idle_for(now) > PLACE_SECONDS:
+            patience = ANSWER_SECONDS if gang.ranks else PLACE_SECONDS
+            if gang.idle and not gang.has_answered and gang.idle_for(now) > patience:
                 gang.releasing = True
                 self.died()
-            if not (gang.ranks or gang.gone):
-                return None  # one is being put together, of whatever shape: then what is free is not known
-            ready += gang.need == STANDBY_NEED and gang.lends_its_place and not gang.was_left
+            if not (gang.ranks and gang.known):
+                return None  # one is being put together, or has not said yet what it does: then the room is not known
+            ready += gang.need == STANDBY_NEED and gang.lends_its_place
         if ready >= self.workers or now < self.not_before or place(STANDBY_NEED, nodes) is None:
             return None
         return f"standby-{time.time_ns() // 1_000_000}"
 
     def kept(self, idle: Iterable[RayGang]) -> list[RayGang]:
-        """Those of the idle gangs that go on waiting: none that a dispatcher before this one left, as it may be of an
-        earlier version.
-        """
-        ours = [gang for gang in idle if gang.need == STANDBY_NEED and not gang.was_left]
+        """Those of the idle gangs that go on waiting."""
+        ours = [gang for gang in idle if gang.need == STANDBY_NEED]
         return sorted(ours, key=lambda gang: gang.idle_since or 0.0)[-self.workers :] if self.workers else []
 
     def died(self) -> None:

@@ -20,16 +20,24 @@ from workers.footprint import Footprint
 from workers.loading import load_ahead, load_training
 from workers.outcome import Outcome, classify, read_outcome
 from workers.progress import Progress
+from workers.provenance import code_fingerprint
 from workers.stop import StopMode, StopSignal
 from workers.watchdog import dump_stacks
 
 logger = logging.getLogger(__name__)
+LOOKS = 20  # in the time after which nobody is waited for any more
 
 
 class TrainWorker:
     """Runs one assignment at a time. Every method but the constructor and `news` answers within milliseconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ahead: bool = False, patience_seconds: float = 600.0) -> None:
+        """With `ahead` it loads all that a training needs from its beginning to its end: its first one may be far.
+
+        One that idles and is asked by nobody for `patience_seconds` has no dispatcher any more, and goes.
+        """
+        self._code, self._ahead = code_fingerprint(), ahead
+        self._looks_left, self._leaving = LOOKS, False
         self._changed = threading.Condition(threading.Lock())
         self._told: tuple[object, ...] = ()  # the last headline that went out as news
         self._assignment: Assignment | None = None
@@ -42,6 +50,7 @@ class TrainWorker:
         self._meeting_place: socket.socket | None = None
         self._importing = threading.Thread(target=self._import_training, name="import-training", daemon=True)
         self._importing.start()
+        threading.Thread(target=self._watch, args=(patience_seconds / LOOKS,), name="watch", daemon=True).start()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGUSR1, self._leave)
 
@@ -56,9 +65,13 @@ class TrainWorker:
         return ray.util.get_node_ip_address(), self._meeting_place.getsockname()[1], gpus
 
     def start(self, assignment: Mapping[str, Any]) -> None:
-        """Begin an assignment. The same token again changes nothing. Raises RuntimeError while another one trains."""
+        """Begin an assignment. The same token again changes nothing. Raises RuntimeError while another one trains,
+        and from a worker that goes.
+        """
         wanted = Assignment.from_dict(assignment)
         with self._changed:
+            if self._leaving:
+                raise RuntimeError("this worker had been asked by nobody for long, and goes")
             if self._assignment is not None and self._assignment.token == wanted.token:
                 return
             if self._thread is not None and self._outcome is not None:
@@ -87,10 +100,12 @@ class TrainWorker:
     def poll(self) -> dict[str, Any]:
         """How far the assignment is. `outcome` is there once this rank has ended; result.json is the record.
 
-        `fit` says whether the worker may be given another assignment after this one, `news` whether it can be asked for
-        them: Ray ends a process that is asked in a concurrency group which its actor was made without, as those of
-        earlier versions were; then calls run in the main thread.
+        `fit` says whether the worker may be given another assignment after this one, and `code` which version of the
+        training it runs. `news` says whether it can be asked for them: Ray ends a process that is asked in a
+        concurrency group which its actor was made without, as those of earlier versions were; then calls run in the
+        main thread.
         """
+        self._looks_left = LOOKS
         outcome, assignment = self._outcome, self._assignment
         return {
             "experiment_id": assignment.experiment_id if assignment else None,
@@ -99,6 +114,7 @@ class TrainWorker:
             "outcome": outcome.to_dict() if outcome else None,
             "token": assignment.token if assignment else None,
             "fit": self._fit,
+            "code": self._code,
             "news": threading.current_thread() is not threading.main_thread(),
             "pid": os.getpid(),
         }
@@ -120,6 +136,20 @@ class TrainWorker:
         if self._thread is not None and self._thread.is_alive():
             self._stop.request("pause")
         elif self._is_recorded():
+            os._exit(0)
+
+    def _watch(self, seconds: float) -> None:
+        """Look every so many `seconds`. Looks are counted, as no time says how long this process itself was stopped."""
+        while not self._leaving:
+            time.sleep(seconds)
+            with self._changed:
+                idles = self._thread is None or not self._thread.is_alive()
+                self._looks_left = self._looks_left - 1 if idles else LOOKS
+                self._leaving = self._looks_left <= 0 and self._is_recorded()
+        logger.warning("nobody has asked for this worker for long: it goes")
+        try:
+            give_back_place()
+        finally:
             os._exit(0)
 
     def _is_recorded(self) -> bool:
@@ -157,9 +187,10 @@ class TrainWorker:
         """Load torch while the gang is still being put together. An error here comes again, and is told, in `start`."""
         try:
             load_training()
-            if self._assignment is None:  # on standby
+            if self._ahead and self._assignment is None:
                 load_ahead()
         except Exception:
+            self._fit = False
             logger.exception("the training code cannot be imported")
 
     def _remember(self, progress: Progress) -> None:
@@ -179,3 +210,11 @@ def kept_port() -> socket.socket:
     keeper.bind(("", 0))
     keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a listener with the same option may stand beside it
     return keeper
+
+
+def give_back_place() -> None:
+    """Free this actor's reservation, which outlives it and ends it."""
+    import ray
+
+    if ray.is_initialized() and (group := ray.util.get_current_placement_group()):
+        ray.util.remove_placement_group(group)

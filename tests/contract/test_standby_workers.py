@@ -6,6 +6,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
+from ray.util import placement_group, placement_group_table
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from service.cluster import RayCluster
 from service.gang import GangKey, Launch
@@ -14,6 +17,7 @@ from tests.journals import MLFLOW_AWAY
 from tests.ray_head import RAY_ENVIRONMENT, RayHead, ray_head
 from tests.specs import spec
 from tests.waiting import wait_until
+from workers.actor import TrainWorker
 from workers.outcome import read_outcome
 from workers.storage import ExperimentFolder
 
@@ -111,17 +115,48 @@ def test_one_that_dies_is_not_replaced_at_once(connect: Callable[[], RayCluster]
     cluster = connect()
     psutil.Process(stands_by(cluster, head)).kill()
     wait_until(lambda: not cluster.gangs, "it to be gone", seconds=SECONDS)
-    assert not cluster.groups or all(group["state"] == "REMOVED" for group in cluster.groups.values())
     cluster._stand_by()
     assert not cluster.gangs
     cluster.standby.not_before = 0.0
     stands_by(cluster, head)
 
 
-def test_a_later_dispatcher_takes_a_worker_of_its_own_version(connect: Callable[[], RayCluster], head: RayHead):
+def test_a_later_dispatcher_takes_one_that_runs_its_own_code(
+    connect: Callable[[], RayCluster], head: RayHead, tmp_path: Path
+):
     first = connect()
     pid = stands_by(first, head)
+    (name,) = the_idle(first)
     first.close()
     later = connect()
-    wait_until(lambda: not psutil.pid_exists(pid), "the one that was left to go", seconds=SECONDS)
-    assert stands_by(later, head) != pid
+    assert (stands_by(later, head), the_idle(later)) == (pid, {name})
+    train(later, "next", tmp_path)
+    assert [gang.ranks[0].key for gang in later.gangs.values() if gang.name == name] == [GangKey("next", 1)]
+
+
+def test_after_an_upgrade_one_that_was_left_gets_no_attempt_and_is_replaced(
+    connect: Callable[[], RayCluster], head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first = connect()
+    old = stands_by(first, head)
+    first.close()
+    monkeypatch.setattr("service.ray_gang.code_fingerprint", lambda: "what was installed since")
+    later = connect()
+    train(later, "upgraded", tmp_path)
+    assert old not in {worker.pid for worker in head.workers()}
+    assert stands_by(later, head) != old
+
+
+def test_one_that_nobody_asks_any_more_frees_its_place(head: RayHead, monkeypatch: pytest.MonkeyPatch):
+    """Its dispatcher may be gone for good, and nobody else would ever look for it."""
+    for name, value in RAY_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    ray.init(address=head.address, namespace="forgotten", log_to_driver=False)
+    group = placement_group([{"CPU": 1.0}], lifetime="detached", name="forgotten")
+    place = PlacementGroupSchedulingStrategy(group)
+    options = ray.remote(TrainWorker).options(lifetime="detached", name="r0", num_cpus=1, scheduling_strategy=place)
+    worker = options.remote(patience_seconds=1.0)
+    pid = ray.get(worker.poll.remote())["pid"]
+    wait_until(lambda: not psutil.pid_exists(pid), "it to go", seconds=SECONDS)
+    wait_until(lambda: placement_group_table(group)["state"] == "REMOVED", "its place to be free", seconds=SECONDS)
+    ray.shutdown()

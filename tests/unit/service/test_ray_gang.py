@@ -11,11 +11,13 @@ from ray.exceptions import OutOfMemoryError, RayTaskError
 
 from service.gang import GangKey, Launch, Need
 from service.places import Place, assignment_of
-from service.ray_gang import SILENT_SECONDS, Rank, RayGang, verdict
+from service.ray_gang import RayGang, verdict
+from service.ray_rank import SILENT_SECONDS, Rank
 from service.states import Liveness, Reason
 from tests.specs import spec
 from workers.assignment import Assignment
 from workers.outcome import Outcome
+from workers.provenance import code_fingerprint
 
 
 def launch(workers: int) -> Launch:
@@ -203,7 +205,34 @@ def test_who_has_trained_for_long_is_asked_less_often(age: float, seconds: float
 @pytest.mark.parametrize("fit", [True, False])
 def test_a_gang_that_was_left_after_a_success_lingers_only_if_it_is_fit(fit: bool):
     left = RayGang("abc-2", "tests")
-    done = {"key": left.key, "outcome": Outcome("succeeded")}
+    done = {"key": left.key, "outcome": Outcome("succeeded"), "code": code_fingerprint()}
     left.ranks = [answered(**done), answered(**done, is_fit=fit)]
     left.advance(group("CREATED"))
     assert (left.known, left.idle, left.releasing) == (True, fit, not fit)
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_worker_that_cannot_load_the_training_is_given_to_nobody(idle: bool):
+    """While it trains nothing is said of it yet: what it is fit for shows at its end."""
+    gang = lending(answered(is_fit=False), idle=idle)
+    gang.advance(group("CREATED"))
+    assert gang.releasing is idle
+
+
+def left_with(code: str | None, outcome: Outcome | None = None) -> RayGang:
+    """A gang that was left, whose one worker answers."""
+    gang = found()
+    gang.ranks = [answered(code=code, outcome=outcome)]
+    return gang
+
+
+@pytest.mark.parametrize(("code", "stays"), [(code_fingerprint(), True), ("another", False), (None, False)])
+def test_of_those_that_were_left_only_who_runs_our_code_waits_for_an_attempt(code: str | None, stays: bool):
+    """An older one may not understand it, and would train with what there was before the upgrade."""
+    gang = left_with(code)
+    gang.advance(group("CREATED"))
+    assert (gang.known, gang.idle, gang.lends_its_place) == (True, stays, stays)
+
+
+def test_what_our_own_gangs_run_is_what_any_other_would():
+    assert lending(answered(code="of their image"), idle=True).runs_our_code

@@ -9,8 +9,9 @@ import pytest
 from service.cluster import RayCluster
 from service.gang import GangKey, Launch, Need, Node
 from service.ray_gang import RayGang
+from service.ray_rank import Rank
 from service.settings import Settings
-from service.standby import PAUSE_SECONDS, PLACE_SECONDS, STANDBY_NEED, Standby
+from service.standby import ANSWER_SECONDS, PAUSE_SECONDS, PLACE_SECONDS, STANDBY_NEED, Standby
 from tests.specs import spec
 
 ROOM = (Node("one", 4, 0, 2, 0),)
@@ -20,7 +21,7 @@ FULL = (Node("one", 4, 0, 0, 0),)
 def gang(name: str = "standby-1", *, need: Need = STANDBY_NEED, idle_for: float | None = 1.0) -> RayGang:
     """One that has its worker; it idles unless it is told not to."""
     made = RayGang(name, "test", standby=need)
-    made.ranks = [object()]  # type: ignore[list-item]
+    made.ranks = [Rank(None, answered=True)]
     made.idle_since = None if idle_for is None else time.monotonic() - idle_for
     return made
 
@@ -30,7 +31,7 @@ def launch(name: str = "new") -> Launch:
 
 
 def test_a_spec_that_does_not_speak_of_resources_fits_a_worker_on_standby():
-    assert launch().need == STANDBY_NEED
+    assert (spec().world_sizes, launch().need) == ((1,), STANDBY_NEED)
 
 
 def test_one_is_started_where_one_is_missing_and_fits():
@@ -40,9 +41,9 @@ def test_one_is_started_where_one_is_missing_and_fits():
     assert standby.next([gang(), gang("a-1", idle_for=None)], ROOM), "who trains does not stand by"
     assert standby.next([gang(), gang("a-1", need=Need(2, 1, 0))], ROOM), "nor does one of another shape"
     assert not standby.next([gang(), gang("standby-2")], ROOM)
-    left = gang()
-    left.was_left = True
-    assert standby.next([gang(), left], ROOM), "nor one that may be of an earlier version, and goes soon"
+    goes = gang()
+    goes.releasing = True
+    assert standby.next([gang(), goes], ROOM), "nor who is about to go"
     assert not standby.next([gang()], FULL)
     assert not Standby(0).next([], ROOM)
 
@@ -50,6 +51,13 @@ def test_one_is_started_where_one_is_missing_and_fits():
 def test_none_is_started_while_a_gang_is_put_together():
     assert not Standby(2).next([RayGang("new-1", "test", launch=launch())], ROOM)
     assert not Standby(2).next([RayGang("standby-1", "test", standby=STANDBY_NEED)], ROOM)
+
+
+def test_none_is_started_while_one_that_was_left_here_has_not_said_what_it_does():
+    """It may stand by itself: else each change of the leader would add as many as there are."""
+    left = RayGang("standby-1", "test")
+    left.ranks = [Rank(None)]
+    assert not Standby(2).next([left], ROOM)
 
 
 def test_one_that_finds_no_place_is_let_go_and_the_next_one_waits():
@@ -62,6 +70,17 @@ def test_one_that_finds_no_place_is_let_go_and_the_next_one_waits():
     assert not standby.next([], ROOM)
 
 
+def test_one_whose_worker_never_says_anything_is_let_go_and_the_next_one_waits():
+    standby, mute = Standby(1), gang()
+    mute.ranks = [Rank(None)]
+    standby.next([mute], ROOM)
+    assert mute.idle
+    mute.idle_since = time.monotonic() - ANSWER_SECONDS - 1
+    assert not standby.next([mute], ROOM)
+    assert mute.releasing
+    assert not standby.next([], ROOM)
+
+
 def test_after_a_death_the_next_one_waits_for_a_while():
     standby = Standby(1)
     standby.died()
@@ -70,11 +89,9 @@ def test_after_a_death_the_next_one_waits_for_a_while():
     assert standby.next([], ROOM)
 
 
-def test_the_youngest_are_kept_and_none_that_was_left_here():
+def test_the_youngest_are_kept():
     young, old, older = (gang(f"standby-{age}", idle_for=age) for age in (1, 20, 300))
-    left = RayGang("left-1", "test")
-    left.need, left.idle_since = STANDBY_NEED, time.monotonic()
-    assert Standby(2).kept([older, left, young, old]) == [old, young]
+    assert Standby(2).kept([older, young, old]) == [old, young]
     assert Standby(0).kept([young]) == []
     assert Standby(1).kept([gang(need=Need(1, 2, 0))]) == []
 
@@ -99,6 +116,18 @@ def test_it_is_started_once_nothing_waits(cluster: RayCluster):
     (started,) = cluster.gangs.values()
     assert (started.idle, started.known, started.key) == (True, True, None)
     assert not started.waits_for_room(None), "nobody else has to go for it"
+
+
+def test_a_change_of_leader_forgets_what_waited(cluster: RayCluster):
+    cluster.lead(60.0)
+    cluster._stand_by()
+    assert not cluster.gangs
+
+
+def test_of_two_the_one_that_has_answered_is_given_away_first(cluster: RayCluster):
+    cluster.gangs = {"standby-1": gang("standby-1"), "standby-2": gang("standby-2")}
+    cluster.gangs["standby-1"].ranks = [Rank(None)]
+    assert cluster.gang_for(launch().key, launch().need) == "standby-2"
 
 
 def test_it_is_there_for_the_next_attempt(cluster: RayCluster):

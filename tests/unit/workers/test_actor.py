@@ -53,10 +53,47 @@ def test_it_trains_one_assignment_after_another_and_answers_meanwhile(worker, ti
 
 
 def test_who_waits_for_a_first_assignment_has_loaded_all_that_it_needs():
-    wait = "from workers.actor import TrainWorker; worker = TrainWorker(); worker._importing.join()"
+    wait = "from workers.actor import TrainWorker; worker = TrainWorker(ahead=True); worker._importing.join()"
     say = "import sys; print(*(name in sys.modules for name in ('mlflow.pytorch', 'torch._dynamo')))"
     done = subprocess.run([sys.executable, "-c", f"{wait}; {say}"], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "True"], done.stderr
+
+
+def test_who_cannot_load_the_training_is_fit_for_nothing(monkeypatch):
+    def fails():
+        raise ImportError("no torch here")
+
+    monkeypatch.setattr("workers.actor.load_training", fails)
+    worker = TrainWorker()
+    worker._importing.join()
+    assert not worker.poll()["fit"]
+
+
+def test_who_idles_and_is_asked_by_nobody_gives_its_place_back_and_goes(tiny_spec, assign, monkeypatch):
+    done = []
+    monkeypatch.setattr("workers.actor.give_back_place", lambda: done.append("place"))
+    monkeypatch.setattr("workers.actor.os._exit", done.append)
+    worker = TrainWorker(patience_seconds=0.4)
+    for _ in range(20):
+        time.sleep(0.05)
+        worker.poll()
+    assert done == []
+    wait_until(lambda: len(done) == 2)
+    assert done == ["place", 0]
+    with pytest.raises(RuntimeError, match="asked by nobody"):
+        worker.start(assign(tiny_spec()).to_dict())
+
+
+def test_who_trains_stays_though_nobody_asks(tiny_spec, assign, monkeypatch):
+    exits = []
+    monkeypatch.setattr("workers.actor.os._exit", exits.append)
+    worker = TrainWorker(patience_seconds=0.2)
+    assignment = assign(tiny_spec())
+    worker.start(assignment.to_dict())
+    record = assignment.folder.attempt(1)
+    wait_until(lambda: read_outcome(record) or exits)
+    assert read_outcome(record).outcome == "succeeded"
+    wait_until(lambda: exits == [0])
 
 
 def test_news_are_told_when_they_come_and_nothing_is_told_twice(worker, tiny_spec, assign):
