@@ -188,7 +188,8 @@ class ResourcesSpec(Part):
         Discriminator(lambda value: "elastic" if isinstance(value, Elastic | dict) else "fixed"),
     ] = Field(1, description="data-parallel processes, started all or none: a number, or {min, max}")
     gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.0, description="0 trains on the CPU, 1 on one GPU each; a fraction shares a GPU between small experiments"
+        0.0,
+        description="0 trains on the CPU, 1 on one GPU each; a fraction shares a GPU and its memory with others",
     )
     cpus_per_worker: Annotated[int, Field(ge=1, le=1024)] = Field(
         1, description="CPU cores, also the threads torch uses"

@@ -41,6 +41,9 @@ def load_classifier(weights: Path) -> tuple[Classifier, tuple[int, int, int]]:
     model = ExperimentSpec.model_validate(about["spec"]).model
     network = copy.deepcopy(_weightless(model, len(about["classes"]), channels))
     network.load_state_dict(state, assign=True)
+    if any(buffer.is_meta for buffer in network.buffers()):  # those that are not saved, such as the filter of a blur
+        network = build_network(model.model_copy(update={"pretrained": False}), len(about["classes"]), channels)
+        network.load_state_dict(state)
     return Classifier(network, about["mean"], about["std"]).eval(), (channels, height, width)
 
 

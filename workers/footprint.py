@@ -21,7 +21,7 @@ class Footprint:
         if self._floor_bytes is None:
             gc.freeze()  # torch and what else stays loaded: to look through it again takes longer than a short step
         torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available():
+        if torch is not None and torch.cuda.is_initialized():
             torch._C._cuda_clearCublasWorkspaces()  # 32 MiB for each thread that multiplied: the training's, autograd's
             torch.cuda.empty_cache()
             if torch.cuda.memory_allocated() > GPU_LEFT_BYTES:

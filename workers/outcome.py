@@ -34,9 +34,19 @@ _OUT_OF_MEMORY_WORDS = (
     "cuda error: out of memory",
     "cuda driver error: out of memory",
     "cublas_status_alloc_failed",
+    "cublas_status_not_initialized",  # no room for its handle
     "cudnn_status_alloc_failed",
+    "cudnn_status_internal_error_device_allocation_failed",  # since cuDNN 9
     "cuda failure 2 'out of memory'",
     "cuda failure 'out of memory'",
+)
+# The machine's fault, in CUDA's words; another machine, or the same one after a reset, may do better.
+_BROKEN_DEVICE_WORDS = (
+    "uncorrectable ecc error",
+    "uncorrectable nvlink error",
+    "hardware stack error",
+    "device(s) is/are busy or unavailable",
+    "no cuda-capable device is detected",
 )
 # gloo and NCCL report a lost peer as a bare RuntimeError; these are the words they use for it.
 _PEER_LOST_WORDS = (
@@ -125,6 +135,6 @@ def _reason_of_torch(error: RuntimeError) -> Reason | None:
         return "CUDA_OOM"
     if torch and torch.distributed.is_available() and isinstance(error, torch.distributed.DistError):
         return "WORKER_DIED"
-    if any(phrase in words for phrase in _PEER_LOST_WORDS):
+    if any(phrase in words for phrase in _PEER_LOST_WORDS + _BROKEN_DEVICE_WORDS):
         return "WORKER_DIED"
     return None

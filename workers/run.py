@@ -20,7 +20,7 @@ from workers.export import export
 from workers.fence import Fence
 from workers.logs import RankLog, log_to
 from workers.outcome import Ending, Outcome, classify
-from workers.portable import require
+from workers.portable import require, require_compiler
 from workers.progress import Progress
 from workers.seeding import reproducible
 from workers.spans import FirstStep, event
@@ -113,6 +113,8 @@ def _train(
     event("the gang has met")
     if gang.leads:
         require(spec.export)
+    if spec.train.compile:
+        require_compiler(gang.device)
     dataset = load_dataset(spec.data, assignment.data_roots, allow_download=assignment.allow_download)
     if not spec.data.workers_per_rank:
         dataset = dataset.to(gang.device)

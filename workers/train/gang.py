@@ -153,18 +153,19 @@ def _peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo and NCCL have no better type for it
-        if classify(error) == "CUDA_OOM":
-            raise
+        if classify(error) == "CUDA_OOM" or isinstance(error, torch.AcceleratorError):
+            raise  # this rank's own, that has only come to light here
         raise PeerLost(f"another worker of this gang is gone: {error}") from error
 
 
 def training_device(assignment: Assignment) -> torch.device:
-    """The CPU, or this rank's GPU: the one of its assignment, or the one torchrun numbers for it."""
+    """The CPU, or this rank's GPU: the one of its assignment, or the one torchrun numbers for it, or the next."""
     if not assignment.spec.resources.gpus_per_worker:
         return torch.device("cpu")
-    return torch.device(
-        "cuda", assignment.gpu_index if assignment.node_gpus else int(os.environ.get("LOCAL_RANK", "0"))
-    )
+    if assignment.node_gpus:
+        return torch.device("cuda", assignment.gpu_index)
+    by_hand = assignment.rank % max(1, torch.cuda.device_count())
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", by_hand)))
 
 
 @contextlib.contextmanager
@@ -173,6 +174,8 @@ def gang_of(assignment: Assignment) -> Iterator[Gang]:
     device = training_device(assignment)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        if (share := assignment.spec.resources.gpus_per_worker) < 1:
+            torch.cuda.set_per_process_memory_fraction(share, device)  # the rest is its neighbours'
     forget_peak_memory(device)
     gang = Gang(assignment.rank, assignment.world_size, device)
     if assignment.world_size == 1:

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from cbam_core.errors import ExportError
+from cbam_core.errors import ExportError, SpecError
 from workers import portable
 from workers.classifier import Classifier, load_classifier
-from workers.portable import require
+from workers.portable import require, require_compiler
 
 
 @pytest.mark.timeout(240)
@@ -40,6 +40,28 @@ def test_a_missing_extra_is_told_before_the_training(tiny_spec, assign, train, m
     assert outcome.message.startswith("ExportError: ONNX needs no_such_runtime: install cbam-lab[onnx]")
     assert not any(progress.step for progress in seen)
     require(["torch_export"])
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_missing_compiler_is_told_before_the_training(device, monkeypatch):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(portable.shutil, "which", lambda _: None)
+    with pytest.raises(SpecError, match="apt install gcc"):
+        require_compiler(torch.device(device))
+    monkeypatch.setattr(portable.shutil, "which", lambda name: f"/bin/{name}" if name in ("gcc", "g++") else None)
+    require_compiler(torch.device(device))
+
+
+def test_what_a_network_has_but_does_not_save_is_there_again(tiny_spec, assign, train):
+    """The filters of an anti-aliasing blur are buffers that stay out of the weights."""
+    assignment = assign(
+        tiny_spec(model={"backbone": "timm:resnetblur18"}, train={"epochs": 1}, data={"image_size": 32})
+    )
+    outcome, _ = train(assignment)
+    assert outcome.outcome == "succeeded", outcome.message
+    classifier, shape = load_classifier(assignment.folder.weights)
+    assert classifier(torch.rand(2, *shape)).isfinite().all()
 
 
 def traced(network, shape=(1, 4, 4)):
