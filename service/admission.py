@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from service.gang import Need, Node
-
-ROUNDING = 1e-6  # ten tenths of a GPU are a GPU
+from service.gpus import ROUNDING, FreeGpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,26 +219,30 @@ def place(need: Need, nodes: Sequence[Node], *, on_one: bool = False) -> tuple[N
         if not take:
             continue
         open_bundles -= take
-        left[index] = replace(
-            node, free_cpus=node.free_cpus - take * need.cpus, free_gpus=node.free_gpus - take * need.gpus
-        )
+        gpus = _free_gpus(node)
+        for _ in range(take if need.gpus else 0):
+            gpus = gpus.less(need.gpus)
+        free_cpus = node.free_cpus - take * need.cpus
+        left[index] = replace(node, free_cpus=free_cpus, free_gpus=gpus.total, shared=gpus.shared)
     return None if open_bundles else tuple(left)
 
 
 def capacity(nodes: Sequence[Node], need: Need) -> int:
     """How many of the gang's bundles the cluster could hold were it empty."""
-    return sum(_bundles(need, node.cpus, node.gpus) for node in nodes)
+    return sum(_bundles(need, node.cpus, FreeGpus.of(node.gpus)) for node in nodes)
 
 
 def _after(nodes: Sequence[Node], going: Iterable[Holding]) -> tuple[Node, ...]:
-    """The nodes once these have gone."""
+    """The nodes once these have gone. On which of several GPUs a part of one was is not known: it stays a part."""
     left = {node.id: node for node in nodes}
     for one in going:
         for node_id, workers in one.placed.items():
             if node_id in left:
                 node = left[node_id]
                 cpus, gpus = node.free_cpus + workers * one.need.cpus, node.free_gpus + workers * one.need.gpus
-                left[node_id] = replace(node, free_cpus=cpus, free_gpus=gpus)
+                part = 0 < one.need.gpus < 1 and node.gpus > 1
+                shared = (*node.shared, *[one.need.gpus] * workers) if part else node.shared
+                left[node_id] = replace(node, free_cpus=cpus, free_gpus=gpus, shared=shared if node.gpus > 1 else ())
     return tuple(left.values())
 
 
@@ -249,12 +252,16 @@ def _came_after(one: Waiting, other: Waiting) -> bool:
 
 
 def _free_bundles(need: Need, node: Node) -> int:
-    return _bundles(need, node.free_cpus, node.free_gpus)
+    return _bundles(need, node.free_cpus, _free_gpus(node))
 
 
-def _bundles(need: Need, cpus: float, gpus: float) -> int:
+def _free_gpus(node: Node) -> FreeGpus:
+    return FreeGpus.of(node.free_gpus, node.shared)
+
+
+def _bundles(need: Need, cpus: float, gpus: FreeGpus) -> int:
     by_cpu = int(cpus / need.cpus + ROUNDING) if need.cpus else need.workers
-    by_gpu = int(gpus / need.gpus + ROUNDING) if need.gpus else need.workers
+    by_gpu = gpus.bundles(need.gpus) if need.gpus else need.workers
     return max(0, min(by_cpu, by_gpu))
 
 

@@ -87,7 +87,7 @@ class RayCluster:
         self.promised, self.expected = {}, None
         self.term += 1
         self.looked_at = self.rounded_at = 0.0
-        self.told = self.wanted = None
+        self.told = None
 
     def observe(self) -> ClusterView:
         """Look at the table. Raises ClusterUnavailable where the thread has not come round lately, or must still learn

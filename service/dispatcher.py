@@ -262,6 +262,7 @@ class Dispatcher:
             charged_retries=row.charged_retries,
             max_restarts=stored.retry.max_restarts,
             progressed=step > self.ledger.previous_step(attempt) if charged else True,
+            placed=bool(seen.placed),
             stepped=seen.progress.step > 0 and seen.liveness is Liveness.ALIVE,
             gang_gone=gone,
             outcome=record.outcome if record is not None else None,
@@ -272,6 +273,8 @@ class Dispatcher:
     def _message(self, row: Experiment, seen: GangView, cause: Reason | None) -> str:
         if cause is None:
             return ""
+        if cause is Reason.START_TIMEOUT and not seen.placed:
+            return f"found no room in {self.settings.start_timeout_seconds:g} s, though there seemed to be some"
         tail = logs.tail(self.settings.storage_root, row.id, row.attempt)
         return "\n".join(part for part in (seen.message or cause.value, tail) if part)
 

@@ -77,6 +77,7 @@ class Node:
     gpus: float
     free_cpus: float
     free_gpus: float
+    shared: tuple[float, ...] = ()  # what is free of each GPU that small experiments share, a part of `free_gpus`
 
 
 @dataclass(frozen=True, kw_only=True)

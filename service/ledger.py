@@ -180,7 +180,7 @@ class Ledger:
                 has_run = row.attempt > 0
                 row.tracking_closed = not has_run or (ending is not None and ending.tracked)
             if move.to is State.QUEUED:
-                came_back = move.charge is not None or move.reason is Reason.PREEMPTED
+                came_back = move.charge is not None or move.reason in (Reason.PREEMPTED, Reason.START_TIMEOUT)
                 row.queued_at = row.queued_at if came_back else now
                 row.desired = Desired.RUN if row.desired == Desired.YIELD else row.desired
                 self._count_retry(row, move, now)

@@ -1,11 +1,13 @@
 """What is free on the nodes, from Ray's tables: less what our gangs hold, and what somebody else's work does."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from service.admission import place
 from service.gang import Need, Node
+from service.gpus import ROUNDING, left_of
 
 OTHERS_SECONDS = 2.0  # what Ray has not free, and we do not hold, is somebody else's if it stays so for so long
 
@@ -65,17 +67,22 @@ def free_nodes(
     nodes: Iterable[Mapping[str, Any]], groups: Iterable[Mapping[str, Any]], others: Held | None = None
 ) -> tuple[Node, ...]:
     """The nodes, less what these placement groups, and others, hold on each."""
-    held = dict(others or {})
+    cpus_held: dict[str, float] = defaultdict(float)
+    gpus_held: dict[str, list[float]] = defaultdict(list)
+    for node_id, (cpus, gpus) in (others or {}).items():
+        cpus_held[node_id] += cpus
+        gpus_held[node_id] += [1.0] * int(gpus) + [gpus % 1] * (gpus % 1 > ROUNDING)
     for group in groups:
         if group["state"] == "REMOVED":
             continue
         for index, node_id in group["bundles_to_node_id"].items():
             bundle = group["bundles"][index]
-            cpus, gpus = held.get(node_id, (0.0, 0.0))
-            held[node_id] = (cpus + bundle.get("CPU", 0), gpus + bundle.get("GPU", 0))
+            cpus_held[node_id] += bundle.get("CPU", 0)
+            if bundle.get("GPU"):
+                gpus_held[node_id].append(bundle["GPU"])
     free = []
     for node in nodes:
-        cpus, gpus = node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)
-        used_cpus, used_gpus = held.get(node["NodeID"], (0.0, 0.0))
-        free.append(Node(node["NodeID"], cpus, gpus, max(0.0, cpus - used_cpus), max(0.0, gpus - used_gpus)))
+        name, cpus, gpus = node["NodeID"], node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)
+        left = left_of(gpus, gpus_held[name])
+        free.append(Node(name, cpus, gpus, max(0.0, cpus - cpus_held[name]), left.total, left.shared))
     return tuple(free)

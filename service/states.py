@@ -125,6 +125,7 @@ class Situation:
     charged_retries: int = 0
     max_restarts: int = 0
     progressed: bool = True  # the last attempt came further than the one before it
+    placed: bool = True  # the cluster has given the attempt the place that it was promised
     stepped: bool = False  # the attempt has made its first optimizer step
     gang_gone: bool = False  # no process and no reservation of the attempt is left
     outcome: str | None = None  # of the result record: succeeded, failed, cancelled, paused
@@ -197,6 +198,8 @@ def _failed(now: Situation) -> Move:
     reason = now.reason or Reason.WORKER_DIED
     if now.past_deadline:
         return Move(S.FAILED, Reason.DEADLINE_EXCEEDED, now.message)
+    if reason is Reason.START_TIMEOUT and not now.placed:
+        return Move(S.QUEUED, reason, now.message)  # it has only waited for room: that is nobody's fault
     policy = POLICY[reason]
     may_retry = {
         Retry.FREE: now.free_retries < MAX_FREE_RETRIES,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from service.admission import place
 from service.cluster import RayCluster
 from service.errors import ClusterUnavailable
 from service.gang import GangKey, Launch
@@ -27,11 +28,17 @@ PATIENCE_SECONDS = 120.0
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayCluster]:
-    """Three CPUs, and one GPU, which may be none."""
+def gpus() -> int:
+    """How many there are."""
+    return 1
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int) -> Iterator[RayCluster]:
+    """Three CPUs, and GPUs which may be none."""
     for name, value in RAY_ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    with ray_head(cpus=3, gpus=1) as head:
+    with ray_head(cpus=3, gpus=gpus) as head:
         cluster = RayCluster(Settings(home=tmp_path, ray_address=head.address))
         cluster.lead(seconds=600)
         wait_until(lambda: is_there(cluster), "a connection to Ray")
@@ -75,6 +82,24 @@ def test_two_halves_share_a_gpu_and_a_third_waits_for_one_of_them(cluster: RayCl
     cluster.start(third)
     wait_until(lambda: cluster.observe().gangs[first.key].progress.phase == "ended", "the first to miss its GPU")
     assert not cluster.observe().gangs[third.key].placed
+    cluster.release(first.key)
+    wait_until(lambda: cluster.observe().gangs[third.key].placed, "the third to have the place of the first")
+
+
+@pytest.mark.parametrize("gpus", [2])
+def test_what_is_left_of_two_gpus_is_no_room_for_more_than_half_of_one(cluster: RayCluster, tmp_path: Path):
+    """We count as Ray does: 0.8 of a GPU are free, and nobody who needs 0.6 can have them."""
+    first, second, third = (launch(name, tmp_path, gpus_per_worker=0.6) for name in ("first", "second", "third"))
+    for one in (first, second):
+        cluster.start(one)
+    wait_until(lambda: all(cluster.observe().gangs[one.key].placed for one in (first, second)), "both to have places")
+    assert {tuple(gpus_of(cluster, one.key)) for one in (first, second)} == {("0",), ("1",)}
+    (node,) = cluster.observe().nodes
+    assert (node.free_cpus, node.shared) == (1.0, pytest.approx((0.4, 0.4)))
+    assert place(third.need, [node]) is None
+    cluster.start(third)
+    wait_until(lambda: cluster.groups.get(str(third.key)), "its reservation")
+    assert cluster.groups[str(third.key)]["state"] == "PENDING"
     cluster.release(first.key)
     wait_until(lambda: cluster.observe().gangs[third.key].placed, "the third to have the place of the first")
 

@@ -139,6 +139,36 @@ def test_only_those_are_displaced_who_must_be():
     assert choose([waits("wide", cpus=2, priority=3)], holding, nodes).preempt == ("b",)
 
 
+def half_of_a_gpu(name, at="n", **more):
+    return Holding(id=name, need=Need(1, 1, 0.5), placed={at: 1}, **more)
+
+
+def test_parts_of_two_gpus_are_not_one():
+    shared = Node("n", 8, 2, 6, 1.0, (0.5, 0.5))
+    assert started([waits("whole", gpus=1.0, queued_at=1), waits("half", gpus=0.5, queued_at=2)], [], [shared]) == [
+        "half"
+    ]
+
+
+def test_three_that_need_more_than_half_of_a_gpu_do_not_fit_on_two():
+    queue = [waits(name, gpus=0.6) for name in "abc"]
+    assert started(queue, [], [node(8, 2.0)]) == ["a", "b"]
+    (left,) = place(Need(2, 1, 0.6), [node(8, 2.0)])
+    assert left.shared == (0.4, 0.4)
+
+
+def test_whoever_shares_the_only_gpu_is_displaced_for_the_whole_of_it():
+    holding = [half_of_a_gpu(name, preemptible=True) for name in ("a", "b")]
+    urgent = waits("urgent", gpus=1.0, priority=1)
+    assert set(choose([urgent], holding, [Node("n", 8, 1, 6, 0.0)]).preempt) == {"a", "b"}
+
+
+def test_nobody_is_displaced_for_parts_that_may_lie_on_two_gpus():
+    holding = [half_of_a_gpu(name, preemptible=True) for name in ("a", "b")]
+    urgent = waits("urgent", gpus=1.0, priority=1)
+    assert choose([urgent], holding, [Node("n", 8, 2, 6, 1.0, (0.5, 0.5))]).preempt == ()
+
+
 needs = st.builds(Need, st.integers(1, 6), st.integers(1, 4), st.integers(0, 2))
 clusters = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 4), st.integers(0, 8)), min_size=1, max_size=5).map(
     lambda rows: [Node(str(i), c, g, min(c, f), g) for i, (c, g, f) in enumerate(rows)]

@@ -118,12 +118,6 @@ def test_it_is_started_once_nothing_waits(cluster: RayCluster):
     assert not started.waits_for_room(None), "nobody else has to go for it"
 
 
-def test_a_change_of_leader_forgets_what_waited(cluster: RayCluster):
-    cluster.lead(60.0)
-    cluster._stand_by()
-    assert not cluster.gangs
-
-
 def test_of_two_the_one_that_has_answered_is_given_away_first(cluster: RayCluster):
     cluster.gangs = {"standby-1": gang("standby-1"), "standby-2": gang("standby-2")}
     cluster.gangs["standby-1"].ranks = [Rank(None)]

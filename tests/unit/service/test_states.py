@@ -32,9 +32,9 @@ from workers import outcome as worker_outcome
 def every_situation():
     flags = (False, True)
     outcomes = (None, "succeeded", "failed", "cancelled", "paused")
-    reasons = (None, Reason.USER_ERROR, Reason.WORKER_DIED, Reason.DEADLINE_EXCEEDED)
-    for state, desired, outcome, reason, late, gone, stepped, restarts in itertools.product(
-        State, Desired, outcomes, reasons, flags, flags, flags, (0, 2)
+    reasons = (None, Reason.USER_ERROR, Reason.WORKER_DIED, Reason.START_TIMEOUT, Reason.DEADLINE_EXCEEDED)
+    for state, desired, outcome, reason, late, gone, placed, stepped, restarts in itertools.product(
+        State, Desired, outcomes, reasons, flags, flags, flags, flags, (0, 2)
     ):
         yield Situation(
             state=state,
@@ -43,6 +43,7 @@ def every_situation():
             reason=reason,
             past_deadline=late,
             gang_gone=gone,
+            placed=placed,
             stepped=stepped,
             max_restarts=restarts,
         )
