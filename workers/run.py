@@ -13,7 +13,7 @@ import torch
 from cbam_core.errors import Stalled
 from cbam_core.explain import Description, describe
 from cbam_core.networks import build_network
-from cbam_core.spec import ModelSpec
+from cbam_core.spec import ExperimentSpec, ModelSpec
 from workers.assignment import Assignment
 from workers.data import load_dataset
 from workers.export import export
@@ -27,7 +27,7 @@ from workers.spans import FirstStep, event
 from workers.stop import StopMode, StopSignal
 from workers.storage import write_once
 from workers.tracking import JournalTracker, MlflowTracker, Tracker
-from workers.train.gang import gang_of
+from workers.train.gang import Gang, gang_of
 from workers.train.loop import Trainer
 from workers.train.utilisation import model_flops_utilisation, peak_flops, peak_memory_bytes
 from workers.watchdog import patience_seconds, watched
@@ -111,10 +111,7 @@ def _train(
     stack.enter_context(reproducible(spec.train.deterministic))
     gang = stack.enter_context(gang_of(assignment))
     event("the gang has met")
-    if gang.leads:
-        require(spec.export)
-    if spec.train.compile:
-        require_compiler(gang.device)
+    _require(spec, gang)
     dataset = load_dataset(spec.data, assignment.data_roots, allow_download=assignment.allow_download)
     if not spec.data.workers_per_rank:
         dataset = dataset.to(gang.device)
@@ -148,6 +145,14 @@ def _train(
         token=assignment.token,
         summary=_summary(trainer, cost, time.perf_counter() - started),
     )
+
+
+def _require(spec: ExperimentSpec, gang: Gang) -> None:
+    """Raises CbamError where this machine lacks what the training would miss at its first step, or at its end."""
+    if gang.leads:
+        require(spec.export)
+    if spec.train.compile:
+        require_compiler(gang.device)
 
 
 def _watched(

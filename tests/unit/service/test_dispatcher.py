@@ -13,7 +13,7 @@ from service.models import Attempt, Experiment
 from service.roles import LOCAL
 from service.states import Move, Reason, State
 from service.store import Store, utc_now
-from service.testing import FakeClock, InMemoryCluster
+from service.testing import FakeClock
 from service.vigil import PAUSE_GRACE_SECONDS
 from tests.dispatching import tick, until
 from tests.specs import spec
