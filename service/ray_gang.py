@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 NEWS_SECONDS = (0.5, 2.0)  # a worker that is asked for news answers after so long where there are none
 ONE_NODE_SECONDS = 5.0  # a gang that was to lie on one node waits for it no longer: idle ones have gone by then
+FORGOTTEN_SECONDS = 600.0  # a worker that idles and is asked by no dispatcher for so long goes by itself
 LET_GO_SECONDS = 10.0  # from the record of a success to the end of every rank
 
 
@@ -212,7 +213,8 @@ class RayGang:
             num_gpus=bundle.get("GPU", 0),
             scheduling_strategy=place,
         )
-        return options.remote(ahead=self.stands_by and self.launch is None)
+        ahead = self.stands_by and self.launch is None
+        return options.remote(ahead=ahead, patience_seconds=FORGOTTEN_SECONDS)
 
     def _poll(self, group: Mapping[str, Any]) -> None:
         """Ask every worker how far it is, and take the answers that have come."""

@@ -31,10 +31,10 @@ LOOKS = 20  # in the time after which nobody is waited for any more
 class TrainWorker:
     """Runs one assignment at a time. Every method but the constructor and `news` answers within milliseconds."""
 
-    def __init__(self, *, ahead: bool = False, patience_seconds: float = 600.0) -> None:
+    def __init__(self, *, ahead: bool = False, patience_seconds: float | None = None) -> None:
         """With `ahead` it loads all that a training needs from its beginning to its end: its first one may be far.
 
-        One that idles and is asked by nobody for `patience_seconds` has no dispatcher any more, and goes.
+        One that idles and is asked by nobody for `patience_seconds` has no dispatcher any more, and ends its process.
         """
         self._code, self._ahead = code_fingerprint(), ahead
         self._looks_left, self._leaving = LOOKS, False
@@ -50,7 +50,8 @@ class TrainWorker:
         self._meeting_place: socket.socket | None = None
         self._importing = threading.Thread(target=self._import_training, name="import-training", daemon=True)
         self._importing.start()
-        threading.Thread(target=self._watch, args=(patience_seconds / LOOKS,), name="watch", daemon=True).start()
+        if patience_seconds is not None:
+            threading.Thread(target=self._watch, args=(patience_seconds / LOOKS,), name="watch", daemon=True).start()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGUSR1, self._leave)
 
