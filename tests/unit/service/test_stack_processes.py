@@ -26,16 +26,23 @@ def launch(tmp_path):
         environment = os.environ | {MARK: mark}
         log = tmp_path / "logs" / "x.log"
         started.append(start([sys.executable, "-c", code], environment=environment, cwd=tmp_path, log=log))
+        wait_until(lambda: runs(psutil.Process(started[-1].pid), code), "the process to be what it is to become")
         return started[-1]
 
     yield launch
     terminate([members(record, "ours") for record in started], grace_seconds=0)
 
 
+def runs(process, code):
+    """Before, in the midst of exec, a process shows no environment, as one does whose title has wiped it."""
+    return process.cmdline()[-1:] == [code]
+
+
 def family(launch):
     """A leader and its child."""
     record = launch(PARENT)
-    wait_until(lambda: len(members(record, "ours")) == 2, "the child")
+    wait_until(lambda: any(runs(process, DEAF) for process in members(record, "ours")), "the child")
+    assert len(members(record, "ours")) == 2
     return record
 
 
