@@ -219,30 +219,28 @@ def place(need: Need, nodes: Sequence[Node], *, on_one: bool = False) -> tuple[N
         if not take:
             continue
         open_bundles -= take
-        gpus = _free_gpus(node)
-        for _ in range(take if need.gpus else 0):
-            gpus = gpus.less(need.gpus)
-        free_cpus = node.free_cpus - take * need.cpus
-        left[index] = replace(node, free_cpus=free_cpus, free_gpus=gpus.total, shared=gpus.shared)
+        left[index] = replace(node, free_cpus=node.free_cpus - take * need.cpus)
+        if need.gpus:
+            left[index] = _with_gpus(left[index], _gpus(node).less(need.gpus, take))
     return None if open_bundles else tuple(left)
 
 
 def capacity(nodes: Sequence[Node], need: Need) -> int:
     """How many of the gang's bundles the cluster could hold were it empty."""
-    return sum(_bundles(need, node.cpus, FreeGpus.of(node.gpus)) for node in nodes)
+    return sum(_bundles(need, node.cpus, node.gpus) for node in nodes)
 
 
 def _after(nodes: Sequence[Node], going: Iterable[Holding]) -> tuple[Node, ...]:
-    """The nodes once these have gone. On which of several GPUs a part of one was is not known: it stays a part."""
+    """The nodes once these have gone."""
     left = {node.id: node for node in nodes}
     for one in going:
         for node_id, workers in one.placed.items():
             if node_id in left:
-                node = left[node_id]
-                cpus, gpus = node.free_cpus + workers * one.need.cpus, node.free_gpus + workers * one.need.gpus
-                part = 0 < one.need.gpus < 1 and node.gpus > 1
-                shared = (*node.shared, *[one.need.gpus] * workers) if part else node.shared
-                left[node_id] = replace(node, free_cpus=cpus, free_gpus=gpus, shared=shared if node.gpus > 1 else ())
+                node, need = left[node_id], one.need
+                freed = replace(node, free_cpus=node.free_cpus + workers * need.cpus)
+                if need.gpus:
+                    freed = _with_gpus(freed, _gpus(node).more(need.gpus, workers, of=node.gpus))
+                left[node_id] = freed
     return tuple(left.values())
 
 
@@ -252,16 +250,20 @@ def _came_after(one: Waiting, other: Waiting) -> bool:
 
 
 def _free_bundles(need: Need, node: Node) -> int:
-    return _bundles(need, node.free_cpus, _free_gpus(node))
+    return _bundles(need, node.free_cpus, node.free_gpus, node.shared)
 
 
-def _free_gpus(node: Node) -> FreeGpus:
+def _gpus(node: Node) -> FreeGpus:
     return FreeGpus.of(node.free_gpus, node.shared)
 
 
-def _bundles(need: Need, cpus: float, gpus: FreeGpus) -> int:
+def _with_gpus(node: Node, gpus: FreeGpus) -> Node:
+    return replace(node, free_gpus=gpus.total, shared=gpus.shared)
+
+
+def _bundles(need: Need, cpus: float, gpus: float, shared: Sequence[float] = ()) -> int:
     by_cpu = int(cpus / need.cpus + ROUNDING) if need.cpus else need.workers
-    by_gpu = gpus.bundles(need.gpus) if need.gpus else need.workers
+    by_gpu = FreeGpus.of(gpus, shared).bundles(need.gpus) if need.gpus else need.workers
     return max(0, min(by_cpu, by_gpu))
 
 

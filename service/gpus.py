@@ -32,10 +32,26 @@ class FreeGpus:
             return int(self.whole / each + ROUNDING)
         return self.whole * int(1 / each + ROUNDING) + sum(int(left / each + ROUNDING) for left in self.shared)
 
-    def less(self, each: float) -> "FreeGpus":
-        """What is left once `each` is taken, which must be there: a part from where it just fits, as Ray does it."""
+    def less(self, each: float, times: int = 1) -> "FreeGpus":
+        """What is left once `each`, which must be there, is taken so often: a part where it just fits, as by Ray."""
         if each >= 1 - ROUNDING:
-            return FreeGpus(self.whole - round(each), self.shared)
+            return FreeGpus(self.whole - times * round(each), self.shared)
+        left = self
+        for _ in range(times):
+            left = left._less_a_part(each)
+        return left
+
+    def more(self, each: float, times: int, *, of: float) -> "FreeGpus":
+        """What is free once `each` is given back so often, on a node of so many in all. Which one a part belongs to is
+        known only where there is no other; else it stays a part.
+        """
+        if each >= 1 - ROUNDING:
+            return FreeGpus(self.whole + times * round(each), self.shared)
+        if of <= 1:
+            return FreeGpus.of(self.total + times * each)
+        return FreeGpus(self.whole, (*self.shared, *[each] * times))
+
+    def _less_a_part(self, each: float) -> "FreeGpus":
         fitting = [left for left in self.shared if left >= each - ROUNDING]
         if not fitting:
             return FreeGpus(self.whole - 1, _without_nothing((*self.shared, 1 - each)))
@@ -49,7 +65,7 @@ def left_of(gpus: float, taken: Iterable[float]) -> FreeGpus:
     they take the least, as Ray puts a part where it just fits.
     """
     left = FreeGpus.of(gpus)
-    for each in sorted(taken, reverse=True):
+    for each in sorted((each for each in taken if each > ROUNDING), reverse=True):
         left = left.less(each) if left.bundles(each) else FreeGpus(0 if each >= 1 - ROUNDING else left.whole)
     return left
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from service.admission import place
 from service.gang import Need, Node
-from service.gpus import ROUNDING, left_of
+from service.gpus import left_of
 
 OTHERS_SECONDS = 2.0  # what Ray has not free, and we do not hold, is somebody else's if it stays so for so long
 
@@ -70,16 +70,16 @@ def free_nodes(
     cpus_held: dict[str, float] = defaultdict(float)
     gpus_held: dict[str, list[float]] = defaultdict(list)
     for node_id, (cpus, gpus) in (others or {}).items():
-        cpus_held[node_id] += cpus
-        gpus_held[node_id] += [1.0] * int(gpus) + [gpus % 1] * (gpus % 1 > ROUNDING)
+        cpus_held[node_id] = cpus
+        whole, part = divmod(gpus, 1.0)
+        gpus_held[node_id] = [1.0] * int(whole) + [part]
     for group in groups:
         if group["state"] == "REMOVED":
             continue
         for index, node_id in group["bundles_to_node_id"].items():
             bundle = group["bundles"][index]
             cpus_held[node_id] += bundle.get("CPU", 0)
-            if bundle.get("GPU"):
-                gpus_held[node_id].append(bundle["GPU"])
+            gpus_held[node_id].append(bundle.get("GPU", 0.0))
     free = []
     for node in nodes:
         name, cpus, gpus = node["NodeID"], node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)
