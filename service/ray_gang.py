@@ -65,7 +65,6 @@ class RayGang:
         self.releasing = False
         self.gone = False
         self.letting_go_since: float | None = None
-        self.stands_by = standby is not None
         self.idle_since: float | None = self.found_at if standby else None
         self.stop_mode: StopMode | None = None
         self.dump_wanted = False
@@ -213,8 +212,7 @@ class RayGang:
             num_gpus=bundle.get("GPU", 0),
             scheduling_strategy=place,
         )
-        ahead = self.stands_by and self.launch is None
-        return options.remote(ahead=ahead, patience_seconds=FORGOTTEN_SECONDS)
+        return options.remote(ahead=self.launch is None, patience_seconds=FORGOTTEN_SECONDS)
 
     def _poll(self, group: Mapping[str, Any]) -> None:
         """Ask every worker how far it is, and take the answers that have come."""
