@@ -77,7 +77,7 @@ class TrainWorker:
                 return
             if self._thread is not None and self._outcome is not None:
                 self._thread.join()  # it has said that it has ended, and does so now
-            if self._thread is not None and self._thread.is_alive():
+            if self._trains():
                 raise RuntimeError(
                     f"this worker still trains under token {self._assignment and self._assignment.token}"
                 )
@@ -134,7 +134,7 @@ class TrainWorker:
 
     def _leave(self, _signum: int, _frame: FrameType | None) -> None:
         """SIGUSR1, again and again: this node is about to stop. A training ends with a checkpoint; who idles goes."""
-        if self._thread is not None and self._thread.is_alive():
+        if self._trains():
             self._stop.request("pause")
         elif self._is_recorded():
             os._exit(0)
@@ -144,14 +144,16 @@ class TrainWorker:
         while not self._leaving:
             time.sleep(seconds)
             with self._changed:
-                idles = self._thread is None or not self._thread.is_alive()
-                self._looks_left = self._looks_left - 1 if idles else LOOKS
+                self._looks_left = LOOKS if self._trains() else self._looks_left - 1
                 self._leaving = self._looks_left <= 0 and self._is_recorded()
         logger.warning("nobody has asked for this worker for long: it goes")
         try:
             give_back_place()
         finally:
             os._exit(0)
+
+    def _trains(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def _is_recorded(self) -> bool:
         """Whether what it ran last is on record: whoever goes before rank 0 has written it looks like one that died."""
