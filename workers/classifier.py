@@ -38,11 +38,12 @@ def load_classifier(weights: Path) -> tuple[Classifier, tuple[int, int, int]]:
     with safe_open(weights, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     channels, height, width = about["input_shape"]
-    model = ExperimentSpec.model_validate(about["spec"]).model
-    network = copy.deepcopy(_weightless(model, len(about["classes"]), channels))
+    model = ExperimentSpec.model_validate(about["spec"]).model.model_copy(update={"pretrained": False})
+    shape = model, len(about["classes"]), channels
+    network = copy.deepcopy(_weightless(*shape))
     network.load_state_dict(state, assign=True)
     if any(buffer.is_meta for buffer in network.buffers()):  # those that are not saved, such as the filter of a blur
-        network = build_network(model.model_copy(update={"pretrained": False}), len(about["classes"]), channels)
+        network = build_network(*shape)
         network.load_state_dict(state)
     return Classifier(network, about["mean"], about["std"]).eval(), (channels, height, width)
 
