@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import ray
 
+from service.errors import ClusterUnavailable
+from service.gang import Cluster
 from tests.ports import free_port
 from tests.waiting import wait_until
 
@@ -139,3 +141,11 @@ def _title(process: psutil.Process) -> str:
     with suppress(psutil.Error):
         return " ".join(process.cmdline())
     return ""
+
+
+def nodes_seen(cluster: Cluster) -> int:
+    """How many nodes it shows; none while nothing is known of it."""
+    try:
+        return len(cluster.observe().nodes)
+    except ClusterUnavailable:
+        return 0

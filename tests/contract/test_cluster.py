@@ -11,7 +11,7 @@ from service.gang import Cluster, GangKey, GangView, Launch, Need
 from service.settings import Settings
 from service.states import Liveness, Reason
 from service.testing import InMemoryCluster
-from tests.ray_head import RAY_ENVIRONMENT, RayHead, ray_head
+from tests.ray_head import RAY_ENVIRONMENT, RayHead, nodes_seen, ray_head
 from tests.specs import spec
 from tests.waiting import wait_until
 from workers.outcome import Outcome, read_outcome
@@ -95,13 +95,13 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         clusters.append(RayCluster(settings))
         clusters[-1].lead(FOR_EVER)
         clusters[-1].expect({})  # as a dispatcher does whose rows name no gang
-        wait_until(lambda: _can_see(clusters[-1]), "the second connection")
+        wait_until(lambda: nodes_seen(clusters[-1]), "the second connection")
         return clusters[-1]
 
     def kill(_key: GangKey) -> None:
         head.workers()[-1].kill()
 
-    wait_until(lambda: _can_see(clusters[0]), "a connection to Ray")
+    wait_until(lambda: nodes_seen(clusters[0]), "a connection to Ray")
     pids = lambda: {worker.pid for worker in head.workers()}  # noqa: E731
     yield Lab(clusters[0], again, kill, tmp_path, pids)
     for key in clusters[0].observe().gangs:
@@ -109,15 +109,6 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     wait_until(lambda: not clusters[0].observe().gangs, "every gang to be gone")
     for cluster in reversed(clusters):
         cluster.close()
-
-
-def _can_see(cluster: Cluster) -> bool:
-    from service.errors import ClusterUnavailable
-
-    try:
-        return bool(cluster.observe().nodes)
-    except ClusterUnavailable:
-        return False
 
 
 def test_a_gang_trains_holds_its_cpus_and_leaves_a_record(lab: Lab):
@@ -274,7 +265,7 @@ def test_who_only_waits_for_its_turn_leaves_what_the_leader_started_alone(lab: L
     lab.cluster.start(launch)
     step = lab.wait_for_step(launch.key, 3)
     assert not standby.lead(FOR_EVER), "its time had run out, so it looks at everything anew"
-    wait_until(lambda: _can_see(standby), "the new look")
+    wait_until(lambda: nodes_seen(standby), "the new look")
     assert lab.wait_for_step(launch.key, step + 1, cluster=standby) > step
     assert standby.lead(FOR_EVER)
 
@@ -303,7 +294,7 @@ def test_a_new_dispatcher_withdraws_what_one_that_is_gone_asked_for(lab: Lab):
     lab.again().ask_for([])
     wait_until(lambda: _told_to_autoscaler() == [], "its end", seconds=10)
     lab.cluster.lead(FOR_EVER)
-    wait_until(lambda: _can_see(lab.cluster), "the new look")
+    wait_until(lambda: nodes_seen(lab.cluster), "the new look")
 
 
 def _told_to_autoscaler() -> list[dict[str, float]]:

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from service.cluster import RayCluster
-from service.errors import ClusterUnavailable
 from service.gang import GangKey, Launch
 from service.settings import Settings
-from tests.ray_head import RAY_ENVIRONMENT, ray_head
+from tests.ray_head import RAY_ENVIRONMENT, nodes_seen, ray_head
 from tests.specs import spec
 from tests.waiting import wait_until
 from workers.outcome import read_outcome
@@ -44,7 +43,7 @@ def test_our_code_travels_to_a_cluster_that_does_not_have_it(
     with ray_head(cpus=1, python=foreign_python) as head:
         cluster = RayCluster(Settings(home=tmp_path, ray_address=head.address, ship_code=True))
         cluster.lead(seconds=600)
-        wait_until(lambda: _is_there(cluster), "a connection to Ray")
+        wait_until(lambda: nodes_seen(cluster), "a connection to Ray")
         key = GangKey("abroad", 1)
         cluster.start(
             Launch(key=key, token="token", spec=spec(), workers=1, storage=tmp_path / "storage", tracking_uri=None)
@@ -55,10 +54,3 @@ def test_our_code_travels_to_a_cluster_that_does_not_have_it(
         wait_until(lambda: key not in cluster.observe().gangs, "the gang to be gone")
         cluster.close()
     assert outcome.outcome == "succeeded"
-
-
-def _is_there(cluster: RayCluster) -> bool:
-    try:
-        return bool(cluster.observe().nodes)
-    except ClusterUnavailable:
-        return False

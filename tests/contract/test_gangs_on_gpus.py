@@ -11,10 +11,9 @@ import torch
 
 from service.admission import place
 from service.cluster import RayCluster
-from service.errors import ClusterUnavailable
 from service.gang import GangKey, Launch
 from service.settings import Settings
-from tests.ray_head import RAY_ENVIRONMENT, ray_head
+from tests.ray_head import RAY_ENVIRONMENT, nodes_seen, ray_head
 from tests.specs import spec
 from tests.waiting import wait_until
 from workers.outcome import Outcome, read_outcome
@@ -41,16 +40,9 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int) -> Itera
     with ray_head(cpus=3, gpus=gpus) as head:
         cluster = RayCluster(Settings(home=tmp_path, ray_address=head.address))
         cluster.lead(seconds=600)
-        wait_until(lambda: is_there(cluster), "a connection to Ray")
+        wait_until(lambda: nodes_seen(cluster), "a connection to Ray")
         yield cluster
         cluster.close()
-
-
-def is_there(cluster: RayCluster) -> bool:
-    try:
-        return bool(cluster.observe().nodes)
-    except ClusterUnavailable:
-        return False
 
 
 def launch(name: str, storage: Path, *, epochs: int = 1, **resources: float) -> Launch:

@@ -12,12 +12,11 @@ import pytest
 from service.cluster import RayCluster
 from service.db import Database
 from service.dispatcher import Dispatcher
-from service.errors import ClusterUnavailable
 from service.models import Experiment
 from service.settings import Settings
 from service.states import Reason, State
 from service.store import Store
-from tests.ray_head import RAY_ENVIRONMENT, ray_head, ray_node
+from tests.ray_head import RAY_ENVIRONMENT, nodes_seen, ray_head, ray_node
 from tests.specs import spec
 from tests.waiting import wait_until
 
@@ -39,10 +38,7 @@ class Site:
         return self.store.get(experiment_id)
 
     def nodes(self) -> int:
-        try:
-            return len(self.cluster.observe().nodes)
-        except ClusterUnavailable:
-            return 0
+        return nodes_seen(self.cluster)
 
 
 @contextmanager

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from service.cluster import RayCluster
-from service.errors import ClusterUnavailable
 from service.gang import GangKey, Launch
 from service.settings import Settings
-from tests.ray_head import RAY_ENVIRONMENT, ray_head, ray_node
+from tests.ray_head import RAY_ENVIRONMENT, nodes_seen, ray_head, ray_node
 from tests.specs import spec
 from tests.waiting import wait_until
 
@@ -32,17 +31,10 @@ def two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
             cluster = RayCluster(Settings(home=tmp_path, ray_address=address))
             stack.callback(cluster.close)
             cluster.lead(seconds=600)
-            wait_until(lambda: nodes_of(cluster) == 2, "both nodes")
+            wait_until(lambda: nodes_seen(cluster) == 2, "both nodes")
             return cluster
 
         yield start
-
-
-def nodes_of(cluster: RayCluster) -> int:
-    try:
-        return len(cluster.observe().nodes)
-    except ClusterUnavailable:
-        return 0
 
 
 def start(cluster: RayCluster, storage: Path, name: str, **resources: Any) -> GangKey:

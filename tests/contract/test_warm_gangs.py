@@ -12,13 +12,12 @@ from safetensors.torch import load_file
 from service.cluster import RayCluster
 from service.db import Database
 from service.dispatcher import Dispatcher
-from service.errors import ClusterUnavailable
 from service.gang import GangKey, Launch
 from service.settings import Settings
 from service.states import Liveness, State
 from service.store import Store
 from tests.journals import MLFLOW_AWAY, logged
-from tests.ray_head import RAY_ENVIRONMENT, RayHead, ray_head
+from tests.ray_head import RAY_ENVIRONMENT, RayHead, nodes_seen, ray_head
 from tests.specs import spec
 from tests.waiting import wait_until
 from workers.footprint import GPU_LEFT_BYTES, HOST_GROWTH_BYTES
@@ -110,16 +109,9 @@ def connect(settings: Settings) -> Iterator[Callable[[], RayCluster]]:
 def lab(connect: Callable[[], RayCluster], head: RayHead) -> Iterator[Lab]:
     cluster = connect()
     cluster.lead(FOR_EVER)
-    wait_until(lambda: can_see(cluster), "a connection to Ray")
+    wait_until(lambda: nodes_seen(cluster), "a connection to Ray")
     yield Lab(cluster, head)
     empty(cluster)
-
-
-def can_see(cluster: RayCluster) -> bool:
-    try:
-        return bool(cluster.observe().nodes)
-    except ClusterUnavailable:
-        return False
 
 
 def empty(cluster: RayCluster) -> None:
@@ -247,7 +239,7 @@ def test_a_silent_warm_gang_is_found_again_by_the_name_that_another_attempt_gave
     cluster = connect()
     second = Dispatcher(database, cluster, settings)
     key = GangKey(runs.id, 1)
-    tick_until(second, lambda: can_see(cluster), "the gang to be taken for what the rows say")
+    tick_until(second, lambda: nodes_seen(cluster), "the gang to be taken for what the rows say")
     assert {seen: view.liveness for seen, view in cluster.observe().gangs.items()} == {key: Liveness.UNKNOWN}
     waits, _ = store.submit(spec())
     tick_until(second, lambda: bool(store.attempts(waits.id)), "another of the same shape to be claimed")
