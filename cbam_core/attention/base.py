@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 
@@ -15,6 +16,11 @@ class Attention(nn.Module):
     @abstractmethod
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         """What the module multiplies `x` (N C H W) with, by name; each broadcasts against `x`."""
+
+    def residual(self, x: Tensor, shortcut: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """The end of a residual block, relu(self(norm(x)) + shortcut); x and shortcut N C H W, the same out."""
+        refined: Tensor = self(x if norm is None else norm(x))
+        return torch.relu_(refined + shortcut)
 
 
 class Gate(Attention):
@@ -32,5 +38,5 @@ class Gate(Attention):
         return {self.kind: self.gate(x)}
 
     def forward(self, x: Tensor) -> Tensor:  # N C H W -> N C H W
-        """The feature map times its factor."""
-        return x * self.gate(x)
+        """The feature map times its factor, in its own type: under autocast on CUDA, sums make gates fp32."""
+        return x * self.gate(x).to(x.dtype)

@@ -1,6 +1,7 @@
 """CBAM: Convolutional Block Attention Module (Woo, Park, Lee, Kweon, ECCV 2018, arXiv 1807.06521)."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,11 @@ class ChannelAttention(Gate):
         elif mlp_bias:
             nn.init.zeros_(self.fc1.bias)
             nn.init.zeros_(self.fc2.bias)
+
+    @property
+    def pool_names(self) -> frozenset[str]:
+        """The names of its pools."""
+        return frozenset(name for name, pool in CHANNEL_POOLS.items() if pool in self.pools)
 
     def gate(self, x: Tensor) -> Tensor:  # N C H W -> N C 1 1
         """Mc, between 0 and 1."""
@@ -122,6 +128,9 @@ class CBAM(Attention):
     Raises ValueError where an argument is out of range (see the two halves).
     """
 
+    fused: Literal["auto", "on", "off"] = "auto"
+    """Whether `residual` runs as one operator on a GPU: where that applies, always (ValueError if not), or never."""
+
     def __init__(  # noqa: PLR0913 - one keyword per choice that the paper and its followers compare
         self,
         channels: int,
@@ -158,10 +167,23 @@ class CBAM(Attention):
     def forward(self, x: Tensor) -> Tensor:  # N C H W -> N C H W
         """The feature map, refined by both halves."""
         if self.order == "parallel":
-            return x * self.channel.gate(x) * self.spatial.gate(x)
+            return x * self.channel.gate(x).to(x.dtype) * self.spatial.gate(x).to(x.dtype)
         for name in ORDERS[self.order]:
             x = getattr(self, name)(x)
         return x
+
+    def residual(self, x: Tensor, shortcut: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """The end of a residual block, relu(self(norm(x)) + shortcut), fused where `fused` says and allows."""
+        if self.fused == "off" or (self.fused == "auto" and not x.is_cuda):
+            return super().residual(x, shortcut, norm)
+        from cbam_core import fused  # knows Triton, which only CUDA needs
+
+        reason = fused.refusal(self, norm, x, shortcut)
+        if reason is None:
+            return fused.residual(self, x, shortcut, norm)
+        if self.fused == "on":
+            raise ValueError(f"this CBAM cannot run fused: {reason}")
+        return super().residual(x, shortcut, norm)
 
 
 ORDERS: dict[Order, tuple[str, ...]] = {

@@ -50,6 +50,10 @@ class _Maximum(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
         (kept,) = ctx.saved_tensors
         index = kept.long() & (_TWO_BYTES - 1) if kept.dtype == torch.int16 else kept.long()
+        if torch.compiler.is_compiling():  # a comparison fuses with what comes before and after it, a scatter does not
+            places = torch.arange(ctx.shape[ctx.dim], device=gradient.device)
+            places = places.view([-1 if axis == ctx.dim % len(ctx.shape) else 1 for axis in range(len(ctx.shape))])
+            return torch.where(places == index.unsqueeze(ctx.dim), gradient.unsqueeze(ctx.dim), 0), None
         spread = gradient.new_zeros(ctx.shape)
         return spread.scatter(ctx.dim, index.unsqueeze(ctx.dim), gradient.unsqueeze(ctx.dim)), None
 

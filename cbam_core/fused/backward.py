@@ -9,6 +9,10 @@ from cbam_core.fused import backward_kernels as kernels
 from cbam_core.fused.forward import Kept
 from cbam_core.fused.launch import Tiling, on_device_of, power_of_two
 
+TILE, WARPS = 4096, 8  # of the passes with sums over the places, which hold two more tiles
+REFINE_TILE, REFINE_WARPS = 4096, 8
+MAP_TILE, MAP_WARPS = 2048, 4
+
 
 class Gradients(NamedTuple):
     """Gradients of all that the forward pass was given; `norm` (2 C) and `gate_norm` (2) are bias, then weight."""
@@ -30,9 +34,9 @@ def backward(
     """Gradients from that of the result (N C H W); see `operator.residual_tail_backward` for the arguments."""
     n, c, height, width = z.shape
     places, has_norm = height * width, kept.norm.numel() > 0
-    tiling = Tiling.of(n, places, c, tile=4096)
+    tiling = Tiling.of(n, places, c, tile=TILE)
     grid, sizes = (n * tiling.splits,), {"C": c, "P": places, "S": tiling.splits, "share": tiling.share}
-    options = {"NORM": has_norm, "ROWS": tiling.rows, "COLS": tiling.cols, "num_warps": 8}
+    options = {"NORM": has_norm, "ROWS": tiling.rows, "COLS": tiling.cols, "num_warps": WARPS}
     fc1_weight, fc2_weight, conv_weight = (weight.float() for weight in weights)
     with on_device_of(z):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
@@ -52,11 +56,12 @@ def backward(
         logit_gradients, direct = _logit_gradients(kept, first, second, splits=tiling.splits)
         pooled_gradients, mlp = _mlp_gradients(logit_gradients, kept, fc1_weight, fc2_weight)
         norm = _norm_gradients(direct, pooled_gradients, kept)
-        z_gradient = torch.empty_like(z)
-        kernels.refine_backward[grid](
+        z_gradient, tiling = torch.empty_like(z), Tiling.of(n, places, c, tile=REFINE_TILE)
+        kernels.refine_backward[(n * tiling.splits,)](
             masked, z, kept.norm, kept.logits, kept.convolved, kept.spatial, map_gradients, kept.channel,
             pooled_gradients, kept.index, norm, z_gradient, elements=float(n * places), size=n * c,
-            BATCH_NORM=has_norm and norm_of_batch, **sizes, **options,
+            C=c, P=places, S=tiling.splits, share=tiling.share, NORM=has_norm, BATCH_NORM=has_norm and norm_of_batch,
+            ROWS=tiling.rows, COLS=tiling.cols, num_warps=REFINE_WARPS,
         )  # fmt: skip
     return Gradients(z_gradient, masked, norm, *mlp, convolution, gate_norm)
 
@@ -74,12 +79,12 @@ def _convolution_gradient(
     n, places = gate_gradient.shape
     kernel = weight.shape[-1]
     taps = power_of_two(kernel * kernel)
-    tiling = Tiling.of(n, places, taps, tile=4096)
+    tiling = Tiling.of(n, places, taps, tile=MAP_TILE)
     map_gradients, parts = torch.empty_like(kept.maps), kept.maps.new_empty(n * tiling.splits, 2, taps)
     kernels.convolve_maps_backward[(n * tiling.splits,)](
         gate_gradient, kept.convolved, kept.spatial, gate_norm, kept.maps, weight, map_gradients, parts,
         elements=float(n * places), H=size[0], W=size[1], S=tiling.splits, share=tiling.share,
-        BATCH_NORM=batch_norm, KERNEL=kernel, TAPS=taps, ROWS=tiling.rows, num_warps=4,
+        BATCH_NORM=batch_norm, KERNEL=kernel, TAPS=taps, ROWS=tiling.rows, num_warps=MAP_WARPS,
     )  # fmt: skip
     return map_gradients, parts.sum(0)[:, : kernel * kernel].reshape(weight.shape)
 

@@ -124,7 +124,18 @@ def convolve_maps_backward(
 
 @triton.jit
 def pool_channels_backward(
-    z, norm, map_gradients, channel, channel_sums, C, P, S, share, NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
+    z,
+    norm,
+    map_gradients,
+    channel,
+    channel_sums,
+    C,
+    P,
+    S,
+    share,
+    NORM: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
 ):
     """Per image, share and channel: sums over the places of d and d·hat, d the gradient that the channel pools pass on.
 

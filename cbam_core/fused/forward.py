@@ -10,6 +10,8 @@ from cbam_core.fused import forward_kernels as kernels
 from cbam_core.fused.launch import Tiling, on_device_of, power_of_two
 
 MAP_ROWS = 256  # places of the spatial gate's map that one program convolves
+POOL_TILE, POOL_COLS, POOL_WARPS = 2048, 64, 4  # of the pools over the places, a program for some of the channels
+TILE, WARPS = 8192, 8  # of the passes that see all channels of a place at once
 
 
 class Kept(NamedTuple):
@@ -52,10 +54,10 @@ def forward(
     """Compute relu(CBAM(norm(z)) + shortcut); see `operator.residual_tail` for the arguments."""
     n, c, height, width = z.shape
     places = height * width
-    pool_tiling = Tiling.of(n, places, c, tile=2048, cols=64)
-    tiling = Tiling.of(n, places, c, tile=8192)
+    pool_tiling = Tiling.of(n, places, c, tile=POOL_TILE, cols=POOL_COLS)
+    tiling = Tiling.of(n, places, c, tile=TILE)
     sizes = {"C": c, "P": places, "S": tiling.splits, "share": tiling.share}
-    options = {"NORM": bool(norm), "ROWS": tiling.rows, "COLS": tiling.cols, "num_warps": 8}
+    options = {"NORM": bool(norm), "ROWS": tiling.rows, "COLS": tiling.cols, "num_warps": WARPS}
     with on_device_of(z):
         parts = _pool_places(z, norm, pool_tiling)
         statistics = _norm_statistics(parts, norm, pool_tiling, eps=norm_eps, shape=z.shape)
@@ -85,7 +87,7 @@ def _pool_places(z: Tensor, norm: list[Tensor], tiling: Tiling) -> tuple[Tensor,
     kernels.pool_places[(programs, -(-c // tiling.cols))](
         z, norm[0] if norm else means, means, squares, tops, places,
         C=c, P=height * width, S=tiling.splits, share=tiling.share,
-        NORM=bool(norm), ROWS=tiling.rows, COLS=tiling.cols, num_warps=4,
+        NORM=bool(norm), ROWS=tiling.rows, COLS=tiling.cols, num_warps=POOL_WARPS,
     )  # fmt: skip
     return means, squares, tops, places
 
@@ -132,9 +134,7 @@ def _channel_gate(pooled: Tensor, mlp: list[Tensor]) -> tuple[Tensor, Tensor]:
     return hidden, torch.addmm(biases[1], both, second.t(), beta=2) if biases else both @ second.t()
 
 
-def _spatial_gate(
-    maps: Tensor, convolved: Tensor, gate: list[Tensor], *, eps: float, shape: torch.Size
-) -> Tensor:
+def _spatial_gate(maps: Tensor, convolved: Tensor, gate: list[Tensor], *, eps: float, shape: torch.Size) -> Tensor:
     """Convolve `maps` into `convolved`, and return `Kept.spatial`."""
     n, _, height, width = shape
     weight, *norm = gate

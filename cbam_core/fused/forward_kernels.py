@@ -26,7 +26,19 @@ def channel_affine(norm, logits, n, c, C, NORM: tl.constexpr):
 
 @triton.jit
 def pool_places(
-    z, norm_weight, means, squares, tops, places, C, P, S, share, NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
+    z,
+    norm_weight,
+    means,
+    squares,
+    tops,
+    places,
+    C,
+    P,
+    S,
+    share,
+    NORM: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
 ):
     """Per image, share and channel: mean, sum of squared deviations, extreme value and its first place.
 
@@ -107,8 +119,22 @@ def batch_statistics(
 
 @triton.jit
 def merge_pools(
-    z, norm, means, tops, places, pooled, index, size, C, P, N, S, share,
-    NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    z,
+    norm,
+    means,
+    tops,
+    places,
+    pooled,
+    index,
+    size,
+    C,
+    P,
+    N,
+    S,
+    share,
+    NORM: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
 ):
     """Average and maximum of every channel of every image: normalised (pooled 0, 1) and as the gate sees them (2, 3).
 
@@ -225,7 +251,20 @@ def map_statistics(moments, weight, bias, spatial, eps, P, N, S, share, ROWS: tl
 
 @triton.jit
 def refine(
-    z, shortcut, norm, logits, convolved, spatial, out, C, P, S, share, NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
+    z,
+    shortcut,
+    norm,
+    logits,
+    convolved,
+    spatial,
+    out,
+    C,
+    P,
+    S,
+    share,
+    NORM: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
 ):
     """out = relu(Ms * Mc(x) * x + shortcut)."""
     row = tl.program_id(0)

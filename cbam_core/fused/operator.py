@@ -101,8 +101,12 @@ def _differentiate(ctx: Any, gradient: Tensor | None, *_: None) -> tuple[Any, ..
     z, fc1, fc2, convolution, *kept = ctx.saved_tensors
     made = Gradients(
         *residual_tail_backward(
-            gradient, z, kept, [fc1, fc2, convolution],
-            norm_of_batch=len(ctx.norm) == 2, gate_of_batch=len(ctx.gate) == 3,
+            gradient,
+            z,
+            kept,
+            [fc1, fc2, convolution],
+            norm_of_batch=len(ctx.norm) == 2,
+            gate_of_batch=len(ctx.gate) == 3,
         )  # fmt: skip
     )
     norm = _as_given(ctx.norm, made.norm[1], made.norm[0]) if ctx.norm else []

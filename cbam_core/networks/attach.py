@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from cbam_core.attention import Attention, attention_from_spec
 from cbam_core.attention.options import Options
@@ -29,6 +30,14 @@ class AttentionPlan:
 
     def _made(self, channels: int) -> nn.Module:
         return attention_from_spec(self.options, channels)
+
+
+def residual(norm: nn.Module, attention: nn.Module, x: Tensor, shortcut: Tensor) -> Tensor:
+    """The end of a residual block, relu(attention(norm(x)) + shortcut); maps N C H W."""
+    if isinstance(attention, Attention):
+        return attention.residual(x, shortcut, norm)
+    normalised: Tensor = norm(x)
+    return torch.relu_(normalised + shortcut)
 
 
 def start_backbone(network: nn.Module) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbam_core.networks.attach import AttentionPlan, start_backbone
+from cbam_core.networks.attach import AttentionPlan, residual, start_backbone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +76,7 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # N C H W -> N width H/stride W/stride
         """One block."""
         branch = torch.relu_(self.bn1(self.conv1(x)))
-        branch = self.attention(self.bn2(self.conv2(branch)))
-        return torch.relu_(branch + self.downsample(x))
+        return residual(self.bn2, self.attention, self.conv2(branch), self.downsample(x))
 
 
 class Bottleneck(nn.Module):
@@ -100,8 +99,7 @@ class Bottleneck(nn.Module):
         """One block."""
         branch = torch.relu_(self.bn1(self.conv1(x)))
         branch = torch.relu_(self.bn2(self.conv2(branch)))
-        branch = self.attention(self.bn3(self.conv3(branch)))
-        return torch.relu_(branch + self.downsample(x))
+        return residual(self.bn3, self.attention, self.conv3(branch), self.downsample(x))
 
 
 class ResNet(nn.Module):

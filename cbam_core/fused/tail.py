@@ -1,0 +1,150 @@
+"""Where the fused residual tail applies, and its call from the modules whose weights it uses.
+
+A CBAM is `Any` here: `cbam_core.attention` imports this package, not the other way round.
+"""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+LARGEST_KERNEL = 7
+MOST_CHANNELS = 4096
+"""One program holds a place's channels in registers; beyond, they would spill."""
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _missing() -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    if "CC" not in os.environ and not any(map(shutil.which, ("gcc", "clang", "cc"))):
+        return "Triton needs a C compiler, and there is none"
+    return None
+
+
+_MISSING = _missing()  # at import: torch.compile cannot look for programs while it traces
+
+
+def unavailable(device: torch.device) -> str | None:
+    """Return why no fused kernel runs on `device`, or None."""
+    return f"it runs on CUDA devices, not on {device.type}" if device.type != "cuda" else _MISSING
+
+
+def unsupported(cbam: Any) -> str | None:
+    """Return which choice of a CBAM has no fused kernel, or None."""
+    if cbam.order != "channel_spatial":
+        return f"order is {cbam.order}, not channel_spatial"
+    channel, spatial = cbam.channel, cbam.spatial
+    if channel.pool_names != frozenset(("avg", "max")) or spatial.pools != ("max", "avg"):
+        return "both gates must pool by avg and max"
+    if channel.activation is not torch.sigmoid or spatial.activation is not torch.sigmoid:
+        return "its gates are not sigmoids"
+    if spatial.conv.kernel_size[0] > LARGEST_KERNEL:
+        return f"kernel_size is {spatial.conv.kernel_size[0]}, above {LARGEST_KERNEL}"
+    if channel.fc1.in_features > MOST_CHANNELS:
+        return f"it has {channel.fc1.in_features} channels, more than {MOST_CHANNELS}"
+    if spatial.norm is not None and not _is_fusable(spatial.norm):
+        return "the norm of the spatial gate is not a plain BatchNorm2d"
+    return None
+
+
+def refusal(cbam: Any, norm: nn.Module | None, x: Tensor, shortcut: Tensor) -> str | None:
+    """Return why relu(cbam(norm(x)) + shortcut) cannot run fused, or None. x and shortcut are N C H W."""
+    reason = unavailable(x.device) or unsupported(cbam)
+    if reason is not None:
+        return reason
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return "an exported program consists of PyTorch's own operators"
+    if x.dtype not in _DTYPES or shortcut.dtype != x.dtype or shortcut.shape != x.shape:
+        return "x and shortcut must have one shape, and one type of fp32, bf16 and fp16"
+    if x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
+        return "the feature map is not in channels_last"
+    if x.numel() == 0 or (x.numel() == x.shape[1] and cbam.training):
+        return "there are no statistics of so few values"
+    if not torch.compiler.is_compiling() and any(_hooked(module) for module in (norm, cbam) if module is not None):
+        return "hooks are registered on its modules"
+    return None
+
+
+def residual(cbam: Any, x: Tensor, shortcut: Tensor, norm: nn.Module | None = None) -> Tensor:
+    """Compute relu(cbam(norm(x)) + shortcut), N C H W, with the fused operator; only where `refusal` is None.
+
+    Running statistics move as the modules' own forward passes would move them. A norm that is not a plain BatchNorm2d
+    runs by itself before the operator.
+    """
+    from cbam_core.fused.operator import residual_tail  # loads Triton
+
+    if norm is not None and not _is_fusable(norm):
+        x, norm = norm(x), None
+    gate_norm, channel = cbam.spatial.norm, cbam.channel
+    biases = [] if channel.fc1.bias is None else [channel.fc1.bias, channel.fc2.bias]
+    out, statistics, *_, spatial = residual_tail(
+        x,
+        shortcut.contiguous(memory_format=torch.channels_last),
+        _tensors(norm),
+        [channel.fc1.weight, channel.fc2.weight, *biases],
+        [cbam.spatial.conv.weight, *_tensors(gate_norm)],
+        norm_eps=norm.eps if norm is not None else 0.0,
+        gate_eps=gate_norm.eps if gate_norm is not None else 0.0,
+    )
+    values = x.numel() // x.shape[1]
+    if norm is not None and norm.training:
+        _track(norm, statistics[0], statistics[4], values)
+    if gate_norm is not None and gate_norm.training:
+        _track(gate_norm, spatial[:1], spatial[4:], values)
+    return out
+
+
+def configure(network: nn.Module, mode: str, device: torch.device, *, channels_last: bool) -> str | None:
+    """Set whether the CBAM modules of `network` may run fused (auto, on, off), and return why they do not, or None.
+
+    Raises ValueError where the mode is `on` and they cannot.
+    """
+    modules = [module for module in network.modules() if hasattr(module, "fused")]
+    for module in modules:
+        module.fused = mode  # type: ignore[assignment]
+    reasons: Iterator[str | None] = (unsupported(module) for module in modules)
+    reason = (
+        "train.fused is off" if mode == "off"
+        else unavailable(device)
+        or ("the network has no CBAM" if not modules else None)
+        or ("train.channels_last is off" if not channels_last else None)
+        or next(filter(None, reasons), None)
+    )  # fmt: skip
+    if mode == "on" and reason is not None:
+        raise ValueError(f"train.fused is on, but {reason}")
+    return reason
+
+
+def _is_fusable(norm: nn.Module) -> bool:
+    return (
+        type(norm) is nn.BatchNorm2d
+        and norm.affine
+        and norm.running_mean is not None
+        and norm.running_var is not None
+        and norm.momentum is not None
+    )
+
+
+def _tensors(norm: Any) -> list[Tensor]:
+    if norm is None:
+        return []
+    running = [] if norm.training else [norm.running_mean, norm.running_var]
+    return [norm.weight, norm.bias, *running]
+
+
+@torch.no_grad()
+def _track(norm: Any, mean: Tensor, variance: Tensor, values: int) -> None:
+    """Move the running statistics as BatchNorm2d does: the variance that is kept is the unbiased one."""
+    norm.num_batches_tracked.add_(1)
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
+    norm.running_var.lerp_((variance * (values / (values - 1))).to(norm.running_var.dtype), norm.momentum)
+
+
+def _hooked(module: nn.Module) -> bool:
+    return any(vars(part)[name] for part in module.modules() for name in _HOOKS)
