@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 WHEELS = ROOT / "scripts" / "gpu-wheels.txt"
 BUDGET_SECONDS = 540
 MACHINE_SECONDS = 90
+GRACE_SECONDS = 3
 PYTEST_FOUND_NONE = 5
 KEPT_LINES = 60  # of a part's output, in its record
 
@@ -98,9 +99,7 @@ class Runner:
             except subprocess.TimeoutExpired:
                 code = None
             finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                _end_group(process)
         with self.log.open("rb") as log:
             log.seek(begin)
             text = log.read().decode(errors="replace")
@@ -231,6 +230,16 @@ def _read(report: Path) -> dict[str, Any]:
     except (OSError, json.JSONDecodeError):
         return {}
     return found
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all of its group. torchrun's ranks are in none of ours; on SIGTERM it ends them itself."""
+    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(GRACE_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--gpus", action="store_true", help="a GPU for each worker")
+    parser.add_argument("--dataset", choices=("digits", "synthetic"), default="digits")
     options = parser.parse_args()
     speeds: dict[int, list[float]] = {1: [], options.workers: []}
     with tempfile.TemporaryDirectory() as folder:
@@ -41,18 +42,22 @@ def main() -> None:
     print(f"{options.workers} workers / 1     {ratio:.3f}  ({ratio / options.workers:.0%} of {options.workers})")
 
 
-def images_per_second(options: argparse.Namespace, storage: Path, name: str, *, workers: int) -> float:
-    """Train once on so many workers."""
+def images_per_second(
+    options: argparse.Namespace, storage: Path, name: str, *, workers: int, torchrun: bool = False
+) -> float:
+    """Train once on so many workers, started one by one or by torchrun."""
     spec = storage / f"{name}.yaml"
     spec.write_text(yaml.safe_dump(_spec(options, workers)))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "workers", str(spec), "--storage", str(storage), "--id", name]
-    ranks = []
-    for rank in range(workers):
-        place = {"RANK": str(rank), "WORLD_SIZE": str(workers), "LOCAL_RANK": str(rank)}
-        ranks.append(subprocess.Popen(command, env=os.environ | meeting | place, stdout=subprocess.DEVNULL))
+        port = str(probe.getsockname()[1])
+    training = ["-m", "workers", str(spec), "--storage", str(storage), "--id", name]
+    if torchrun:
+        launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={workers}", f"--master-port={port}"]
+        ranks = [_start([*launcher, *training], {})]
+    else:
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(workers)}
+        ranks = [_start(training, meeting | {"RANK": str(n), "LOCAL_RANK": str(n)}) for n in range(workers)]
     codes = [rank.wait() for rank in ranks]
     if any(codes):
         raise SystemExit(f"{name} has failed")
@@ -60,11 +65,16 @@ def images_per_second(options: argparse.Namespace, storage: Path, name: str, *, 
     return float(record["summary"]["images_per_second"])
 
 
+def _start(command: list[str], variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
+    return subprocess.Popen([sys.executable, *command], env=environment, stdout=subprocess.DEVNULL)
+
+
 def _spec(options: argparse.Namespace, workers: int) -> dict[str, object]:
     return {
         "name": "benchmark",
         "model": {"backbone": options.backbone, "attention": {"type": options.attention}},
-        "data": {"dataset": "digits", "image_size": options.image_size},
+        "data": {"dataset": options.dataset, "image_size": options.image_size},
         "train": recipe_of(options) | {"epochs": options.epochs},
         "resources": {"workers": workers, "gpus_per_worker": int(options.gpus)},
     }
