@@ -27,7 +27,7 @@ from workers.train.gang import Gang
 from workers.train.learner import Learner
 from workers.train.optimizer import learning_rate
 from workers.train.pace import Pace
-from workers.train.utilisation import finish
+from workers.train.run_ahead import PendingLoss, RunAhead, copy_to_host
 
 logger = logging.getLogger(__name__)
 CURVE_POINTS = 2000  # values per training curve, at most: a plot shows no more, and MLflow has to hold them
@@ -60,9 +60,8 @@ class Trainer:
         torch.manual_seed(seed_of(self.recipe.seed, "weights"))
         channels = dataset.input_shape[0]
         network = build_network(self.spec.model, dataset.num_classes, channels)
-        self.learner = Learner(self.recipe, network, gang)
-
         share = Share(gang.rank, gang.world_size, self.recipe.global_batch_size)
+        self.learner = Learner(self.recipe, network, gang)
         self.batches = Batches(
             dataset,
             share,
@@ -82,6 +81,8 @@ class Trainer:
         self.resumed_from: int | None = None
         self.metrics: dict[str, float] = {}
         self._loss_sum = torch.zeros((), device=gang.device)
+        self._pending: PendingLoss | None = None
+        self._run_ahead = RunAhead(gang.device)
         self._saved_step = -1
         self._agreed: StopMode | None = None
 
@@ -95,6 +96,7 @@ class Trainer:
         with contextlib.closing(self.batches), contextlib.closing(self.batches.train_from(self.step)) as batches:
             while not self.done:
                 if self.stop_agreed():
+                    self._finish_steps()
                     self.say("stopping")
                     if self._agreed == "pause":
                         self.save()
@@ -137,7 +139,10 @@ class Trainer:
         logger.info("resumed from the checkpoint of step %d of %d", self.step, self.total_steps)
 
     def train_step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
-        """One optimiser step on this rank's share of the next global batch."""
+        """Enqueue one optimiser step on this rank's share of the next global batch, and log the loss before it.
+
+        So a GPU is never waited for with an empty queue. A loss that is not finite is found one step late.
+        """
         started = time.perf_counter()
         images, targets = next(batches)
         waited = time.perf_counter() - started
@@ -145,11 +150,12 @@ class Trainer:
         rate = self._learning_rate()
         self._loss_sum += self.learner.learn(images, targets, rate=rate, step=self.step)
         self.step += 1
-        if self.step % self.log_every == 0 or self.step == self.total_steps:
-            self._log_training(rate)
+        before, self._pending = self._pending, self._mean_loss(rate)
+        finished = self._run_ahead.enqueued()
+        self._log_loss(before)
         if not self.pace.begun:
-            finish(self.gang.device)  # what it has still to do of the first step is not the second's
-        self.pace.step_took(time.perf_counter() - started, waited)
+            self._run_ahead.finish()  # what it has still to do of the first step is not the second's
+        self.pace.step_took(time.perf_counter() - started, waited, finished)
         self.say("training")
 
     def evaluate(self) -> None:
@@ -192,10 +198,10 @@ class Trainer:
 
         Raises LossNotFinite instead of writing weights that are not finite, which every later attempt would begin with.
         """
+        self._finish_steps()
         losses = self.gang.gather(self._loss_sum)
         if not self.gang.leads or self.step == self._saved_step or (only_if_due and not self._checkpoint_is_due()):
             return
-        self._finish_steps()
         if not self.learner.is_finite():
             raise LossNotFinite(f"the weights are not finite after step {self.step}; {self._advice}")
         evaluated = self.evaluation if self._evaluated_now else None
@@ -256,10 +262,15 @@ class Trainer:
         self._normalise_by(Normalisation(**saved) if saved else self.dataset.normalisation)
 
     def _finish_steps(self) -> None:
-        """Count what the device has still to do of the steps as theirs, before it is waited for anyway."""
+        """Wait for the steps that the device still has to do, count the time as theirs, and log the last one's loss.
+
+        Raises LossNotFinite, on all ranks alike.
+        """
         started = time.perf_counter()
-        finish(self.gang.device)
-        self.pace.steps_took_longer(time.perf_counter() - started)
+        finished = self._run_ahead.finish()
+        self.pace.steps_took_longer(time.perf_counter() - started, finished)
+        pending, self._pending = self._pending, None
+        self._log_loss(pending)
 
     def _stop_while_evaluating(self) -> StopMode | None:
         """Also a sign of life: an evaluation may take longer than a step may."""
@@ -297,14 +308,21 @@ class Trainer:
             epochs=self.recipe.epochs,
         )
 
-    def _log_training(self, rate: float) -> None:
-        """Log the mean loss over the gang since the last time. Raises LossNotFinite, on all ranks alike."""
+    def _mean_loss(self, rate: float) -> PendingLoss | None:
+        """Enqueue the mean loss over the gang since it was last logged; None at a step that is not to be logged."""
+        if self.step % self.log_every and self.step != self.total_steps:
+            return None
         steps = (self.step - 1) % self.log_every + 1
-        loss = (self.gang.sum(self._loss_sum.clone()) / (steps * self.gang.world_size)).item()
-        if not math.isfinite(loss):
-            first, last = self.step - steps + 1, self.step
-            where = f"at step {last}" if steps == 1 else f"between steps {first} and {last}"
-            raise LossNotFinite(f"the loss became {loss} {where}; {self._advice}")
+        mean = self.gang.sum(self._loss_sum.clone()) / (steps * self.gang.world_size)
         self._loss_sum.zero_()
-        self.metrics = self.metrics | {"train/loss": loss, "lr": rate}
-        self.tracker.log(self.step, {"train/loss": loss, "lr": rate} | self.pace.metrics())
+        return PendingLoss(self.step, steps, copy_to_host(mean), {"lr": rate} | self.pace.metrics())
+
+    def _log_loss(self, pending: PendingLoss | None) -> None:
+        """Log a loss that the device has computed. Raises LossNotFinite, on all ranks alike."""
+        if pending is None:
+            return
+        loss = pending.value.item()
+        if not math.isfinite(loss):
+            raise LossNotFinite(f"the loss became {loss} {pending.where}; {self._advice}")
+        self.metrics = self.metrics | {"train/loss": loss, "lr": pending.metrics["lr"]}
+        self.tracker.log(pending.step, {"train/loss": loss} | pending.metrics)

@@ -10,27 +10,33 @@ class Pace:
 
     def __init__(self, images_per_step: int) -> None:
         self._images_per_step = images_per_step
-        self._steps: deque[float] = deque(maxlen=_WINDOW)
+        self._steps: deque[tuple[float, int]] = deque(maxlen=_WINDOW)  # seconds, steps finished in them
         self.begun = False
         self._evaluation: float | None = None
         self.steps_done = 0
         self.training_seconds = 0.0
         self.waiting_seconds = 0.0
 
-    def step_took(self, seconds: float, waiting: float) -> None:
-        """One optimiser step, with the part of it that was waiting for its batch."""
+    def step_took(self, seconds: float, waiting: float, finished: int = 1) -> None:
+        """One optimiser step, with the part of it that was waiting for its batch.
+
+        `finished` counts the steps that the device ended meanwhile: none where it was idle before and works on this
+        one still, else the one before.
+        """
         if not self.begun:
             self.begun = True  # kernels are chosen and memory is found: it says little about the others
         else:
-            self._steps.append(seconds)
-            self.steps_done += 1
+            self._steps.append((seconds, finished))
+            self.steps_done += finished
             self.training_seconds += seconds
             self.waiting_seconds += waiting
 
-    def steps_took_longer(self, seconds: float) -> None:
-        """What the device still had to do for the steps so far, once it was waited for."""
+    def steps_took_longer(self, seconds: float, finished: int = 0) -> None:
+        """What the device still had to do for the steps so far, once it was waited for, and how many ended with it."""
         if self._steps:
-            self._steps[-1] += seconds
+            last_seconds, last_finished = self._steps[-1]
+            self._steps[-1] = last_seconds + seconds, last_finished + finished
+            self.steps_done += finished
             self.training_seconds += seconds
 
     def evaluation_took(self, seconds: float) -> None:
@@ -39,8 +45,8 @@ class Pace:
 
     @property
     def images_per_second(self) -> float | None:
-        """Over the last steps, all ranks together; None before the second step."""
-        return self._images_per_step * len(self._steps) / sum(self._steps) if self._steps else None
+        """Over the last steps, all ranks together; None before the second step has ended."""
+        return self._images_per_step / step if (step := self._seconds_per_step) else None
 
     @property
     def mean_images_per_second(self) -> float | None:
@@ -49,7 +55,7 @@ class Pace:
 
     @property
     def data_wait_share(self) -> float | None:
-        """Share of the training time spent waiting for batches; None before the second step."""
+        """Share of the training time spent waiting for batches; None before the second step has ended."""
         return self.waiting_seconds / self.training_seconds if self.steps_done else None
 
     def metrics(self) -> dict[str, float]:
@@ -62,8 +68,13 @@ class Pace:
 
         Before the first evaluation, one of `test_steps` forward passes is taken for a third of as many training steps.
         """
-        if not self._steps:
+        step = self._seconds_per_step
+        if step is None:
             return None
-        step = sum(self._steps) / len(self._steps)
         evaluation = self._evaluation if self._evaluation is not None else test_steps * step / 3
         return steps_left * step + evaluations_left * evaluation
+
+    @property
+    def _seconds_per_step(self) -> float | None:
+        finished = sum(finished for _, finished in self._steps)
+        return sum(seconds for seconds, _ in self._steps) / finished if finished else None

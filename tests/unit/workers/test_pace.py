@@ -38,6 +38,21 @@ def test_what_the_device_has_still_to_do_belongs_to_its_steps():
     assert pace.eta_seconds(10, 0, 4) == pytest.approx(5.0)
 
 
+def test_a_step_counts_once_the_device_has_done_it():
+    """Given in 0.01 s to an idle device that takes half a second for each: the first of them is not finished yet."""
+    pace = Pace(images_per_step=100)
+    pace.step_took(60.0, 50.0)
+    pace.step_took(0.01, 0.0, finished=0)
+    assert pace.images_per_second is None
+    assert pace.mean_images_per_second is None
+    assert pace.eta_seconds(10, 0, 4) is None
+    for _ in range(3):
+        pace.step_took(0.5, 0.0, finished=1)
+        assert pace.images_per_second == pytest.approx(200.0, rel=0.03)
+    pace.steps_took_longer(0.49, finished=1)
+    assert pace.images_per_second == pace.mean_images_per_second == pytest.approx(200.0)
+
+
 def test_utilisation_of_a_known_device():
     """ResNet-50 is 4.1 GMAC an image; 1,000 images/s of training are 24.6 TFLOP/s."""
     assert model_flops_utilisation(4_100_000_000, 1000, 312e12) == pytest.approx(24.6 / 312)
