@@ -27,13 +27,11 @@ def spatial_gradient(
     last = tl.minimum(first + share, P)
     c = tl.arange(0, COLS)
     mean, scale, shift, _ = channel_affine(norm, logits, n, c, C, NORM)
-    inverse_std = tl.load(norm + C + c, mask=c < C, other=0.0) if NORM else mean
     spatial_mean, spatial_inverse_std = tl.load(spatial), tl.load(spatial + 1)
     spatial_scale, spatial_shift = tl.load(spatial + 2), tl.load(spatial + 3)
-    plain = tl.zeros([ROWS, COLS], tl.float32)
-    weighted = tl.zeros([ROWS, COLS], tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
-    total_weighted = tl.zeros([ROWS], tl.float32)
+    plain = tl.zeros([COLS], tl.float32)
+    weighted = tl.zeros([COLS], tl.float32)
+    total, total_weighted = 0.0, 0.0
     for start in range(first, last, ROWS):
         p = start + tl.arange(0, ROWS)
         inside = (p < last)[:, None] & (c < C)[None, :]
@@ -48,39 +46,39 @@ def spatial_gradient(
         x = value * scale[None, :] + shift[None, :]
         of_gate = tl.sum(g * x, 1) * gate * (1 - gate)
         tl.store(gate_gradient + n * P + p, of_gate, mask=p < last)
-        total += of_gate
-        total_weighted += of_gate * (v - spatial_mean) * spatial_inverse_std
+        total += tl.sum(of_gate, 0)
+        total_weighted += tl.sum(of_gate * (v - spatial_mean) * spatial_inverse_std, 0)
         g = g * gate[:, None]
-        weighted += g * value
-        if NORM:
-            plain += g
+        weighted += tl.sum(g * value, 0)
+        if NORM > 0:
+            plain += tl.sum(g, 0)
     at = row.to(tl.int64) * 2 * C + c
-    if NORM:
-        tl.store(channel_sums + at, tl.sum(plain, 0), mask=c < C)
-        tl.store(channel_sums + at + C, tl.sum(weighted, 0) * inverse_std, mask=c < C)
-    else:
-        tl.store(channel_sums + at + C, tl.sum(weighted, 0), mask=c < C)
-    tl.store(spatial_sums + 2 * row, tl.sum(total, 0))
-    tl.store(spatial_sums + 2 * row + 1, tl.sum(total_weighted, 0))
+    if NORM > 0:
+        weighted *= tl.load(norm + C + c, mask=c < C, other=0.0)
+        tl.store(channel_sums + at, plain, mask=c < C)
+    tl.store(channel_sums + at + C, weighted, mask=c < C)
+    tl.store(spatial_sums + 2 * row, total)
+    tl.store(spatial_sums + 2 * row + 1, total_weighted)
 
 
 @triton.jit
-def map_norm_gradient(spatial_sums, sums, programs, ROWS: tl.constexpr):
-    """`sums`: of the gate's gradient, and of it times the normalised map: those of the norm's bias and weight."""
+def map_norm_gradient(spatial_sums, bias, weight, programs, ROWS: tl.constexpr):
+    """Gradients of the bias and the weight of the spatial gate's norm, which its map's gradient needs too."""
     total = tl.zeros([ROWS], tl.float32)
     weighted = tl.zeros([ROWS], tl.float32)
     for start in range(0, programs, ROWS):
         row = start + tl.arange(0, ROWS)
         total += tl.load(spatial_sums + 2 * row, mask=row < programs, other=0.0)
         weighted += tl.load(spatial_sums + 2 * row + 1, mask=row < programs, other=0.0)
-    tl.store(sums, tl.sum(total, 0))
-    tl.store(sums + 1, tl.sum(weighted, 0))
+    tl.store(bias, tl.sum(total, 0))
+    tl.store(weight, tl.sum(weighted, 0))
 
 
 @triton.jit
 def convolve_maps_backward(
-    gate_gradient, convolved, spatial, sums, maps, weight, map_gradients, weight_gradients, elements,
-    H, W, S, share, BATCH_NORM: tl.constexpr, KERNEL: tl.constexpr, TAPS: tl.constexpr, ROWS: tl.constexpr,
+    gate_gradient, convolved, spatial, norm_bias, norm_weight, maps, weight, map_gradients, weight_gradients, 
+    elements, H, W, S, share, map_stride, tap_stride,
+    MODE: tl.constexpr, KERNEL: tl.constexpr, TAPS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of both maps, `map_gradients` N 2 P, and per program of the 2·K·K weights, TAPS ≥ K·K numbers a map.
 
@@ -93,12 +91,12 @@ def convolve_maps_backward(
     last = tl.minimum(first + share, P)
     tap = tl.arange(0, TAPS)
     real = tap < KERNEL * KERNEL
-    of_maximum = tl.load(weight + tap, mask=real, other=0.0).to(tl.float32)
-    of_average = tl.load(weight + KERNEL * KERNEL + tap, mask=real, other=0.0).to(tl.float32)
+    of_maximum = tl.load(weight + tap * tap_stride, mask=real, other=0.0).to(tl.float32)
+    of_average = tl.load(weight + map_stride + tap * tap_stride, mask=real, other=0.0).to(tl.float32)
     mean, inverse_std, scale = tl.load(spatial), tl.load(spatial + 1), tl.load(spatial + 2)
     offset, slope = scale * 0.0, scale * 0.0
-    if BATCH_NORM:
-        offset, slope = tl.load(sums) / elements, tl.load(sums + 1) / elements
+    if MODE == 1:
+        offset, slope = tl.load(norm_bias) / elements, tl.load(norm_weight) / elements
     first_weights = tl.zeros([ROWS, TAPS], tl.float32)
     second_weights = tl.zeros([ROWS, TAPS], tl.float32)
     for start in range(first, last, ROWS):
@@ -108,7 +106,7 @@ def convolve_maps_backward(
         inside = (p < last)[:, None] & real[None, :] & (row >= 0) & (row < H) & (column >= 0) & (column < W)
         at = n * P + row * W + column
         gradient = tl.load(gate_gradient + at, mask=inside, other=0.0)
-        if BATCH_NORM:
+        if MODE == 1:
             hat = (tl.load(convolved + at, mask=inside, other=0.0) - mean) * inverse_std
             gradient = gradient - offset - hat * slope
         gradient = tl.where(inside, gradient * scale, 0.0)
@@ -147,24 +145,24 @@ def pool_channels_backward(
     last = tl.minimum(first + share, P)
     c = tl.arange(0, COLS)
     mean = tl.zeros([COLS], tl.float32)
-    inverse_std = mean + 1.0
-    if NORM:
+    if NORM > 0:
         mean = tl.load(norm + c, mask=c < C, other=0.0)
-        inverse_std = tl.load(norm + C + c, mask=c < C, other=0.0)
-    plain = tl.zeros([ROWS, COLS], tl.float32)
-    weighted = tl.zeros([ROWS, COLS], tl.float32)
+    plain = tl.zeros([COLS], tl.float32)
+    weighted = tl.zeros([COLS], tl.float32)
     for start in range(first, last, ROWS):
         p = start + tl.arange(0, ROWS)
         inside = (p < last)[:, None] & (c < C)[None, :]
         value = tl.load(z + n * P * C + p[:, None] * C + c[None, :], mask=inside, other=0.0).to(tl.float32)
         d = pooled_gradient(map_gradients, channel, n, p, c, C, P, last)
-        weighted += d * (value - mean[None, :])
-        if NORM:
-            plain += d
+        d = tl.where(inside, d, 0.0)
+        weighted += tl.sum(d * (value - mean[None, :]), 0)
+        if NORM > 0:
+            plain += tl.sum(d, 0)
     at = row.to(tl.int64) * 2 * C + c
-    tl.store(channel_sums + at + C, tl.sum(weighted, 0) * inverse_std, mask=c < C)
-    if NORM:
-        tl.store(channel_sums + at, tl.sum(plain, 0), mask=c < C)
+    if NORM > 0:
+        weighted *= tl.load(norm + C + c, mask=c < C, other=0.0)
+        tl.store(channel_sums + at, plain, mask=c < C)
+    tl.store(channel_sums + at + C, weighted, mask=c < C)
 
 
 @triton.jit
@@ -192,12 +190,12 @@ def channel_gradient(
         at = (n * S + s) * 2 * C + c
         weighted += tl.load(spatial_part + at + C, mask=c < C, other=0.0)
         weighted += tl.load(pooled_part + at + C, mask=c < C, other=0.0)
-        if NORM:
+        if NORM > 0:
             plain += tl.load(spatial_part + at, mask=c < C, other=0.0)
             plain += tl.load(pooled_part + at, mask=c < C, other=0.0)
     gate = tl.sigmoid(tl.load(logits + n * C + c, mask=c < C, other=0.0))
     of_gate = weighted
-    if NORM:
+    if NORM > 0:
         weight = tl.load(norm + 2 * C + c, mask=c < C, other=0.0)
         bias = tl.load(norm + 3 * C + c, mask=c < C, other=0.0)
         of_gate = weighted * weight + plain * bias
@@ -207,30 +205,126 @@ def channel_gradient(
 
 
 @triton.jit
-def norm_gradient(direct, pooled, pooled_gradients, sums, size, C, N, ROWS: tl.constexpr, COLS: tl.constexpr):
-    """`sums` 2 C: of the gradient of the norm's output and of it times hat: those of the norm's bias and weight."""
+def convolution_gradient(
+    parts, gradient, programs, map_stride, tap_stride, TAPS: tl.constexpr, KERNEL: tl.constexpr, ROWS: tl.constexpr
+):
+    """Gradient of the convolution's weight, 2 K K, from the parts of `convolve_maps_backward`; program 0 and 1 a map."""
+    tap = tl.arange(0, TAPS)
+    total = tl.zeros([ROWS, TAPS], tl.float32)
+    for start in range(0, programs, ROWS):
+        row = start + tl.arange(0, ROWS)
+        at = parts + (row[:, None] * 2 + tl.program_id(0)) * TAPS + tap[None, :]
+        total += tl.load(at, mask=(row < programs)[:, None] & (tap >= 0)[None, :], other=0.0)
+    at = gradient + tl.program_id(0) * map_stride + tap * tap_stride
+    tl.store(at, tl.sum(total, 0), mask=tap < KERNEL * KERNEL)
+
+
+@triton.jit
+def hidden_gradients(
+    logit_gradients, weight, hidden, gradients, C, HIDDEN, N,
+    ROWS: tl.constexpr, COLS: tl.constexpr, INNER: tl.constexpr,
+):  # fmt: skip
+    """Gradients (2N HIDDEN) of the hidden units before their ReLU, of the averages and of the maxima."""
+    n = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    h = tl.program_id(1) * COLS + tl.arange(0, COLS)
+    total = tl.zeros([ROWS, COLS], tl.float32)
+    for start in range(0, C, INNER):
+        c = start + tl.arange(0, INNER)
+        inside = (n < N)[:, None] & (c < C)[None, :]
+        x = tl.load(logit_gradients + n[:, None] * C + c[None, :], mask=inside, other=0.0)
+        inside = (c < C)[:, None] & (h < HIDDEN)[None, :]
+        w = tl.load(weight + c[:, None] * HIDDEN + h[None, :], mask=inside, other=0.0)
+        total = tl.dot(x, w.to(tl.float32), total, input_precision="ieee")
+    inside = (n < N)[:, None] & (h < HIDDEN)[None, :]
+    at = n[:, None] * HIDDEN + h[None, :]
+    of_average = tl.where(tl.load(hidden + at, mask=inside, other=0.0) <= 0, 0.0, total)
+    tl.store(gradients + at, of_average, mask=inside)
+    of_maximum = tl.where(tl.load(hidden + N * HIDDEN + at, mask=inside, other=0.0) <= 0, 0.0, total)
+    tl.store(gradients + N * HIDDEN + at, of_maximum, mask=inside)
+
+
+@triton.jit
+def pool_gradients(
+    hidden_gradients, weight, pooled, direct, gradients, norm_bias, norm_weight, size, C, HIDDEN, N,
+    NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, INNER: tl.constexpr,
+):  # fmt: skip
+    """Gradients of both pools, `gradients` 2 N C, and with them those of the norm's bias and weight, C each."""
     c = tl.program_id(0) * COLS + tl.arange(0, COLS)
-    plain = tl.zeros([ROWS, COLS], tl.float32)
-    weighted = tl.zeros([ROWS, COLS], tl.float32)
+    plain = tl.zeros([COLS], tl.float32)
+    weighted = tl.zeros([COLS], tl.float32)
     for start in range(0, N, ROWS):
-        n = (start + tl.arange(0, ROWS)).to(tl.int64)
+        n = start + tl.arange(0, ROWS)
+        of_average = tl.zeros([ROWS, COLS], tl.float32)
+        of_maximum = tl.zeros([ROWS, COLS], tl.float32)
+        for begin in range(0, HIDDEN, INNER):
+            h = begin + tl.arange(0, INNER)
+            inside = (h < HIDDEN)[:, None] & (c < C)[None, :]
+            w = tl.load(weight + h[:, None] * C + c[None, :], mask=inside, other=0.0).to(tl.float32)
+            inside = (n < N)[:, None] & (h < HIDDEN)[None, :]
+            at = hidden_gradients + n[:, None] * HIDDEN + h[None, :]
+            of_average = tl.dot(tl.load(at, mask=inside, other=0.0), w, of_average, input_precision="ieee")
+            x = tl.load(at + N * HIDDEN, mask=inside, other=0.0)
+            of_maximum = tl.dot(x, w, of_maximum, input_precision="ieee")
         inside = (n < N)[:, None] & (c < C)[None, :]
         at = n[:, None] * C + c[None, :]
-        of_average = tl.load(pooled_gradients + at, mask=inside, other=0.0)
-        of_maximum = tl.load(pooled_gradients + size + at, mask=inside, other=0.0)
-        plain += tl.load(direct + at, mask=inside, other=0.0) + of_average + of_maximum
-        weighted += tl.load(direct + size + at, mask=inside, other=0.0)
-        weighted += of_average * tl.load(pooled + at, mask=inside, other=0.0)
-        weighted += of_maximum * tl.load(pooled + size + at, mask=inside, other=0.0)
-    tl.store(sums + c, tl.sum(plain, 0), mask=c < C)
-    tl.store(sums + C + c, tl.sum(weighted, 0), mask=c < C)
+        tl.store(gradients + at, of_average, mask=inside)
+        tl.store(gradients + size + at, of_maximum, mask=inside)
+        if NORM > 0:
+            total = tl.load(direct + at, mask=inside, other=0.0) + of_average + of_maximum
+            plain += tl.sum(total, 0)
+            total = tl.load(direct + size + at, mask=inside, other=0.0)
+            total += of_average * tl.load(pooled + at, mask=inside, other=0.0)
+            total += of_maximum * tl.load(pooled + size + at, mask=inside, other=0.0)
+            weighted += tl.sum(total, 0)
+    if NORM > 0:
+        tl.store(norm_bias + c, plain, mask=c < C)
+        tl.store(norm_weight + c, weighted, mask=c < C)
+
+
+@triton.jit
+def mlp_gradients(
+    hidden_gradients, hidden, logit_gradients, pooled, fc1_weight, fc1_bias, fc2_weight, fc2_bias, size, C, HIDDEN, N,
+    ROWS: tl.constexpr, COLS: tl.constexpr, INNER: tl.constexpr,
+):  # fmt: skip
+    """Gradients of the shared MLP's weights and biases, for a block of channels and one of hidden units a program."""
+    c = tl.program_id(0) * COLS + tl.arange(0, COLS)
+    h = tl.program_id(1) * INNER + tl.arange(0, INNER)
+    first = tl.zeros([INNER, COLS], tl.float32)
+    second = tl.zeros([INNER, COLS], tl.float32)
+    first_bias = tl.zeros([INNER], tl.float32)
+    second_bias = tl.zeros([COLS], tl.float32)
+    for start in range(0, N, ROWS):
+        n = start + tl.arange(0, ROWS)
+        inside = (n < N)[:, None] & (h < HIDDEN)[None, :]
+        at = n[:, None] * HIDDEN + h[None, :]
+        of_average = tl.load(hidden_gradients + at, mask=inside, other=0.0)
+        of_maximum = tl.load(hidden_gradients + N * HIDDEN + at, mask=inside, other=0.0)
+        both = tl.load(hidden + at, mask=inside, other=0.0) + tl.load(hidden + N * HIDDEN + at, mask=inside, other=0.0)
+        inside = (n < N)[:, None] & (c < C)[None, :]
+        at = n[:, None] * C + c[None, :]
+        average = tl.load(pooled + 2 * size + at, mask=inside, other=0.0)
+        maximum = tl.load(pooled + 3 * size + at, mask=inside, other=0.0)
+        of_logits = tl.load(logit_gradients + at, mask=inside, other=0.0)
+        first = tl.dot(tl.trans(of_average), average, first, input_precision="ieee")
+        first = tl.dot(tl.trans(of_maximum), maximum, first, input_precision="ieee")
+        second = tl.dot(tl.trans(both), of_logits, second, input_precision="ieee")
+        first_bias += tl.sum(of_average + of_maximum, 0)
+        second_bias += tl.sum(of_logits, 0)
+    inside = (h < HIDDEN)[:, None] & (c < C)[None, :]
+    tl.store(fc1_weight + h[:, None] * C + c[None, :], first, mask=inside)
+    tl.store(fc2_weight + c[None, :] * HIDDEN + h[:, None], second, mask=inside)
+    if tl.program_id(0) == 0:
+        tl.store(fc1_bias + h, first_bias, mask=h < HIDDEN)
+    if tl.program_id(1) == 0:
+        tl.store(fc2_bias + c, 2 * second_bias, mask=c < C)
 
 
 @triton.jit
 def refine_backward(
-    masked, z, norm, logits, convolved, spatial, map_gradients, channel, pooled_gradients, index, sums, z_gradient,
+    masked, z, norm, logits, convolved, spatial, map_gradients, channel, pooled_gradients, index, norm_bias,
+    norm_weight, z_gradient,
     elements, size, C, P, S, share,
-    NORM: tl.constexpr, BATCH_NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """The gradient of z: through both gates' factors, both pools, and the norm, whose statistics are the batch's.
 
@@ -247,12 +341,12 @@ def refine_backward(
     place = tl.load(index + n * C + c, mask=c < C, other=0)
     factor = gate * 0.0 + 1.0
     offset, slope = gate * 0.0, gate * 0.0
-    if NORM:
+    if NORM > 0:
         inverse_std = tl.load(norm + C + c, mask=c < C, other=0.0)
         factor = inverse_std * tl.load(norm + 2 * C + c, mask=c < C, other=0.0)
-        if BATCH_NORM:
-            offset = tl.load(sums + c, mask=c < C, other=0.0) / elements
-            slope = tl.load(sums + C + c, mask=c < C, other=0.0) / elements * inverse_std
+        if NORM == 1:
+            offset = tl.load(norm_bias + c, mask=c < C, other=0.0) / elements
+            slope = tl.load(norm_weight + c, mask=c < C, other=0.0) / elements * inverse_std
     spatial_scale, spatial_shift = tl.load(spatial + 2), tl.load(spatial + 3)
     for start in range(first, last, ROWS):
         p = start + tl.arange(0, ROWS)
@@ -263,7 +357,7 @@ def refine_backward(
         g = g * tl.sigmoid(v * spatial_scale + spatial_shift)[:, None]
         g = gate[None, :] * (g + pooled_gradient(map_gradients, channel, n, p, c, C, P, last))
         g += average_gradient[None, :] + tl.where(p[:, None] == place[None, :], maximum_gradient[None, :], 0.0)
-        if BATCH_NORM:
+        if NORM == 1:
             value = tl.load(z + at, mask=inside, other=0.0).to(tl.float32)
             g = g - offset[None, :] - (value - mean[None, :]) * slope[None, :]
         g = g * factor[None, :]

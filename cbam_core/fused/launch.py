@@ -1,34 +1,19 @@
-"""How the fused kernels divide a feature map among programs. It depends on the shape alone, and so do all last bits."""
+"""How the fused kernels divide a feature map among programs, lay out their memory, and are launched.
 
-import contextlib
+All of it depends on the shape alone, and so do all last bits.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-_PROGRAMS = 2048  # some sixteen for each multiprocessor of a large GPU
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """`splits` programs share the places of one image, `share` each, a tile of `rows` places by `cols` channels a time."""
-
-    splits: int
-    share: int
-    rows: int
-    cols: int
-
-    @classmethod
-    def of(cls, images: int, places: int, channels: int, *, tile: int, cols: int | None = None) -> "Tiling":
-        """Tiles of about `tile` numbers that span all channels, or `cols` of them side by side."""
-        width = power_of_two(channels)
-        blocks = 1 if cols is None else -(-channels // cols)
-        width = width if cols is None else min(width, cols)
-        rows = min(max(1, tile // width), power_of_two(places))
-        tiles = -(-places // rows)
-        splits = min(tiles, max(1, _PROGRAMS // (images * blocks)))
-        share = -(-tiles // splits) * rows
-        return cls(splits=-(-places // share), share=share, rows=rows, cols=width)
+_WARPS = 2048  # some sixteen for each multiprocessor of a large GPU
+_ALIGNMENT = 64  # numbers: wide loads need 16 bytes
+_INTEGERS = ("index", "channel", "places")
+Argument = Tensor | int
 
 
 def power_of_two(number: int) -> int:
@@ -36,9 +21,96 @@ def power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-@contextlib.contextmanager
-def on_device_of(x: Tensor) -> contextlib.AbstractContextManager[None]:  # type: ignore[misc]
-    """Launch kernels on the GPU that holds `x`, and multiply matrices in fp32 whatever autocast says outside."""
-    device = torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
-    with device, torch.autocast(x.device.type, enabled=False):
-        yield
+@dataclass(frozen=True)
+class Tiling:
+    """`splits` programs of `warps` warps share the places of one image, `share` each, `rows` places at a time."""
+
+    splits: int
+    share: int
+    rows: int
+    warps: int
+
+    @classmethod
+    def for_sums(cls, images: int, places: int, channels: int) -> "Tiling":
+        """For passes that sum over places and over channels.
+
+        Few warps each, so that sums over the channels stay within a warp, and shares that are large beside the partial
+        sums which each of them leaves.
+        """
+        splits = max(1, min(places // 24, max(16, _WARPS // images)))
+        warps = max(1, min(8, power_of_two(_WARPS // (images * splits) + 1) // 2))
+        return cls._of(places, splits, max(1, 1024 * warps // power_of_two(channels)), warps)
+
+    @classmethod
+    def for_each(cls, images: int, places: int, channels: int) -> "Tiling":
+        """For passes that treat every number by itself."""
+        return cls._of(places, max(1, _WARPS // images), max(1, 4096 // power_of_two(channels)), 8)
+
+    @classmethod
+    def _of(cls, places: int, splits: int, rows: int, warps: int) -> "Tiling":
+        rows = min(rows, power_of_two(places))
+        tiles = -(-places // rows)
+        share = -(-tiles // min(splits, tiles)) * rows
+        return cls(splits=-(-places // share), share=share, rows=rows, warps=warps)
+
+
+class Layout:
+    """Arrays of fp32 and int32 numbers, by name, one after the other in one buffer of fp32."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self._pieces: list[tuple[str, int, int]] = []
+        self.numbers = 0
+        for name, size in sizes.items():
+            self._pieces.append((name, self.numbers, size))
+            self.numbers += -(-size // _ALIGNMENT) * _ALIGNMENT
+
+    def allocate(self, like: Tensor) -> Tensor:
+        """A buffer on the device of `like`."""
+        return torch.empty(self.numbers, dtype=torch.float32, device=like.device)
+
+    def addresses(self, buffer: Tensor) -> list[int]:
+        """Where each array begins, in bytes."""
+        base = buffer.data_ptr()
+        return [base + 4 * first for _, first, _ in self._pieces]
+
+    def tensors(self, buffer: Tensor) -> dict[str, Tensor]:
+        """Each array as a view, by its name."""
+        views = {name: buffer[first : first + size] for name, first, size in self._pieces}
+        return {name: view.view(torch.int32) if name in _INTEGERS else view for name, view in views.items()}
+
+
+class Launch:
+    """A kernel with its grid, its numbers and its constants, to be called with pointers.
+
+    Triton looks at the type, the alignment and the value of every argument at every launch, which takes a slow host longer
+    than a small kernel takes a GPU. So the first call, with tensors, goes by Triton; later ones, with addresses, go
+    straight to what it has compiled.
+    """
+
+    def __init__(self, kernel: Any, grid: Sequence[int], numbers: Sequence[float], *, warps: int, **constants: int) -> None:
+        self._kernel, self._grid, self._warps = kernel, tuple(grid), warps
+        self._numbers, self._constants = tuple(numbers), constants
+        self._tail = (*numbers, *constants.values())
+        self._run: Any = None
+
+    @property
+    def compiled(self) -> bool:
+        """Whether it can be called with addresses: never by Triton's interpreter."""
+        return self._run is not None
+
+    def __call__(self, *pointers: Argument) -> None:
+        """Launch on the current stream."""
+        if self._run is not None and isinstance(pointers[0], int):
+            self._run(*pointers, *self._tail)
+            return
+        compiled = self._kernel[self._grid](*pointers, *self._numbers, **self._constants, num_warps=self._warps)
+        if compiled is not None and self._run is None:
+            self._run = compiled[(*self._grid, 1, 1)[:3]]
+
+
+def aligned(*tensors: Tensor) -> bool:
+    """Whether all begin at multiples of 16 bytes, as what PyTorch allocates does and a slice of it may not."""
+    bits = 0
+    for tensor in tensors:
+        bits |= tensor.data_ptr()
+    return bits % 16 == 0

@@ -1,15 +1,45 @@
-"""The fused residual tail as one differentiable operator: relu(CBAM(norm(z)) + shortcut), into which no compiler looks."""
+"""The fused residual tail, differentiable: as an autograd function for eager mode, as an operator for torch.compile.
+
+Both run the same passes. The function moves running statistics in its kernels; the operator, of which the compiler wants
+that it changes nothing, leaves that to its caller. The function costs a host much less than an operator's call.
+"""
 
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from cbam_core.fused.backward import Gradients, backward
-from cbam_core.fused.forward import Kept, forward
+from cbam_core.fused.passes import Gradients, backward, forward
+from cbam_core.fused.plan import Case, Weights, case_of, kept_layout
 
-Ten = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-Nine = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+_WITHOUT = Weights(*[None] * len(Weights._fields))  # type: ignore[arg-type]
+
+
+class ResidualTail(torch.autograd.Function):
+    """relu(CBAM(norm(z)) + shortcut) of a `Case`, z and shortcut N C H W in channels_last, then the `Weights` in order."""
+
+    @staticmethod
+    def forward(ctx: Any, case: Case, z: Tensor, shortcut: Tensor, *weights: Tensor | None) -> Tensor:
+        """Return the result, N C H W."""
+        given = Weights(*weights)  # type: ignore[arg-type]
+        out, kept = forward(case, z, shortcut, given)
+        ctx.case = case
+        ctx.save_for_backward(z, out, kept, *_of_gradients(given))
+        return out
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients in the places of forward's arguments."""
+        z, out, kept, *weights = ctx.saved_tensors
+        given = _WITHOUT._replace(**dict(zip(Gradients._fields[2:], weights, strict=True)))
+        made = backward(ctx.case, gradient, z, out, kept, given)
+        return None, made.z, made.shortcut, *(getattr(made, name, None) for name in Weights._fields)
+
+
+def _of_gradients(weights: Weights) -> list[Tensor | None]:
+    return [getattr(weights, name) for name in Gradients._fields[2:]]
 
 
 @torch.library.custom_op("cbam_core::residual_tail", mutates_args=())
@@ -22,8 +52,8 @@ def residual_tail(
     *,
     norm_eps: float,
     gate_eps: float,
-) -> Ten:
-    """Compute relu(CBAM(norm(z)) + shortcut) for z and shortcut, N C H W in channels_last; `Kept` names what it returns.
+) -> tuple[Tensor, Tensor]:
+    """Return relu(CBAM(norm(z)) + shortcut), N C H W in channels_last, and the buffer of `plan.kept_layout`.
 
     norm  weight and bias (C) of the norm before the attention, and running mean and variance where they are to be
           used instead of the batch's; empty where no norm is fused
@@ -31,93 +61,86 @@ def residual_tail(
     gate  weight of the spatial gate's convolution (1 2 K K), of maximum and average; weight and bias of its norm (1)
           if it has one, and running mean and variance likewise
     """
-    return forward(z, shortcut, norm, mlp, gate, norm_eps=norm_eps, gate_eps=gate_eps)
+    weights = _weights(norm, mlp, gate)
+    return forward(_case(z, weights, norm_eps, gate_eps), z, shortcut, weights)
 
 
 @torch.library.custom_op("cbam_core::residual_tail_backward", mutates_args=())
 def residual_tail_backward(
-    gradient: Tensor, z: Tensor, kept: list[Tensor], weights: list[Tensor], *, norm_of_batch: bool, gate_of_batch: bool
-) -> Nine:
-    """Compute the `Gradients` from that of the result (N C H W).
+    gradient: Tensor,
+    z: Tensor,
+    kept: list[Tensor],
+    norm: list[Tensor],
+    gate_and_mlp: list[Tensor],
+    *,
+    mlp: int,
+    norm_eps: float,
+    gate_eps: float,
+) -> list[Tensor]:
+    """Return the gradients of z, shortcut and the weights that are there, in the order of `Gradients`.
 
-    `kept` is what `residual_tail` returned, `weights` are those of the MLP's layers and of the convolution, and
-    `*_of_batch` say which norm took its statistics from the batch.
+    `kept` is what `residual_tail` returned; of `gate_and_mlp` the first `mlp` are the MLP's.
     """
-    options = {"norm_of_batch": norm_of_batch, "gate_of_batch": gate_of_batch}
-    return backward(gradient, z, Kept(*kept), weights, **options)
+    weights = _weights(norm, gate_and_mlp[:mlp], gate_and_mlp[mlp:])
+    made = backward(_case(z, weights, norm_eps, gate_eps), gradient, z, kept[0], kept[1], weights)
+    return [value for value in made if value is not None]
+
+
+def _weights(norm: list[Tensor], mlp: list[Tensor], gate: list[Tensor]) -> Weights:
+    norm_weight, norm_bias, norm_mean, norm_variance = (norm + [None] * 4)[:4]
+    fc1_weight, fc2_weight, fc1_bias, fc2_bias = (mlp + [None] * 2)[:4]
+    conv_weight, gate_weight, gate_bias, gate_mean, gate_variance = (gate + [None] * 4)[:5]
+    return Weights(
+        norm_weight, norm_bias, norm_mean, norm_variance, None, fc1_weight, fc1_bias, fc2_weight, fc2_bias,
+        conv_weight, gate_weight, gate_bias, gate_mean, gate_variance, None,
+    )  # fmt: skip
+
+
+def _case(z: Tensor, weights: Weights, norm_eps: float, gate_eps: float) -> Case:
+    return case_of(z, weights, track=(False, False), eps=(norm_eps, gate_eps), momentum=(0.0, 0.0))
 
 
 @residual_tail.register_fake
-def _(z: Tensor, shortcut: Tensor, norm: list[Tensor], mlp: list[Tensor], gate: list[Tensor], **_: float) -> Ten:
+def _(
+    z: Tensor, shortcut: Tensor, norm: list[Tensor], mlp: list[Tensor], gate: list[Tensor], **_: float
+) -> tuple[Tensor, Tensor]:
     n, c, height, width = z.shape
-    places = height * width
-
-    def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return z.new_empty(shape, dtype=dtype)
-
-    return Kept(
-        out=torch.empty_like(z),
-        norm=numbers(5, c) if norm else numbers(0),
-        pooled=numbers(4, n, c),
-        index=numbers(n, c, dtype=torch.int32),
-        hidden=numbers(2 * n, mlp[0].shape[0]),
-        logits=numbers(n, c),
-        maps=numbers(n, 2, places),
-        channel=numbers(n, places, dtype=torch.int32),
-        convolved=numbers(n, places),
-        spatial=numbers(5),
-    )
+    layout = kept_layout(n, c, height * width, mlp[0].shape[0])
+    return torch.empty_like(z), layout.allocate(z)
 
 
 @residual_tail_backward.register_fake
-def _(gradient: Tensor, z: Tensor, kept: list[Tensor], weights: list[Tensor], **_: bool) -> Nine:
-    fc1, fc2, convolution = weights
-    (hidden, c), numbers = fc1.shape, kept[-1].new_empty
-    return Gradients(
-        z=torch.empty_like(z),
-        shortcut=torch.empty_like(gradient, memory_format=torch.channels_last),
-        norm=numbers(2, c) if kept[1].numel() else numbers(0),
-        fc1_weight=numbers(hidden, c),
-        fc1_bias=numbers(hidden),
-        fc2_weight=numbers(c, hidden),
-        fc2_bias=numbers(c),
-        convolution=numbers(convolution.shape),
-        gate_norm=numbers(2),
-    )
+def _(
+    gradient: Tensor, z: Tensor, kept: list[Tensor], norm: list[Tensor], gate_and_mlp: list[Tensor], *, mlp: int, **_: float
+) -> list[Tensor]:
+    weights = _weights(norm, gate_and_mlp[:mlp], gate_and_mlp[mlp:])
+    of_weights = [torch.empty_like(weight) for weight in _of_gradients(weights) if weight is not None]
+    return [torch.empty_like(z), torch.empty_like(z), *of_weights]
 
 
-def _set_up(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: Ten) -> None:
+def _set_up(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: tuple[Tensor, Tensor]) -> None:
     z, _, norm, mlp, gate = inputs
-    ctx.norm, ctx.mlp, ctx.gate = ([value.dtype for value in values] for values in (norm, mlp, gate))
-    ctx.save_for_backward(z, mlp[0], mlp[1], gate[0], *output)
-    ctx.mark_non_differentiable(*output[1:])
+    ctx.lengths, ctx.eps = (len(norm), len(mlp), len(gate)), keyword_only_inputs
+    ctx.save_for_backward(z, *output, *norm, *mlp, *gate)
+    ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, gradient: Tensor | None, *_: None) -> tuple[Any, ...]:
-    """Gradients in the places and types of the inputs; running statistics have none."""
+def _differentiate(ctx: Any, gradient: Tensor | None, _: None) -> tuple[Any, ...]:
+    """Gradients in the places of the inputs; running statistics have none."""
+    norms, mlps, gates = ctx.lengths
     if gradient is None:
-        return None, None, [None] * len(ctx.norm), [None] * len(ctx.mlp), [None] * len(ctx.gate)
-    z, fc1, fc2, convolution, *kept = ctx.saved_tensors
-    made = Gradients(
-        *residual_tail_backward(
-            gradient,
-            z,
-            kept,
-            [fc1, fc2, convolution],
-            norm_of_batch=len(ctx.norm) == 2,
-            gate_of_batch=len(ctx.gate) == 3,
-        )  # fmt: skip
-    )
-    norm = _as_given(ctx.norm, made.norm[1], made.norm[0]) if ctx.norm else []
-    mlp = _as_given(ctx.mlp, made.fc1_weight, made.fc2_weight, made.fc1_bias, made.fc2_bias)
-    gate = _as_given(ctx.gate, made.convolution, made.gate_norm[1:], made.gate_norm[:1])
-    return made.z, made.shortcut, norm, mlp, gate
-
-
-def _as_given(dtypes: list[torch.dtype], *gradients: Tensor) -> list[Tensor | None]:
-    cast = [gradient.to(dtype) for gradient, dtype in zip(gradients, dtypes, strict=False)]
-    return [*cast, *[None] * (len(dtypes) - len(cast))]
+        return None, None, [None] * norms, [None] * mlps, [None] * gates
+    z, out, kept, *weights = ctx.saved_tensors
+    norm, rest = weights[:norms], weights[norms:]
+    made = iter(residual_tail_backward(gradient, z, [out, kept], norm, rest, mlp=mlps, **ctx.eps))
+    of_z, of_shortcut = next(made), next(made)
+    of_norm = [*(next(made) for _ in norm[:2]), *(None for _ in norm[2:])]
+    of_mlp = [next(made) for _ in range(mlps)]
+    if mlps == 4:
+        of_mlp = [of_mlp[0], of_mlp[2], of_mlp[1], of_mlp[3]]
+    of_gate = [*(next(made) for _ in range(min(gates, 3))), *(None for _ in range(gates - 3))]
+    return of_z, of_shortcut, of_norm, of_mlp, of_gate
 
 
 residual_tail.register_autograd(_differentiate, setup_context=_set_up)

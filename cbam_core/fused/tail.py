@@ -3,6 +3,7 @@
 A CBAM is `Any` here: `cbam_core.attention` imports this package, not the other way round.
 """
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -48,6 +49,8 @@ def unsupported(cbam: Any) -> str | None:
         return f"kernel_size is {spatial.conv.kernel_size[0]}, above {LARGEST_KERNEL}"
     if channel.fc1.in_features > MOST_CHANNELS:
         return f"it has {channel.fc1.in_features} channels, more than {MOST_CHANNELS}"
+    if not (channel.fc1.weight.is_contiguous() and channel.fc2.weight.is_contiguous()):
+        return "the weights of its MLP are not contiguous"
     if spatial.norm is not None and not _is_fusable(spatial.norm):
         return "the norm of the spatial gate is not a plain BatchNorm2d"
     return None
@@ -58,7 +61,7 @@ def refusal(cbam: Any, norm: nn.Module | None, x: Tensor, shortcut: Tensor) -> s
     reason = unavailable(x.device) or unsupported(cbam)
     if reason is not None:
         return reason
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if _is_exported():
         return "an exported program consists of PyTorch's own operators"
     if x.dtype not in _DTYPES or shortcut.dtype != x.dtype or shortcut.shape != x.shape:
         return "x and shortcut must have one shape, and one type of fp32, bf16 and fp16"
@@ -77,26 +80,53 @@ def residual(cbam: Any, x: Tensor, shortcut: Tensor, norm: nn.Module | None = No
     Running statistics move as the modules' own forward passes would move them. A norm that is not a plain BatchNorm2d
     runs by itself before the operator.
     """
-    from cbam_core.fused.operator import residual_tail  # loads Triton
-
     if norm is not None and not _is_fusable(norm):
         x, norm = norm(x), None
-    gate_norm, channel = cbam.spatial.norm, cbam.channel
-    biases = [] if channel.fc1.bias is None else [channel.fc1.bias, channel.fc2.bias]
-    out, statistics, *_, spatial = residual_tail(
+    shortcut = shortcut.contiguous(memory_format=torch.channels_last)
+    run = _operate if torch.compiler.is_compiling() else _call
+    return run(cbam, x, shortcut, norm)
+
+
+def _call(cbam: Any, x: Tensor, shortcut: Tensor, norm: Any) -> Tensor:
+    """By the autograd function, whose kernels move the running statistics."""
+    from cbam_core.fused.operator import ResidualTail  # loads Triton
+    from cbam_core.fused.plan import Weights, case_of
+
+    channel, convolution, gate_norm = cbam.channel, cbam.spatial.conv.weight, cbam.spatial.norm
+    fc1, fc2 = channel.fc1, channel.fc2
+    weights = Weights(*_all_of(norm), fc1.weight, fc1.bias, fc2.weight, fc2.bias, convolution, *_all_of(gate_norm))
+    case = case_of(
         x,
-        shortcut.contiguous(memory_format=torch.channels_last),
-        _tensors(norm),
-        [channel.fc1.weight, channel.fc2.weight, *biases],
-        [cbam.spatial.conv.weight, *_tensors(gate_norm)],
-        norm_eps=norm.eps if norm is not None else 0.0,
-        gate_eps=gate_norm.eps if gate_norm is not None else 0.0,
+        weights,
+        track=(norm is not None and norm.training, gate_norm is not None and gate_norm.training),
+        eps=(0.0 if norm is None else norm.eps, 0.0 if gate_norm is None else gate_norm.eps),
+        momentum=(0.0 if norm is None else norm.momentum, 0.0 if gate_norm is None else gate_norm.momentum),
     )
-    values = x.numel() // x.shape[1]
+    with torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext():
+        out: Tensor = ResidualTail.apply(case, x, shortcut, *weights)
+    return out
+
+
+def _operate(cbam: Any, x: Tensor, shortcut: Tensor, norm: Any) -> Tensor:
+    """By the operator, after which the running statistics are moved here."""
+    from cbam_core.fused.operator import residual_tail
+
+    channel, gate_norm = cbam.channel, cbam.spatial.norm
+    biases = [] if channel.fc1.bias is None else [channel.fc1.bias, channel.fc2.bias]
+    out, kept = residual_tail(
+        x,
+        shortcut,
+        _given_of(norm),
+        [channel.fc1.weight, channel.fc2.weight, *biases],
+        [cbam.spatial.conv.weight, *_given_of(gate_norm)],
+        norm_eps=0.0 if norm is None else norm.eps,
+        gate_eps=0.0 if gate_norm is None else gate_norm.eps,
+    )
+    channels, values = x.shape[1], x.numel() // x.shape[1]
     if norm is not None and norm.training:
-        _track(norm, statistics[0], statistics[4], values)
+        _track(norm, kept[:channels], kept[4 * channels : 5 * channels], values)
     if gate_norm is not None and gate_norm.training:
-        _track(gate_norm, spatial[:1], spatial[4:], values)
+        _track(gate_norm, kept[-64:-63], kept[-60:-59], values)
     return out
 
 
@@ -121,6 +151,12 @@ def configure(network: nn.Module, mode: str, device: torch.device, *, channels_l
     return reason
 
 
+def _is_exported() -> bool:
+    if torch.compiler.is_dynamo_compiling():  # up to torch 2.11 it answers the other two with yes
+        return False
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
 def _is_fusable(norm: nn.Module) -> bool:
     return (
         type(norm) is nn.BatchNorm2d
@@ -131,7 +167,13 @@ def _is_fusable(norm: nn.Module) -> bool:
     )
 
 
-def _tensors(norm: Any) -> list[Tensor]:
+def _all_of(norm: Any) -> list[Tensor | None]:
+    if norm is None:
+        return [None] * 5
+    return [norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.num_batches_tracked]
+
+
+def _given_of(norm: Any) -> list[Tensor]:
     if norm is None:
         return []
     running = [] if norm.training else [norm.running_mean, norm.running_var]
