@@ -25,9 +25,9 @@ from workers.seeding import reproducible
 from workers.train.gang import Gang
 from workers.train.learner import Learner
 
-CONTESTANTS = {"none": ("none", "off"), "cbam plain": ("cbam", "off"), "cbam fused": ("cbam", "auto")}
+CONTESTANTS = {"none": ("none", "off"), "cbam fused": ("cbam", "auto"), "cbam plain": ("cbam", "off")}
 """Type of attention, and whether it may run fused."""
-FUSED_OPERATOR = "cbam_core::residual_tail"
+FUSED_OPERATORS = "cbam_core::"
 RATE = 0.001
 MIB = 2**20
 
@@ -59,7 +59,11 @@ class Contestant:
         """Train a step and see how often the fused operator ran in it: "auto" leaves it out without a word."""
         with torch.autograd.profiler.profile(use_kineto=False) as profile:
             self.train(1)
-        self.fused_calls = sum(event.count for event in profile.key_averages() if event.key == FUSED_OPERATOR)
+        self.fused_calls = sum(
+            event.count
+            for event in profile.key_averages()
+            if event.key.startswith(FUSED_OPERATORS) and "backward" not in event.key
+        )
 
     def _held_bytes(self) -> int:
         """Bytes of weights, buffers and what the optimizer keeps of them."""
@@ -77,6 +81,8 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=5, help="steps in a turn")
+    parser.add_argument("--start-within", type=float, default=float("inf"), metavar="SECONDS",
+                        help="leave out contestants whose turn to compile comes later")  # fmt: skip
     add_json_option(parser)
     options = parser.parse_args()
     report = Report("step", options.json, vars(options))
@@ -108,7 +114,11 @@ def main() -> None:
 def _contestants(options: argparse.Namespace, report: Report) -> Iterator[tuple[str, Contestant]]:
     """Each that can train, after its first step, which chooses kernels and compiles; the report names the others."""
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    begun = time.perf_counter()
     for name, (attention, fused) in CONTESTANTS.items():
+        if (passed := time.perf_counter() - begun) > options.start_within:
+            report.note(f"{name}: left out, the others took {passed:.0f} s to start")
+            continue
         try:
             one = contestant(options, attention, fused, device)
             started = time.perf_counter()
@@ -123,7 +133,7 @@ def _contestants(options: argparse.Namespace, report: Report) -> Iterator[tuple[
             continue
         print(f"{name}: the first step took {one.first_seconds:.1f} s", flush=True)
         if fused != "off":
-            report.note(f"{name}: the fused operator runs {one.fused_calls} times in a step")
+            report.note(f"{name}: {one.fused_calls} calls of fused operators in a forward pass")
         yield name, one
 
 
