@@ -189,4 +189,7 @@ def _track(norm: Any, mean: Tensor, variance: Tensor, values: int) -> None:
 
 
 def _hooked(module: nn.Module) -> bool:
-    return any(vars(part)[name] for part in module.modules() for name in _HOOKS)
+    own = vars(module)
+    if any(own[name] for name in _HOOKS):
+        return True
+    return any(_hooked(child) for child in own["_modules"].values() if child is not None)
