@@ -13,7 +13,7 @@ from cbam_core.fused.forward_kernels import channel_affine
 @triton.jit
 def spatial_gradient(
     gradient, out, z, norm, logits, convolved, spatial, masked, gate_gradient, channel_sums, spatial_sums,
-    C, P, S, share, NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    C, P, S, share, NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Undo the ReLU, and give the gradient of the spatial gate before its sigmoid, `gate_gradient` N P.
 
@@ -32,7 +32,7 @@ def spatial_gradient(
     plain = tl.zeros([COLS], tl.float32)
     weighted = tl.zeros([COLS], tl.float32)
     total, total_weighted = 0.0, 0.0
-    for start in range(first, last, ROWS):
+    for start in tl.range(first, last, ROWS, num_stages=STAGES):
         p = start + tl.arange(0, ROWS)
         inside = (p < last)[:, None] & (c < C)[None, :]
         at = n * P * C + p[:, None] * C + c[None, :]
@@ -133,7 +133,7 @@ def pool_channels_backward(
     share,
     NORM: tl.constexpr,
     ROWS: tl.constexpr,
-    COLS: tl.constexpr,
+    COLS: tl.constexpr, STAGES: tl.constexpr,
 ):
     """Per image, share and channel: sums over the places of d and d·hat, d the gradient that the channel pools pass on.
 
@@ -149,7 +149,7 @@ def pool_channels_backward(
         mean = tl.load(norm + c, mask=c < C, other=0.0)
     plain = tl.zeros([COLS], tl.float32)
     weighted = tl.zeros([COLS], tl.float32)
-    for start in range(first, last, ROWS):
+    for start in tl.range(first, last, ROWS, num_stages=STAGES):
         p = start + tl.arange(0, ROWS)
         inside = (p < last)[:, None] & (c < C)[None, :]
         value = tl.load(z + n * P * C + p[:, None] * C + c[None, :], mask=inside, other=0.0).to(tl.float32)
@@ -222,7 +222,7 @@ def convolution_gradient(
 @triton.jit
 def hidden_gradients(
     logit_gradients, weight, hidden, gradients, C, HIDDEN, N,
-    ROWS: tl.constexpr, COLS: tl.constexpr, INNER: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradients (2N HIDDEN) of the hidden units before their ReLU, of the averages and of the maxima."""
     n = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -234,7 +234,7 @@ def hidden_gradients(
         x = tl.load(logit_gradients + n[:, None] * C + c[None, :], mask=inside, other=0.0)
         inside = (c < C)[:, None] & (h < HIDDEN)[None, :]
         w = tl.load(weight + c[:, None] * HIDDEN + h[None, :], mask=inside, other=0.0)
-        total = tl.dot(x, w.to(tl.float32), total, input_precision="ieee")
+        total = tl.dot(x, w.to(tl.float32), total, input_precision=PRECISION)
     inside = (n < N)[:, None] & (h < HIDDEN)[None, :]
     at = n[:, None] * HIDDEN + h[None, :]
     of_average = tl.where(tl.load(hidden + at, mask=inside, other=0.0) <= 0, 0.0, total)
@@ -246,7 +246,7 @@ def hidden_gradients(
 @triton.jit
 def pool_gradients(
     hidden_gradients, weight, pooled, direct, gradients, norm_bias, norm_weight, size, C, HIDDEN, N,
-    NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, INNER: tl.constexpr,
+    NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradients of both pools, `gradients` 2 N C, and with them those of the norm's bias and weight, C each."""
     c = tl.program_id(0) * COLS + tl.arange(0, COLS)
@@ -262,9 +262,9 @@ def pool_gradients(
             w = tl.load(weight + h[:, None] * C + c[None, :], mask=inside, other=0.0).to(tl.float32)
             inside = (n < N)[:, None] & (h < HIDDEN)[None, :]
             at = hidden_gradients + n[:, None] * HIDDEN + h[None, :]
-            of_average = tl.dot(tl.load(at, mask=inside, other=0.0), w, of_average, input_precision="ieee")
+            of_average = tl.dot(tl.load(at, mask=inside, other=0.0), w, of_average, input_precision=PRECISION)
             x = tl.load(at + N * HIDDEN, mask=inside, other=0.0)
-            of_maximum = tl.dot(x, w, of_maximum, input_precision="ieee")
+            of_maximum = tl.dot(x, w, of_maximum, input_precision=PRECISION)
         inside = (n < N)[:, None] & (c < C)[None, :]
         at = n[:, None] * C + c[None, :]
         tl.store(gradients + at, of_average, mask=inside)
@@ -284,7 +284,7 @@ def pool_gradients(
 @triton.jit
 def mlp_gradients(
     hidden_gradients, hidden, logit_gradients, pooled, fc1_weight, fc1_bias, fc2_weight, fc2_bias, size, C, HIDDEN, N,
-    ROWS: tl.constexpr, COLS: tl.constexpr, INNER: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradients of the shared MLP's weights and biases, for a block of channels and one of hidden units a program."""
     c = tl.program_id(0) * COLS + tl.arange(0, COLS)
@@ -305,9 +305,9 @@ def mlp_gradients(
         average = tl.load(pooled + 2 * size + at, mask=inside, other=0.0)
         maximum = tl.load(pooled + 3 * size + at, mask=inside, other=0.0)
         of_logits = tl.load(logit_gradients + at, mask=inside, other=0.0)
-        first = tl.dot(tl.trans(of_average), average, first, input_precision="ieee")
-        first = tl.dot(tl.trans(of_maximum), maximum, first, input_precision="ieee")
-        second = tl.dot(tl.trans(both), of_logits, second, input_precision="ieee")
+        first = tl.dot(tl.trans(of_average), average, first, input_precision=PRECISION)
+        first = tl.dot(tl.trans(of_maximum), maximum, first, input_precision=PRECISION)
+        second = tl.dot(tl.trans(both), of_logits, second, input_precision=PRECISION)
         first_bias += tl.sum(of_average + of_maximum, 0)
         second_bias += tl.sum(of_logits, 0)
     inside = (h < HIDDEN)[:, None] & (c < C)[None, :]
@@ -324,7 +324,7 @@ def refine_backward(
     masked, z, norm, logits, convolved, spatial, map_gradients, channel, pooled_gradients, index, norm_bias,
     norm_weight, z_gradient,
     elements, size, C, P, S, share,
-    NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """The gradient of z: through both gates' factors, both pools, and the norm, whose statistics are the batch's.
 
@@ -348,7 +348,7 @@ def refine_backward(
             offset = tl.load(norm_bias + c, mask=c < C, other=0.0) / elements
             slope = tl.load(norm_weight + c, mask=c < C, other=0.0) / elements * inverse_std
     spatial_scale, spatial_shift = tl.load(spatial + 2), tl.load(spatial + 3)
-    for start in range(first, last, ROWS):
+    for start in tl.range(first, last, ROWS, num_stages=STAGES):
         p = start + tl.arange(0, ROWS)
         inside = (p < last)[:, None] & (c < C)[None, :]
         at = n * P * C + p[:, None] * C + c[None, :]

@@ -168,7 +168,7 @@ def pool_statistics(
 @triton.jit
 def hidden_units(
     pooled, weight, bias, hidden, size, C, HIDDEN, N2,
-    BIAS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, INNER: tl.constexpr,
+    BIAS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """hidden (2N HIDDEN) = relu(pooled · W0ᵀ + b0), for the averages and the maxima, which are N2 = 2N rows."""
     m = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -180,7 +180,7 @@ def hidden_units(
             pooled + 2 * size + m[:, None] * C + c[None, :], mask=(m < N2)[:, None] & (c < C)[None, :], other=0.0
         )
         w = tl.load(weight + h[None, :] * C + c[:, None], mask=(h < HIDDEN)[None, :] & (c < C)[:, None], other=0.0)
-        total = tl.dot(x, w.to(tl.float32), total, input_precision="ieee")
+        total = tl.dot(x, w.to(tl.float32), total, input_precision=PRECISION)
     if BIAS:
         total += tl.load(bias + h, mask=h < HIDDEN, other=0.0).to(tl.float32)[None, :]
     inside = (m < N2)[:, None] & (h < HIDDEN)[None, :]
@@ -190,7 +190,7 @@ def hidden_units(
 @triton.jit
 def gate_logits(
     hidden, weight, bias, logits, C, HIDDEN, N,
-    BIAS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, INNER: tl.constexpr,
+    BIAS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """logits (N C) = W1 · h_average + W1 · h_maximum by one product; its bias counts twice."""
     n = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -202,7 +202,7 @@ def gate_logits(
         at = hidden + n[:, None] * HIDDEN + h[None, :]
         both = tl.load(at, mask=inside, other=0.0) + tl.load(at + N * HIDDEN, mask=inside, other=0.0)
         w = tl.load(weight + c[None, :] * HIDDEN + h[:, None], mask=(c < C)[None, :] & (h < HIDDEN)[:, None], other=0.0)
-        total = tl.dot(both, w.to(tl.float32), total, input_precision="ieee")
+        total = tl.dot(both, w.to(tl.float32), total, input_precision=PRECISION)
     if BIAS:
         total += 2 * tl.load(bias + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
     tl.store(logits + n[:, None] * C + c[None, :], total, mask=(n < N)[:, None] & (c < C)[None, :])
@@ -210,8 +210,9 @@ def gate_logits(
 
 @triton.jit
 def pool_channels(
-    z, norm, logits, maps, channel, C, P, S, share, NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
-):
+    z, norm, logits, maps, channel, C, P, S, share,
+    NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
     """Maximum and average over the channels of Mc(x)·x, `maps` N 2 P, and which channel the maximum is, N P."""
     row = tl.program_id(0)
     n = (row // S).to(tl.int64)
@@ -219,7 +220,7 @@ def pool_channels(
     last = tl.minimum(first + share, P)
     c = tl.arange(0, COLS)
     mean, scale, shift, _ = channel_affine(norm, logits, n, c, C, NORM)
-    for start in range(first, last, ROWS):
+    for start in tl.range(first, last, ROWS, num_stages=STAGES):
         p = start + tl.arange(0, ROWS)
         inside = (p < last)[:, None] & (c < C)[None, :]
         value = tl.load(z + n * P * C + p[:, None] * C + c[None, :], mask=inside, other=0.0).to(tl.float32)

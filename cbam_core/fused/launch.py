@@ -87,7 +87,7 @@ class Launch:
     straight to what it has compiled.
     """
 
-    def __init__(self, kernel: Any, grid: Sequence[int], numbers: Sequence[float], *, warps: int, **constants: int) -> None:
+    def __init__(self, kernel: Any, grid: Sequence[int], numbers: Sequence[float], *, warps: int, **constants: int | str) -> None:
         self._kernel, self._grid, self._warps = kernel, tuple(grid), warps
         self._numbers, self._constants = tuple(numbers), constants
         self._tail = (*numbers, *constants.values())

@@ -11,6 +11,7 @@ from cbam_core.fused.launch import Launch, Layout, Tiling, power_of_two
 
 MAP_ROWS = 256  # places of the spatial gate's map that one program convolves
 NONE, BATCH, RUNNING = 0, 1, 2
+PRECISION = "tf32x3"  # three products of tensor cores: as exact as fp32 for what the gates need
 
 
 class Case(NamedTuple):
@@ -140,13 +141,13 @@ class ForwardPlan:
         )  # fmt: skip
         self.hidden_units = Launch(
             kernels.hidden_units, (-(-2 * n // 16), -(-case.hidden // 16)), (n * c, c, case.hidden, 2 * n),
-            warps=4, **bias, ROWS=16, COLS=16, INNER=128,
+            warps=4, **bias, ROWS=16, COLS=16, INNER=128, PRECISION=PRECISION,
         )  # fmt: skip
         self.gate_logits = Launch(
-            kernels.gate_logits, (-(-n // 16), -(-c // 32)), (c, case.hidden, n), warps=4, **bias, ROWS=16, COLS=32, INNER=32
+            kernels.gate_logits, (-(-n // 16), -(-c // 32)), (c, case.hidden, n), warps=4, **bias, ROWS=16, COLS=32, INNER=32, PRECISION=PRECISION
         )
         self.pool_channels = Launch(
-            kernels.pool_channels, (programs,), sizes, warps=sums.warps, NORM=case.norm, ROWS=sums.rows, **wide
+            kernels.pool_channels, (programs,), sizes, warps=sums.warps, NORM=case.norm, ROWS=sums.rows, **wide, STAGES=1
         )
         self.convolve_maps = Launch(
             kernels.convolve_maps, (n, map_splits), (height, width, *case.strides), warps=4, KERNEL=case.kernel, ROWS=MAP_ROWS
@@ -192,7 +193,7 @@ class BackwardPlan:
             }
         )
         kernels, sizes = backward_kernels, (c, places, sums.splits, sums.share)
-        summed = {"warps": sums.warps, "NORM": case.norm, "ROWS": sums.rows, "COLS": power_of_two(c)}
+        summed = {"warps": sums.warps, "NORM": case.norm, "ROWS": sums.rows, "COLS": power_of_two(c), "STAGES": 1}
         self.spatial_gradient = Launch(kernels.spatial_gradient, (n * sums.splits,), sizes, **summed)
         self.map_norm_gradient = Launch(kernels.map_norm_gradient, (1,), (n * sums.splits,), warps=8, ROWS=1024)
         self.convolve_maps_backward = Launch(
@@ -209,17 +210,17 @@ class BackwardPlan:
             kernels.channel_gradient, (n, -(-c // 256)), (n * c, c, sums.splits), warps=4, NORM=case.norm, COLS=256
         )
         self.hidden_gradients = Launch(
-            kernels.hidden_gradients, (-(-n // 16), -(-hidden // 16)), (c, hidden, n), warps=4, ROWS=16, COLS=16, INNER=128
+            kernels.hidden_gradients, (-(-n // 16), -(-hidden // 16)), (c, hidden, n), warps=4, ROWS=16, COLS=16, INNER=128, PRECISION=PRECISION
         )
         self.pool_gradients = Launch(
-            kernels.pool_gradients, (-(-c // 16),), (n * c, c, hidden, n), warps=4, NORM=case.norm, ROWS=32, COLS=16, INNER=16
+            kernels.pool_gradients, (-(-c // 16),), (n * c, c, hidden, n), warps=4, NORM=case.norm, ROWS=32, COLS=16, INNER=16, PRECISION=PRECISION
         )
         self.mlp_gradients = Launch(
-            kernels.mlp_gradients, (-(-c // 16), -(-hidden // 16)), (n * c, c, hidden, n), warps=4, ROWS=32, COLS=16, INNER=16
+            kernels.mlp_gradients, (-(-c // 16), -(-hidden // 16)), (n * c, c, hidden, n), warps=4, ROWS=32, COLS=16, INNER=16, PRECISION=PRECISION
         )
         self.refine_backward = Launch(
             kernels.refine_backward, (n * each.splits,), (values, n * c, c, places, each.splits, each.share),
-            warps=each.warps, NORM=case.norm, ROWS=each.rows, COLS=power_of_two(c),
+            warps=each.warps, NORM=case.norm, ROWS=each.rows, COLS=power_of_two(c), STAGES=1,
         )  # fmt: skip
 
     @property
