@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from workers.data.transfer import constant
+
 _GREY = (0.2989, 0.587, 0.114)
 """How bright red, green and blue look (ITU-R BT.601), as torchvision rounds it."""
 
@@ -17,7 +19,7 @@ def grey(images: Tensor) -> Tensor:
     """N 1 H W: how bright each pixel looks."""
     if images.shape[1] == 1:
         return images
-    return torch.einsum("nchw,c->nhw", images, images.new_tensor(_GREY))[:, None]
+    return torch.einsum("nchw,c->nhw", images, constant(_GREY, images.device))[:, None]
 
 
 def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
@@ -31,6 +33,6 @@ def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
     red, green, blue = images.unbind(1)
     sides = torch.stack([green - blue, blue - red, red - green], 1).gather(1, largest[:, None])[:, 0]
     sixths = sides / chroma.clamp(min=1e-6) + 2 * largest + 6 * turns.view(-1, 1, 1)
-    offsets = images.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)
+    offsets = constant((5.0, 3.0, 1.0), images.device).view(1, 3, 1, 1)
     place = (offsets + sixths[:, None]) % 6
     return value[:, None] - chroma[:, None] * torch.minimum(place, 4 - place).clamp(0, 1)

@@ -15,13 +15,15 @@ from torchvision.transforms.v2 import functional as TV
 
 from cbam_core.spec import AugmentSpec
 from workers.data.colour import blend, grey
-from workers.data.transfer import send
+from workers.data.transfer import constant, send
 
 NUMBERS = 3
 """Uniform random numbers per image and operation: which, how strong, in which direction."""
 _STRONGEST = 30
 """Magnitudes are whole numbers from 0 to this."""
 _TERMS = ("xx", "xy", "x", "yx", "yy", "y")
+_SMOOTHING = tuple(weight / 13 for weight in (1, 1, 1, 1, 5, 1, 1, 1, 1))
+"""A kernel of 3 by 3 pixels, row by row."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,18 @@ def _contrast(images: Tensor, levels: Tensor, signs: Tensor, strengths: Strength
 
 
 def _sharpness(images: Tensor, levels: Tensor, signs: Tensor, strengths: Strengths) -> Tensor:
-    blurred = TV.adjust_sharpness(images, 0.0)
-    return _blended(images, blurred, 1 + signs * levels * strengths.blend)
+    return _blended(images, _smoothed(images), 1 + signs * levels * strengths.blend)
+
+
+def _smoothed(images: Tensor) -> Tensor:
+    """torchvision's `adjust_sharpness(images, 0.0)`, which copies its kernel to the device at every call."""
+    channels, height, width = images.shape[1:]
+    if height <= 2 or width <= 2:
+        return images
+    kernel = constant(_SMOOTHING, images.device).view(1, 1, 3, 3).expand(channels, 1, 3, 3)
+    smoothed = images.clone()
+    smoothed[:, :, 1:-1, 1:-1] = F.conv2d(images.float(), kernel, groups=channels).round().clamp(0, 255)
+    return smoothed
 
 
 def _blended(images: Tensor, others: Tensor, factors: Tensor) -> Tensor:
