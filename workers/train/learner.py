@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from cbam_core.spec import TrainSpec
 from workers.train.gang import Gang
-from workers.train.optimizer import build_optimizer, set_learning_rate
+from workers.train.optimizer import build_optimizer, load_optimizer, set_learning_rate
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -103,7 +103,7 @@ class Learner:
         self.network.load_state_dict(state["network"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
 
     @torch.no_grad()

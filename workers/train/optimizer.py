@@ -18,17 +18,54 @@ from cbam_core.spec import (
     StepSchedule,
 )
 
+_IMPLEMENTATION = ("foreach", "fused")
+"""What a parameter group says about the kernels that do its step."""
+
 
 def build_optimizer(spec: OptimizerSpec, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser over all weights of `network`; LAMB is timm's, without the clipping of its own (see clip_norm)."""
-    groups = weight_groups(spec, network)
+    """The optimiser over all weights of `network`; LAMB is timm's, without the clipping of its own (see clip_norm).
+
+    On a GPU, SGD and AdamW are torch's fused ones: a step is one kernel for many weights, and with a loss scaler (fp16)
+    the kernel itself skips a step that overflows. LAMB has no such kernel: with fp16 the scaler reads at every step
+    whether it overflowed, and waits for the GPU.
+    """
+    groups, fused = weight_groups(spec, network), _is_on_gpu(network) or None
     match spec:
         case SGDSpec():
-            return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov)
+            optimizer = torch.optim.SGD(groups, spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, fused=fused)
+            _start_momentum(optimizer)
+            return optimizer
         case AdamWSpec():
-            return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas)
+            return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=fused)
         case LambSpec():
             return _lamb(spec, groups)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Restore a state, whichever kernels it was written by: those that `optimizer` was built with stay in use."""
+    groups = [
+        saved | {name: ours[name] for name in _IMPLEMENTATION if name in ours}
+        for saved, ours in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict(state | {"param_groups": groups})
+    if isinstance(optimizer, torch.optim.SGD):
+        _start_momentum(optimizer)
+
+
+def _start_momentum(optimizer: torch.optim.SGD) -> None:
+    """Give a fused SGD a momentum of zero, from which its first step is what it is without any.
+
+    By itself torch allocates the buffers at the first step and leaves it to the kernel to fill them, which it does not
+    where the loss scaler skips that step: the next one would start from whatever the memory held.
+    """
+    for group in optimizer.param_groups:
+        if group["fused"] and group["momentum"]:
+            for weight in group["params"]:
+                optimizer.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
+
+
+def _is_on_gpu(network: nn.Module) -> bool:
+    return all(weight.is_cuda for weight in network.parameters())
 
 
 def _lamb(spec: LambSpec, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
