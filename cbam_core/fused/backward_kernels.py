@@ -133,7 +133,8 @@ def pool_channels_backward(
     share,
     NORM: tl.constexpr,
     ROWS: tl.constexpr,
-    COLS: tl.constexpr, STAGES: tl.constexpr,
+    COLS: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     """Per image, share and channel: sums over the places of d and d·hat, d the gradient that the channel pools pass on.
 

@@ -249,7 +249,9 @@ def convolve_maps(
         inside = (p < P) & (row >= 0) & (row < H) & (column >= 0) & (column < W)
         at = maps + n * 2 * P + row * W + column
         value += tl.load(at, mask=inside, other=0.0) * tl.load(weight + tap * tap_stride).to(tl.float32)
-        value += tl.load(at + P, mask=inside, other=0.0) * tl.load(weight + map_stride + tap * tap_stride).to(tl.float32)
+        value += tl.load(at + P, mask=inside, other=0.0) * tl.load(weight + map_stride + tap * tap_stride).to(
+            tl.float32
+        )
     tl.store(convolved + n * P + p, value, mask=p < P)
     count = tl.minimum(ROWS, P - tl.program_id(1) * ROWS)
     mean = tl.sum(value, 0) / count

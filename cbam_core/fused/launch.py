@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_WARPS = 2048  # some sixteen for each multiprocessor of a large GPU
+_PROGRAMS = 2048  # some sixteen for each multiprocessor of a large GPU
 _ALIGNMENT = 64  # numbers: wide loads need 16 bytes
 _INTEGERS = ("index", "channel", "places")
 Argument = Tensor | int
@@ -31,26 +31,17 @@ class Tiling:
     warps: int
 
     @classmethod
-    def for_sums(cls, images: int, places: int, channels: int) -> "Tiling":
-        """For passes that sum over places and over channels.
+    def of(
+        cls, images: int, places: int, channels: int, *, warps: int, numbers: int = 16, least: int = 16, most: int = 16
+    ) -> "Tiling":
+        """Tiles of all `channels`, about `numbers` numbers a thread; shares of `least` places, and at most `most` an image.
 
-        Few warps each, so that sums over the channels stay within a warp, and shares that are large beside the partial
-        sums which each of them leaves.
+        Few images have more shares each, so that a GPU has as many programs.
         """
-        splits = max(1, min(places // 24, max(16, _WARPS // images)))
-        warps = max(1, min(8, power_of_two(_WARPS // (images * splits) + 1) // 2))
-        return cls._of(places, splits, max(1, 1024 * warps // power_of_two(channels)), warps)
-
-    @classmethod
-    def for_each(cls, images: int, places: int, channels: int) -> "Tiling":
-        """For passes that treat every number by itself."""
-        return cls._of(places, max(1, _WARPS // images), max(1, 4096 // power_of_two(channels)), 8)
-
-    @classmethod
-    def _of(cls, places: int, splits: int, rows: int, warps: int) -> "Tiling":
-        rows = min(rows, power_of_two(places))
+        rows = min(max(1, 32 * warps * numbers // power_of_two(channels)), power_of_two(places))
         tiles = -(-places // rows)
-        share = -(-tiles // min(splits, tiles)) * rows
+        splits = min(tiles, max(1, min(places // least, max(most, _PROGRAMS // images))))
+        share = -(-tiles // splits) * rows
         return cls(splits=-(-places // share), share=share, rows=rows, warps=warps)
 
 
@@ -87,7 +78,9 @@ class Launch:
     straight to what it has compiled.
     """
 
-    def __init__(self, kernel: Any, grid: Sequence[int], numbers: Sequence[float], *, warps: int, **constants: int | str) -> None:
+    def __init__(
+        self, kernel: Any, grid: Sequence[int], numbers: Sequence[float], *, warps: int, **constants: int | str
+    ) -> None:
         self._kernel, self._grid, self._warps = kernel, tuple(grid), warps
         self._numbers, self._constants = tuple(numbers), constants
         self._tail = (*numbers, *constants.values())

@@ -111,14 +111,23 @@ def _(
 
 @residual_tail_backward.register_fake
 def _(
-    gradient: Tensor, z: Tensor, kept: list[Tensor], norm: list[Tensor], gate_and_mlp: list[Tensor], *, mlp: int, **_: float
+    gradient: Tensor,
+    z: Tensor,
+    kept: list[Tensor],
+    norm: list[Tensor],
+    gate_and_mlp: list[Tensor],
+    *,
+    mlp: int,
+    **_: float,
 ) -> list[Tensor]:
     weights = _weights(norm, gate_and_mlp[:mlp], gate_and_mlp[mlp:])
     of_weights = [torch.empty_like(weight) for weight in _of_gradients(weights) if weight is not None]
     return [torch.empty_like(z), torch.empty_like(z), *of_weights]
 
 
-def _set_up(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: tuple[Tensor, Tensor]) -> None:
+def _set_up(
+    ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: tuple[Tensor, Tensor]
+) -> None:
     z, _, norm, mlp, gate = inputs
     ctx.lengths, ctx.eps = (len(norm), len(mlp), len(gate)), keyword_only_inputs
     ctx.save_for_backward(z, *output, *norm, *mlp, *gate)

@@ -47,9 +47,7 @@ def forward(case: Case, z: Tensor, shortcut: Tensor, weights: Weights) -> tuple[
     return out, kept
 
 
-def backward(
-    case: Case, gradient: Tensor, z: Tensor, out: Tensor, kept: Tensor, weights: Weights
-) -> Gradients:
+def backward(case: Case, gradient: Tensor, z: Tensor, out: Tensor, kept: Tensor, weights: Weights) -> Gradients:
     """Return the gradients from that of the result (N C H W); of `weights` only the MLP's and the convolution's are read."""
     plan = backward_plan(case)
     gradient = gradient.contiguous(memory_format=torch.channels_last)

@@ -11,7 +11,7 @@ from cbam_core.fused.launch import Launch, Layout, Tiling, power_of_two
 
 MAP_ROWS = 256  # places of the spatial gate's map that one program convolves
 NONE, BATCH, RUNNING = 0, 1, 2
-PRECISION = "tf32x3"  # three products of tensor cores: as exact as fp32 for what the gates need
+STAGES = 3  # tiles in flight: the next ones are fetched while one is summed
 
 
 class Case(NamedTuple):
@@ -116,49 +116,69 @@ def kept_layout(n: int, c: int, places: int, hidden: int) -> Layout:
     )
 
 
+def _tiling_of_sums(n: int, places: int, c: int) -> Tiling:
+    """For the passes that sum over places and channels: few warps each, so that sums over the channels cross few."""
+    return Tiling.of(n, places, c, warps=max(1, min(8, power_of_two(c) // 512)))
+
+
 class ForwardPlan:
     """Eight launches, and the memory they need."""
 
     def __init__(self, case: Case) -> None:
         n, c, height, width = case.shape
-        places, values = height * width, float(n * height * width)
-        sums, each = Tiling.for_sums(n, places, c), Tiling.for_each(n, places, c)
+        places, sums = height * width, _tiling_of_sums(n, height * width, c)
+        self._programs, self._map_splits = n * sums.splits, -(-places // MAP_ROWS)
+        self._sizes = (c, places, sums.splits, sums.share)
         self.kept = kept_layout(n, c, places, case.hidden)
-        programs, map_splits = n * sums.splits, -(-places // MAP_ROWS)
-        parts = {name: programs * c for name in ("means", "squares", "tops", "places")}
-        self.scratch = Layout(parts | {"moments": 2 * n * map_splits})
-        sizes, cols = (c, places, sums.splits, sums.share), min(256, power_of_two(c))
-        rows, wide = min(1024 // cols, power_of_two(sums.share)), {"COLS": power_of_two(c)}
-        kernels, bias = forward_kernels, {"BIAS": int(case.bias)}
-        self.pool_places = Launch(
-            kernels.pool_places, (programs, -(-c // cols)), sizes, warps=1, NORM=case.norm, ROWS=rows, COLS=cols
-        )
-        self.pool_statistics = Launch(
-            kernels.pool_statistics,
-            (-(-c // 16),),
-            (case.eps[0], case.momentum[0], values, n * c, c, places, n, sums.splits, sums.share),
-            warps=8, NORM=case.norm, TRACK=int(case.track[0]), ROWS=256, COLS=16, IMAGES=min(128, power_of_two(n)),
+        parts = {name: self._programs * c for name in ("means", "squares", "tops", "places")}
+        self.scratch = Layout(parts | {"moments": 2 * n * self._map_splits})
+        self._plan_pools(case, sums)
+        self._plan_mlp(case)
+        self._plan_spatial_gate(case)
+        each = Tiling.of(n, places, c, warps=8, least=4)
+        self.refine = Launch(
+            forward_kernels.refine, (n * each.splits,), (c, places, each.splits, each.share),
+            warps=each.warps, NORM=case.norm, ROWS=each.rows, COLS=power_of_two(c),
         )  # fmt: skip
+
+    def _plan_pools(self, case: Case, sums: Tiling) -> None:
+        n, c, height, width = case.shape
+        values, cols = float(n * height * width), min(256, power_of_two(c))
+        self.pool_places = Launch(
+            forward_kernels.pool_places, (self._programs, -(-c // cols)), self._sizes,
+            warps=1, NORM=case.norm, ROWS=min(1024 // cols, power_of_two(sums.share)), COLS=cols,
+        )  # fmt: skip
+        self.pool_statistics = Launch(
+            forward_kernels.pool_statistics, (-(-c // 8),),
+            (case.eps[0], case.momentum[0], values, n * c, c, height * width, n, sums.splits, sums.share),
+            warps=8, NORM=case.norm, TRACK=int(case.track[0]), ROWS=256, COLS=8, IMAGES=min(128, power_of_two(n)),
+        )  # fmt: skip
+        self.pool_channels = Launch(
+            forward_kernels.pool_channels, (self._programs,), self._sizes,
+            warps=sums.warps, NORM=case.norm, ROWS=sums.rows, COLS=power_of_two(c), STAGES=STAGES,
+        )  # fmt: skip
+
+    def _plan_mlp(self, case: Case) -> None:
+        n, c = case.shape[:2]
         self.hidden_units = Launch(
-            kernels.hidden_units, (-(-2 * n // 16), -(-case.hidden // 16)), (n * c, c, case.hidden, 2 * n),
-            warps=4, **bias, ROWS=16, COLS=16, INNER=128, PRECISION=PRECISION,
+            forward_kernels.hidden_units, (-(-2 * n // 16), -(-case.hidden // 16)), (n * c, c, case.hidden, 2 * n),
+            warps=4, BIAS=int(case.bias), ROWS=16, COLS=16, INNER=128, PRECISION="tf32x3",
         )  # fmt: skip
         self.gate_logits = Launch(
-            kernels.gate_logits, (-(-n // 16), -(-c // 32)), (c, case.hidden, n), warps=4, **bias, ROWS=16, COLS=32, INNER=32, PRECISION=PRECISION
-        )
-        self.pool_channels = Launch(
-            kernels.pool_channels, (programs,), sizes, warps=sums.warps, NORM=case.norm, ROWS=sums.rows, **wide, STAGES=1
-        )
-        self.convolve_maps = Launch(
-            kernels.convolve_maps, (n, map_splits), (height, width, *case.strides), warps=4, KERNEL=case.kernel, ROWS=MAP_ROWS
-        )
-        self.map_statistics = Launch(
-            kernels.map_statistics, (1,), (case.eps[1], case.momentum[1], values, places, n, map_splits, MAP_ROWS),
-            warps=8, MODE=case.gate_norm, TRACK=int(case.track[1]), ROWS=1024,
+            forward_kernels.gate_logits, (-(-n // 16), -(-c // 32)), (c, case.hidden, n),
+            warps=2, BIAS=int(case.bias), ROWS=16, COLS=32, INNER=32, PRECISION="tf32x3",
         )  # fmt: skip
-        self.refine = Launch(
-            kernels.refine, (n * each.splits,), (c, places, each.splits, each.share),
-            warps=each.warps, NORM=case.norm, ROWS=each.rows, **wide,
+
+    def _plan_spatial_gate(self, case: Case) -> None:
+        n, _, height, width = case.shape
+        self.convolve_maps = Launch(
+            forward_kernels.convolve_maps, (n, self._map_splits), (height, width, *case.strides),
+            warps=4, KERNEL=case.kernel, ROWS=MAP_ROWS,
+        )  # fmt: skip
+        self.map_statistics = Launch(
+            forward_kernels.map_statistics, (1,),
+            (case.eps[1], case.momentum[1], float(n * height * width), height * width, n, self._map_splits, MAP_ROWS),
+            warps=8, MODE=case.gate_norm, TRACK=int(case.track[1]), ROWS=1024,
         )  # fmt: skip
 
     @property
@@ -172,55 +192,76 @@ class BackwardPlan:
 
     def __init__(self, case: Case) -> None:
         n, c, height, width = case.shape
-        hidden, places, values = case.hidden, height * width, float(n * height * width)
-        sums, each = Tiling.for_sums(n, places, c), Tiling.for_each(n, places, c)
-        taps = power_of_two(case.kernel**2)
-        maps = Tiling.for_sums(n, places, taps)
-        self.kept = kept_layout(n, c, places, hidden)
-        self.scratch = Layout(
+        places, sums = height * width, _tiling_of_sums(n, height * width, c)
+        maps = Tiling.of(n, places, power_of_two(case.kernel**2), warps=2, numbers=32, least=12, most=4)
+        self.kept = kept_layout(n, c, places, case.hidden)
+        self.scratch = self._layout(case, sums, maps)
+        self._plan_spatial_gate(case, maps, programs=n * sums.splits)
+        self._plan_mlp(case, splits=sums.splits)
+        grid, sizes = (n * sums.splits,), (c, places, sums.splits, sums.share)
+        wide = {"NORM": case.norm, "ROWS": sums.rows, "COLS": power_of_two(c), "STAGES": STAGES}
+        self.spatial_gradient = Launch(backward_kernels.spatial_gradient, grid, sizes, warps=sums.warps, **wide)
+        self.pool_channels_backward = Launch(
+            backward_kernels.pool_channels_backward, grid, sizes, warps=sums.warps, **wide
+        )
+        each = Tiling.of(n, places, c, warps=4, least=12)
+        self.refine_backward = Launch(
+            backward_kernels.refine_backward, (n * each.splits,),
+            (float(n * places), n * c, c, places, each.splits, each.share),
+            warps=each.warps, NORM=case.norm, ROWS=each.rows, COLS=power_of_two(c), STAGES=STAGES,
+        )  # fmt: skip
+
+    @staticmethod
+    def _layout(case: Case, sums: Tiling, maps: Tiling) -> Layout:
+        n, c, height, width = case.shape
+        places = height * width
+        return Layout(
             {
                 "gate_gradient": n * places,
                 "spatial_sums": 2 * n * sums.splits,
                 "spatial_part": 2 * n * sums.splits * c,
                 "pooled_part": 2 * n * sums.splits * c,
                 "map_gradients": 2 * n * places,
-                "parts": 2 * n * maps.splits * taps,
+                "parts": 2 * n * maps.splits * power_of_two(case.kernel**2),
                 "logit_gradients": n * c,
                 "direct": 2 * n * c,
-                "hidden_gradients": 2 * n * hidden,
+                "hidden_gradients": 2 * n * case.hidden,
                 "pool_gradients": 2 * n * c,
-                "unused": max(c, hidden),
+                "unused": max(c, case.hidden),
             }
         )
-        kernels, sizes = backward_kernels, (c, places, sums.splits, sums.share)
-        summed = {"warps": sums.warps, "NORM": case.norm, "ROWS": sums.rows, "COLS": power_of_two(c), "STAGES": 1}
-        self.spatial_gradient = Launch(kernels.spatial_gradient, (n * sums.splits,), sizes, **summed)
-        self.map_norm_gradient = Launch(kernels.map_norm_gradient, (1,), (n * sums.splits,), warps=8, ROWS=1024)
+
+    def _plan_spatial_gate(self, case: Case, maps: Tiling, *, programs: int) -> None:
+        n, _, height, width = case.shape
+        taps = power_of_two(case.kernel**2)
+        self.map_norm_gradient = Launch(backward_kernels.map_norm_gradient, (1,), (programs,), warps=8, ROWS=1024)
         self.convolve_maps_backward = Launch(
-            kernels.convolve_maps_backward, (n * maps.splits,),
-            (values, height, width, maps.splits, maps.share, *case.strides),
-            warps=4, MODE=case.gate_norm, KERNEL=case.kernel, TAPS=taps, ROWS=max(1, 2048 // taps),
+            backward_kernels.convolve_maps_backward, (n * maps.splits,),
+            (float(n * height * width), height, width, maps.splits, maps.share, *case.strides),
+            warps=maps.warps, MODE=case.gate_norm, KERNEL=case.kernel, TAPS=taps, ROWS=maps.rows,
         )  # fmt: skip
         self.convolution_gradient = Launch(
-            kernels.convolution_gradient, (2,), (n * maps.splits, *case.strides),
+            backward_kernels.convolution_gradient, (2,), (n * maps.splits, *case.strides),
             warps=8, TAPS=taps, KERNEL=case.kernel, ROWS=max(1, 8192 // taps),
         )  # fmt: skip
-        self.pool_channels_backward = Launch(kernels.pool_channels_backward, (n * sums.splits,), sizes, **summed)
+
+    def _plan_mlp(self, case: Case, *, splits: int) -> None:
+        (n, c), hidden = case.shape[:2], case.hidden
+        block, rows = (32, 32) if hidden >= 32 else (16, 64)
         self.channel_gradient = Launch(
-            kernels.channel_gradient, (n, -(-c // 256)), (n * c, c, sums.splits), warps=4, NORM=case.norm, COLS=256
+            backward_kernels.channel_gradient, (n, -(-c // 256)), (n * c, c, splits), warps=4, NORM=case.norm, COLS=256
         )
         self.hidden_gradients = Launch(
-            kernels.hidden_gradients, (-(-n // 16), -(-hidden // 16)), (c, hidden, n), warps=4, ROWS=16, COLS=16, INNER=128, PRECISION=PRECISION
-        )
+            backward_kernels.hidden_gradients, (-(-n // 16), -(-hidden // 16)), (c, hidden, n),
+            warps=4, ROWS=16, COLS=16, INNER=128, PRECISION="ieee",
+        )  # fmt: skip
         self.pool_gradients = Launch(
-            kernels.pool_gradients, (-(-c // 16),), (n * c, c, hidden, n), warps=4, NORM=case.norm, ROWS=32, COLS=16, INNER=16, PRECISION=PRECISION
-        )
+            backward_kernels.pool_gradients, (-(-c // 16),), (n * c, c, hidden, n),
+            warps=4, NORM=case.norm, ROWS=64, COLS=16, INNER=block, PRECISION="ieee",
+        )  # fmt: skip
         self.mlp_gradients = Launch(
-            kernels.mlp_gradients, (-(-c // 16), -(-hidden // 16)), (n * c, c, hidden, n), warps=4, ROWS=32, COLS=16, INNER=16, PRECISION=PRECISION
-        )
-        self.refine_backward = Launch(
-            kernels.refine_backward, (n * each.splits,), (values, n * c, c, places, each.splits, each.share),
-            warps=each.warps, NORM=case.norm, ROWS=each.rows, COLS=power_of_two(c), STAGES=1,
+            backward_kernels.mlp_gradients, (-(-c // block), -(-hidden // block)), (n * c, c, hidden, n),
+            warps=2, ROWS=rows, COLS=block, INNER=block, PRECISION="ieee",
         )  # fmt: skip
 
     @property
