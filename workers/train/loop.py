@@ -22,6 +22,7 @@ from workers.seeding import seed_generators, seed_of
 from workers.stop import StopMode, StopSignal
 from workers.tracking import Tracker
 from workers.train.checkpoint import Checkpoints
+from workers.train.compiler import forget_other_code
 from workers.train.evaluate import Evaluation, evaluate
 from workers.train.gang import Gang
 from workers.train.learner import Learner
@@ -61,6 +62,8 @@ class Trainer:
         channels = dataset.input_shape[0]
         network = build_network(self.spec.model, dataset.num_classes, channels)
         share = Share(gang.rank, gang.world_size, self.recipe.global_batch_size)
+        if self.recipe.compile:
+            forget_other_code(self._compiled_for(share))
         self.learner = Learner(self.recipe, network, gang)
         self.batches = Batches(
             dataset,
@@ -289,6 +292,14 @@ class Trainer:
         every = self.spec.checkpoint.every_steps
         at_its_step = every is None or self.step % every == 0
         return self.done or at_its_step or self.checkpoints.is_among_best(self.metrics)
+
+    def _compiled_for(self, share: Share) -> tuple[object, ...]:
+        """What decides the code that torch.compile makes of the network."""
+        recipe = self.recipe.model_dump(
+            mode="json", include={"precision", "channels_last", "accumulate", "sync_batch_norm", "deterministic"}
+        )
+        model, dataset = self.spec.model.model_dump_json(), self.dataset
+        return model, dataset.num_classes, dataset.input_shape, share, *recipe.values(), self.gang.device
 
     @property
     def _evaluated_now(self) -> bool:
