@@ -1,6 +1,7 @@
 """What many tests share: settings of their own and a migrated database."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from service.db import Database
 from service.settings import Settings
 from service.store import Store
 from tests.postgresql import REQUIRED, PostgresServer, postgres_server, programs
+
+# Triton reads it at its first import: without a GPU its kernels run in its interpreter, on the CPU.
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # No deadline: a machine that stands still for 0.2 s, as one of many on one host does, would fail a test at random.
 # The same examples at every run, so that nobody's change is refused by chance; `--hypothesis-profile=drawn` for others.

@@ -68,3 +68,14 @@ def test_gradients_per_image_add_up_to_the_gradient_of_the_batch():
     per_image = vmap(grad(loss), (None, 0))(weights, images)["conv.weight"]
     gate(images).square().sum().backward()
     torch.testing.assert_close(per_image.sum(0), gate.conv.weight.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "trains", "channels_last"),
+    [(torch.float32, True, True), (torch.float32, False, False), (torch.float64, True, False)],
+)
+def test_fp32_trains_in_channels_last_on_a_cpu(dtype, trains, channels_last):
+    gate, seen = convolving_gate().to(dtype), []
+    gate.conv.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    gate(torch.randn(2, 4, 8, 8, dtype=dtype, requires_grad=trains))
+    assert seen[0].is_contiguous(memory_format=torch.channels_last) == channels_last
