@@ -237,6 +237,11 @@ class TrainSpec(Part):
     sync_batch_norm: bool = Field(
         False, description="batch statistics over all workers, on GPUs; the norms inside attention keep their own"
     )
+    fused: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="CBAM's norm, gates, shortcut and ReLU as one GPU operator: auto where it applies (channels_last, "
+        "the networks of the paper's residual family), on or a named refusal, off",
+    )
     compile: bool = Field(False, description="torch.compile: faster steps after minutes of compiling")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         0, description="initial weights, order of the images, augmentation"

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from cbam_core.attention.options import AttentionSpec, NoAttention
+from cbam_core.attention.options import AttentionSpec, CBAMOptions, NoAttention
 from cbam_core.errors import SpecError
 from cbam_core.networks.names import (
     BACKBONES,
@@ -265,6 +265,27 @@ class ExperimentSpec(Part):
         if self.train.sync_batch_norm and self.resources.workers != 1 and not self.resources.gpus_per_worker:
             raise ValueError("torch synchronises batch norm between GPUs only; leave `sync_batch_norm` out on CPUs")
         return self
+
+    @model_validator(mode="after")
+    def _fused_applies(self) -> Self:
+        reason = self._unfused
+        if self.train.fused == "on" and reason is not None:
+            raise ValueError(f"`fused: on` needs {reason}; auto uses it wherever it applies")
+        return self
+
+    @property
+    def _unfused(self) -> str | None:
+        """What a fused residual tail lacks, as far as a spec can tell."""
+        attention = self.model.attention
+        if not isinstance(attention, CBAMOptions):
+            return "attention of type cbam"
+        if is_timm(self.model.backbone) or self.model.backbone in MOBILENETS:
+            return "a backbone of the residual family"
+        if not self.train.channels_last:
+            return "train.channels_last"
+        if not self.resources.gpus_per_worker:
+            return "a GPU (resources.gpus_per_worker)"
+        return attention.unfused
 
     @property
     def world_sizes(self) -> tuple[int, ...]:

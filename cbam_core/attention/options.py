@@ -28,6 +28,8 @@ GCTNorm = Literal["l2", "l1"]
 ContextFusion = Literal["add", "scale"]
 Placement = Literal["block", "stage"]
 """Where a module stands: at the end of every residual branch, or between the stages of the network."""
+LARGEST_FUSED_KERNEL = 7
+"""Side of the largest spatial convolution that `cbam_core.fused` has kernels for."""
 
 
 def _odd(value: int) -> int:
@@ -97,6 +99,15 @@ class CBAMOptions(Options):
             if getattr(self, field) != type(self).model_fields[field].default:
                 raise ValueError(f"`{field}` says nothing about order: {self.order}; leave it out")
         return self
+
+    @property
+    def unfused(self) -> str | None:
+        """What the kernels of `cbam_core.fused` need and these options lack."""
+        if self.order != "channel_spatial" or self.gate != "sigmoid":
+            return "order channel_spatial and sigmoid gates"
+        if {*self.pools} != {"avg", "max"} or {*self.spatial_pools} != {"avg", "max"}:
+            return "both gates to pool by avg and max"
+        return None if self.kernel_size <= LARGEST_FUSED_KERNEL else f"a kernel_size of {LARGEST_FUSED_KERNEL} at most"
 
 
 class SEOptions(Options):

@@ -1,7 +1,7 @@
-"""Triton kernels of the fused residual tail, backward: the map is read thrice, its gradients once each.
+"""Triton kernels of the fused residual tail, backward: three reads of the map, one of its gradient and result.
 
-Words, layout and order of sums as in `forward_kernels`. `hat` is the map after the norm's division and before its weight
-and bias, or the map itself where there is no norm. Derivation: docs/design/fused.md.
+Words, layout and order of sums as in `forward_kernels`. `hat` is the map after the norm's division and before its
+weight and bias, or the map itself where there is no norm. Derivation: docs/design/fused.md.
 """
 
 import triton
@@ -76,7 +76,7 @@ def map_norm_gradient(spatial_sums, bias, weight, programs, ROWS: tl.constexpr):
 
 @triton.jit
 def convolve_maps_backward(
-    gate_gradient, convolved, spatial, norm_bias, norm_weight, maps, weight, map_gradients, weight_gradients, 
+    gate_gradient, convolved, spatial, norm_bias, norm_weight, maps, weight, map_gradients, weight_gradients,
     elements, H, W, S, share, map_stride, tap_stride,
     MODE: tl.constexpr, KERNEL: tl.constexpr, TAPS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
@@ -209,7 +209,7 @@ def channel_gradient(
 def convolution_gradient(
     parts, gradient, programs, map_stride, tap_stride, TAPS: tl.constexpr, KERNEL: tl.constexpr, ROWS: tl.constexpr
 ):
-    """Gradient of the convolution's weight, 2 K K, from the parts of `convolve_maps_backward`; program 0 and 1 a map."""
+    """Gradient of the convolution's weight, 2 K K, from the parts of `convolve_maps_backward`, a program each map."""
     tap = tl.arange(0, TAPS)
     total = tl.zeros([ROWS, TAPS], tl.float32)
     for start in range(0, programs, ROWS):
@@ -336,7 +336,7 @@ def refine_backward(
     first = (row % S) * share
     last = tl.minimum(first + share, P)
     c = tl.arange(0, COLS)
-    mean, scale, _, gate = channel_affine(norm, logits, n, c, C, NORM)
+    mean, _, _, gate = channel_affine(norm, logits, n, c, C, NORM)
     average_gradient = tl.load(pooled_gradients + n * C + c, mask=c < C, other=0.0) / P
     maximum_gradient = tl.load(pooled_gradients + size + n * C + c, mask=c < C, other=0.0)
     place = tl.load(index + n * C + c, mask=c < C, other=0)

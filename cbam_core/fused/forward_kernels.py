@@ -1,11 +1,11 @@
 """Triton kernels of the fused residual tail, forward: two reads of the map for its pools, then one pass that writes.
 
-Maps lie in memory as N P C: P = H·W places of C channels each (channels_last). Arithmetic is fp32, whatever the maps are.
-Sums have two stages, within a program and over the programs, in an order that depends on the shape alone, and no atomics:
-the same input gives the same bits. `S` programs share the places of one image, `share` each.
+Maps lie in memory as N P C: P = H·W places of C channels each (channels_last). Arithmetic is fp32, whatever the maps
+are. Sums have two stages, within a program and over the programs, in an order that depends on the shape alone, and no
+atomics: the same input gives the same bits. `S` programs share the places of one image, `share` each.
 
-NORM  the batch norm before the attention: 0 none, 1 with the batch's statistics, 2 with running ones. Its rows in `norm`
-      are mean, 1/std, weight, bias and variance, C each
+NORM  the batch norm before the attention: 0 none, 1 with the batch's statistics, 2 with running ones. Its rows in
+      `norm` are mean, 1/std, weight, bias and variance, C each
 MODE  the same for the norm of the spatial gate
 TRACK whether the running statistics move
 
@@ -18,7 +18,7 @@ import triton.language as tl
 
 @triton.jit
 def channel_affine(norm, logits, n, c, C, NORM: tl.constexpr):
-    """Return mean, scale and shift with Mc(x)·x = (z - mean)·scale + shift, and Mc, of the channels `c` of image `n`."""
+    """Return mean, scale and shift with Mc(x)·x = (z - mean)·scale + shift, and Mc, for channels `c` of image `n`."""
     gate = tl.sigmoid(tl.load(logits + n * C + c, mask=c < C, other=0.0))
     if NORM > 0:
         mean = tl.load(norm + c, mask=c < C, other=0.0)
@@ -111,6 +111,16 @@ def move_running(mean, variance, running_mean, running_variance, c, C, momentum,
 
 
 @triton.jit
+def store_norm(norm, mean, inverse_std, weight, bias, variance, c, C):
+    """Write the rows of `norm` for the channels `c`."""
+    tl.store(norm + c, mean, mask=c < C)
+    tl.store(norm + C + c, inverse_std, mask=c < C)
+    tl.store(norm + 2 * C + c, weight, mask=c < C)
+    tl.store(norm + 3 * C + c, bias, mask=c < C)
+    tl.store(norm + 4 * C + c, variance, mask=c < C)
+
+
+@triton.jit
 def pool_statistics(
     z, means, squares, tops, places, weight, bias, running_mean, running_variance, batches, norm, pooled, index,
     eps, momentum, elements, size, C, P, N, S, share,
@@ -136,11 +146,7 @@ def pool_statistics(
         inverse_std = 1 / tl.sqrt_rn(variance + eps)
         scale = tl.load(weight + c, mask=c < C, other=0.0).to(tl.float32)
         shift = tl.load(bias + c, mask=c < C, other=0.0).to(tl.float32)
-        tl.store(norm + c, mean, mask=c < C)
-        tl.store(norm + C + c, inverse_std, mask=c < C)
-        tl.store(norm + 2 * C + c, scale, mask=c < C)
-        tl.store(norm + 3 * C + c, shift, mask=c < C)
-        tl.store(norm + 4 * C + c, variance, mask=c < C)
+        store_norm(norm, mean, inverse_std, scale, shift, variance, c, C)
     for start in range(0, N, IMAGES):
         n = (start + tl.arange(0, IMAGES)).to(tl.int64)
         inside = (n < N)[:, None] & (c < C)[None, :]
@@ -266,7 +272,7 @@ def map_statistics(
     moments, weight, bias, running_mean, running_variance, batches, spatial, eps, momentum, elements, P, N, S, share,
     MODE: tl.constexpr, TRACK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """`spatial`: mean, 1/std, scale, shift and variance of the convolved map v over the batch; Ms = σ(scale·v + shift)."""
+    """`spatial`: mean, 1/std, scale, shift and variance of the convolved map v; Ms = σ(scale·v + shift)."""
     mean, variance = 0.0, 0.0
     if MODE == 1:
         total = tl.zeros([ROWS], tl.float32)

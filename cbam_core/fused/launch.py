@@ -34,7 +34,7 @@ class Tiling:
     def of(
         cls, images: int, places: int, channels: int, *, warps: int, numbers: int = 16, least: int = 16, most: int = 16
     ) -> "Tiling":
-        """Tiles of all `channels`, about `numbers` numbers a thread; shares of `least` places, and at most `most` an image.
+        """Tiles of all `channels`, about `numbers` numbers a thread; shares of `least` places, at most `most` an image.
 
         Few images have more shares each, so that a GPU has as many programs.
         """
@@ -73,9 +73,9 @@ class Layout:
 class Launch:
     """A kernel with its grid, its numbers and its constants, to be called with pointers.
 
-    Triton looks at the type, the alignment and the value of every argument at every launch, which takes a slow host longer
-    than a small kernel takes a GPU. So the first call, with tensors, goes by Triton; later ones, with addresses, go
-    straight to what it has compiled.
+    Triton looks at the type, the alignment and the value of every argument at every launch, which takes a slow host
+    longer than a small kernel takes a GPU. So the first call, with tensors, goes by Triton; later ones, with addresses,
+    go straight to what it has compiled.
     """
 
     def __init__(

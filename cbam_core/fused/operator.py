@@ -1,7 +1,7 @@
 """The fused residual tail, differentiable: as an autograd function for eager mode, as an operator for torch.compile.
 
-Both run the same passes. The function moves running statistics in its kernels; the operator, of which the compiler wants
-that it changes nothing, leaves that to its caller. The function costs a host much less than an operator's call.
+Both run the same passes. The function moves running statistics in its kernels; the operator, of which the compiler
+wants that it changes nothing, leaves that to its caller. The function costs a host less than the operator.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ _WITHOUT = Weights(*[None] * len(Weights._fields))  # type: ignore[arg-type]
 
 
 class ResidualTail(torch.autograd.Function):
-    """relu(CBAM(norm(z)) + shortcut) of a `Case`, z and shortcut N C H W in channels_last, then the `Weights` in order."""
+    """relu(CBAM(norm(z)) + shortcut) of a `Case`, z and shortcut N C H W in channels_last, then the `Weights`."""
 
     @staticmethod
     def forward(ctx: Any, case: Case, z: Tensor, shortcut: Tensor, *weights: Tensor | None) -> Tensor:
@@ -29,12 +29,12 @@ class ResidualTail(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients in the places of forward's arguments."""
         z, out, kept, *weights = ctx.saved_tensors
         given = _WITHOUT._replace(**dict(zip(Gradients._fields[2:], weights, strict=True)))
-        made = backward(ctx.case, gradient, z, out, kept, given)
+        made = backward(ctx.case, gradient, given, z=z, out=out, kept=kept)
         return None, made.z, made.shortcut, *(getattr(made, name, None) for name in Weights._fields)
 
 
@@ -82,11 +82,13 @@ def residual_tail_backward(
     `kept` is what `residual_tail` returned; of `gate_and_mlp` the first `mlp` are the MLP's.
     """
     weights = _weights(norm, gate_and_mlp[:mlp], gate_and_mlp[mlp:])
-    made = backward(_case(z, weights, norm_eps, gate_eps), gradient, z, kept[0], kept[1], weights)
+    case = _case(z, weights, norm_eps, gate_eps)
+    made = backward(case, gradient, weights, z=z, out=kept[0], kept=kept[1])
     return [value for value in made if value is not None]
 
 
-def _weights(norm: list[Tensor], mlp: list[Tensor], gate: list[Tensor]) -> Weights:
+def _weights(*given: list[Any]) -> Weights:
+    norm, mlp, gate = given
     norm_weight, norm_bias, norm_mean, norm_variance = (norm + [None] * 4)[:4]
     fc1_weight, fc2_weight, fc1_bias, fc2_bias = (mlp + [None] * 2)[:4]
     conv_weight, gate_weight, gate_bias, gate_mean, gate_variance = (gate + [None] * 4)[:5]
@@ -101,9 +103,7 @@ def _case(z: Tensor, weights: Weights, norm_eps: float, gate_eps: float) -> Case
 
 
 @residual_tail.register_fake
-def _(
-    z: Tensor, shortcut: Tensor, norm: list[Tensor], mlp: list[Tensor], gate: list[Tensor], **_: float
-) -> tuple[Tensor, Tensor]:
+def _(z: Tensor, _shortcut: Tensor, _norm: Any, mlp: list[Tensor], _gate: Any, **_: float) -> tuple[Tensor, Tensor]:
     n, c, height, width = z.shape
     layout = kept_layout(n, c, height * width, mlp[0].shape[0])
     return torch.empty_like(z), layout.allocate(z)
@@ -111,14 +111,7 @@ def _(
 
 @residual_tail_backward.register_fake
 def _(
-    gradient: Tensor,
-    z: Tensor,
-    kept: list[Tensor],
-    norm: list[Tensor],
-    gate_and_mlp: list[Tensor],
-    *,
-    mlp: int,
-    **_: float,
+    _gradient: Tensor, z: Tensor, _kept: Any, norm: list[Tensor], gate_and_mlp: list[Tensor], *, mlp: int, **_: float
 ) -> list[Tensor]:
     weights = _weights(norm, gate_and_mlp[:mlp], gate_and_mlp[mlp:])
     of_weights = [torch.empty_like(weight) for weight in _of_gradients(weights) if weight is not None]

@@ -47,8 +47,11 @@ def forward(case: Case, z: Tensor, shortcut: Tensor, weights: Weights) -> tuple[
     return out, kept
 
 
-def backward(case: Case, gradient: Tensor, z: Tensor, out: Tensor, kept: Tensor, weights: Weights) -> Gradients:
-    """Return the gradients from that of the result (N C H W); of `weights` only the MLP's and the convolution's are read."""
+def backward(case: Case, gradient: Tensor, weights: Weights, *, z: Tensor, out: Tensor, kept: Tensor) -> Gradients:
+    """Return the gradients from that of the result, `out` (N C H W), of z and the shortcut.
+
+    Of `weights` only the MLP's and the convolution's are read.
+    """
     plan = backward_plan(case)
     gradient = gradient.contiguous(memory_format=torch.channels_last)
     made = _empty_gradients(z, weights)
@@ -62,7 +65,7 @@ def backward(case: Case, gradient: Tensor, z: Tensor, out: Tensor, kept: Tensor,
     ) = _pieces(plan.scratch, scratch, fast)  # fmt: skip
     gradient_, z_, out_ = (_argument(tensor, fast) for tensor in (gradient, z, out))
     fc1, fc2, conv = (_argument(weight, fast) for weight in read)
-    g = Gradients(*(unused if tensor is None else _argument(tensor, fast) for tensor in made))  # type: ignore[arg-type]
+    g: Any = Gradients(*(unused if tensor is None else _argument(tensor, fast) for tensor in made))  # type: ignore[arg-type]
     plan.spatial_gradient(
         gradient_, out_, z_, norm, logits, convolved, spatial, g.shortcut, gate_gradient, spatial_part, spatial_sums
     )

@@ -130,7 +130,7 @@ class ForwardPlan:
         self._programs, self._map_splits = n * sums.splits, -(-places // MAP_ROWS)
         self._sizes = (c, places, sums.splits, sums.share)
         self.kept = kept_layout(n, c, places, case.hidden)
-        parts = {name: self._programs * c for name in ("means", "squares", "tops", "places")}
+        parts = dict.fromkeys(("means", "squares", "tops", "places"), self._programs * c)
         self.scratch = Layout(parts | {"moments": 2 * n * self._map_splits})
         self._plan_pools(case, sums)
         self._plan_mlp(case)

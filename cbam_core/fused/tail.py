@@ -7,13 +7,15 @@ import contextlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-LARGEST_KERNEL = 7
+from cbam_core.attention.options import LARGEST_FUSED_KERNEL
+from cbam_core.errors import SpecError
+
 MOST_CHANNELS = 4096
 """One program holds a place's channels in registers; beyond, they would spill."""
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -45,31 +47,46 @@ def unsupported(cbam: Any) -> str | None:
         return "both gates must pool by avg and max"
     if channel.activation is not torch.sigmoid or spatial.activation is not torch.sigmoid:
         return "its gates are not sigmoids"
-    if spatial.conv.kernel_size[0] > LARGEST_KERNEL:
-        return f"kernel_size is {spatial.conv.kernel_size[0]}, above {LARGEST_KERNEL}"
-    if channel.fc1.in_features > MOST_CHANNELS:
-        return f"it has {channel.fc1.in_features} channels, more than {MOST_CHANNELS}"
-    if not (channel.fc1.weight.is_contiguous() and channel.fc2.weight.is_contiguous()):
-        return "the weights of its MLP are not contiguous"
     if spatial.norm is not None and not _is_fusable(spatial.norm):
         return "the norm of the spatial gate is not a plain BatchNorm2d"
+    return _too_large(channel.fc1, channel.fc2, spatial.conv)
+
+
+def _too_large(fc1: nn.Linear, fc2: nn.Linear, convolution: nn.Conv2d) -> str | None:
+    if convolution.kernel_size[0] > LARGEST_FUSED_KERNEL:
+        return f"kernel_size is {convolution.kernel_size[0]}, above {LARGEST_FUSED_KERNEL}"
+    if fc1.in_features > MOST_CHANNELS:
+        return f"it has {fc1.in_features} channels, more than {MOST_CHANNELS}"
+    if not (fc1.weight.is_contiguous() and fc2.weight.is_contiguous()):
+        return "the weights of its MLP are not contiguous"
     return None
 
 
 def refusal(cbam: Any, norm: nn.Module | None, x: Tensor, shortcut: Tensor) -> str | None:
     """Return why relu(cbam(norm(x)) + shortcut) cannot run fused, or None. x and shortcut are N C H W."""
-    reason = unavailable(x.device) or unsupported(cbam)
-    if reason is not None:
-        return reason
-    if _is_exported():
-        return "an exported program consists of PyTorch's own operators"
+    return (
+        unavailable(x.device)
+        or unsupported(cbam)
+        or _unfit(x, shortcut, training=cbam.training)
+        or _watched(module for module in (norm, cbam) if module is not None)
+    )
+
+
+def _unfit(x: Tensor, shortcut: Tensor, *, training: bool) -> str | None:
     if x.dtype not in _DTYPES or shortcut.dtype != x.dtype or shortcut.shape != x.shape:
         return "x and shortcut must have one shape, and one type of fp32, bf16 and fp16"
     if x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
         return "the feature map is not in channels_last"
-    if x.numel() == 0 or (x.numel() == x.shape[1] and cbam.training):
+    if x.numel() == 0 or (x.numel() == x.shape[1] and training):
         return "there are no statistics of so few values"
-    if not torch.compiler.is_compiling() and any(_hooked(module) for module in (norm, cbam) if module is not None):
+    return None
+
+
+def _watched(modules: Iterable[nn.Module]) -> str | None:
+    """Return who wants to see the modules run one by one; torch.compile takes care of hooks itself."""
+    if _is_exported():
+        return "an exported program consists of PyTorch's own operators"
+    if not torch.compiler.is_compiling() and any(_hooked(module) for module in modules):
         return "hooks are registered on its modules"
     return None
 
@@ -94,7 +111,8 @@ def _call(cbam: Any, x: Tensor, shortcut: Tensor, norm: Any) -> Tensor:
 
     channel, convolution, gate_norm = cbam.channel, cbam.spatial.conv.weight, cbam.spatial.norm
     fc1, fc2 = channel.fc1, channel.fc2
-    weights = Weights(*_all_of(norm), fc1.weight, fc1.bias, fc2.weight, fc2.bias, convolution, *_all_of(gate_norm))
+    mlp = (fc1.weight, fc1.bias, fc2.weight, fc2.bias)
+    weights = Weights._make((*_all_of(norm), *mlp, convolution, *_all_of(gate_norm)))
     case = case_of(
         x,
         weights,
@@ -122,18 +140,19 @@ def _operate(cbam: Any, x: Tensor, shortcut: Tensor, norm: Any) -> Tensor:
         norm_eps=0.0 if norm is None else norm.eps,
         gate_eps=0.0 if gate_norm is None else gate_norm.eps,
     )
+    result: Tensor = out
     channels, values = x.shape[1], x.numel() // x.shape[1]
     if norm is not None and norm.training:
         _track(norm, kept[:channels], kept[4 * channels : 5 * channels], values)
     if gate_norm is not None and gate_norm.training:
         _track(gate_norm, kept[-64:-63], kept[-60:-59], values)
-    return out
+    return result
 
 
 def configure(network: nn.Module, mode: str, device: torch.device, *, channels_last: bool) -> str | None:
     """Set whether the CBAM modules of `network` may run fused (auto, on, off), and return why they do not, or None.
 
-    Raises ValueError where the mode is `on` and they cannot.
+    Raises SpecError where the mode is `on` and they cannot.
     """
     modules = [module for module in network.modules() if hasattr(module, "fused")]
     for module in modules:
@@ -147,14 +166,14 @@ def configure(network: nn.Module, mode: str, device: torch.device, *, channels_l
         or next(filter(None, reasons), None)
     )  # fmt: skip
     if mode == "on" and reason is not None:
-        raise ValueError(f"train.fused is on, but {reason}")
+        raise SpecError(f"train.fused is on, but {reason}")
     return reason
 
 
 def _is_exported() -> bool:
     if torch.compiler.is_dynamo_compiling():  # up to torch 2.11 it answers the other two with yes
         return False
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+    return torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
 
 
 def _is_fusable(norm: nn.Module) -> bool:
@@ -167,7 +186,7 @@ def _is_fusable(norm: nn.Module) -> bool:
     )
 
 
-def _all_of(norm: Any) -> list[Tensor | None]:
+def _all_of(norm: Any) -> list[Any]:
     if norm is None:
         return [None] * 5
     return [norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.num_batches_tracked]

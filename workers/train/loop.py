@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from cbam_core import fused
 from cbam_core.errors import LossNotFinite
 from cbam_core.networks import build_network, published_normalisation
 from cbam_core.normalisation import Normalisation
@@ -61,6 +62,7 @@ class Trainer:
         torch.manual_seed(seed_of(self.recipe.seed, "weights"))
         channels = dataset.input_shape[0]
         network = build_network(self.spec.model, dataset.num_classes, channels)
+        self._choose_kernels(network)
         share = Share(gang.rank, gang.world_size, self.recipe.global_batch_size)
         if self.recipe.compile:
             forget_other_code(self._compiled_for(share))
@@ -247,6 +249,14 @@ class Trainer:
                 mlflow_run_id=self.tracker.run_id,
             )
         )
+
+    def _choose_kernels(self, network: nn.Module) -> None:
+        """Log which kernels end the residual blocks. Raises SpecError where `train.fused` is `on` and cannot be."""
+        reason = fused.configure(network, self.recipe.fused, self.gang.device, channels_last=self.recipe.channels_last)
+        if self.spec.model.attention.type == "cbam":
+            logger.info(
+                "CBAM's residual tails: %s", "fused kernels" if reason is None else f"plain modules, as {reason}"
+            )
 
     def _normalise_by(self, normalisation: Normalisation) -> None:
         self.normalisation = normalisation

@@ -80,4 +80,6 @@ def errors(found: dict[str, Tensor], reference: dict[str, Tensor]) -> dict[str, 
     """||found - reference|| / ||reference||, by name; every name of the reference must be there."""
     assert found.keys() == reference.keys()
     pairs = {name: (found[name].double(), value.double()) for name, value in reference.items()}
-    return {name: ((mine - theirs).norm() / theirs.norm().clamp(min=1e-9)).item() for name, (mine, theirs) in pairs.items()}
+    return {
+        name: ((mine - theirs).norm() / theirs.norm().clamp(min=1e-9)).item() for name, (mine, theirs) in pairs.items()
+    }

@@ -120,3 +120,41 @@ def test_an_elastic_experiment_takes_the_sizes_that_split_its_batch():
         elastic(5, 5)
     with pytest.raises(ValidationError, match="must not be above max"):
         elastic(4, 2)
+
+
+FUSED = {
+    "model": {"backbone": "resnet18", "attention": {"type": "cbam"}},
+    "train": {"channels_last": True, "fused": "on"},
+    "resources": {"gpus_per_worker": 1},
+}
+
+
+def test_fused_may_be_asked_for_where_it_can_apply():
+    assert spec_with(FUSED).train.fused == "on"
+    assert spec_with({}).train.fused == "auto"
+
+
+@pytest.mark.parametrize(
+    ("change", "lacks"),
+    [
+        ({"model": {"backbone": "resnet18", "attention": {"type": "se"}}}, "attention of type cbam"),
+        (
+            {"model": {"backbone": "resnet18", "attention": {"type": "cbam", "order": "parallel"}}},
+            "order channel_spatial",
+        ),
+        ({"model": {"backbone": "resnet18", "attention": {"type": "cbam", "gate": "hard_sigmoid"}}}, "sigmoid gates"),
+        ({"model": {"backbone": "resnet18", "attention": {"type": "cbam", "pools": ["avg"]}}}, "pool by avg and max"),
+        ({"model": {"backbone": "resnet18", "attention": {"type": "cbam", "kernel_size": 9}}}, "kernel_size of 7"),
+        ({"model": {"backbone": "mobilenet_v1", "attention": {"type": "cbam"}}}, "residual family"),
+        ({"model": {"backbone": "timm:resnet18", "attention": {"type": "cbam"}}}, "residual family"),
+        ({"train": {"fused": "on"}}, "train.channels_last"),
+        ({"resources": {}}, "gpus_per_worker"),
+    ],
+)
+def test_fused_on_says_what_it_lacks(change, lacks):
+    with pytest.raises(ValidationError, match=lacks):
+        spec_with(FUSED | change)
+
+
+def spec_with(parts):
+    return ExperimentSpec.model_validate({**PLAIN, **parts})

@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cbam_core import fused
 from cbam_core.attention import CBAM, SE
+from cbam_core.errors import SpecError
 from cbam_core.fused import tail as tails
 from cbam_core.networks import build_network
 from cbam_core.networks.attach import residual
@@ -222,7 +223,7 @@ def test_what_has_no_kernels_is_refused_by_name(options, word):
 
 
 def test_what_does_not_fit_a_call_is_refused_by_name(monkeypatch):
-    monkeypatch.setattr(tails, "unavailable", lambda device: None)
+    monkeypatch.setattr(tails, "unavailable", lambda _: None)
     assert refused(make_tail((2, 8, 4, 4))) is None
     for change, word in {
         lambda case: setattr(case, "z", case.z.contiguous()): "channels_last",
@@ -242,7 +243,7 @@ def test_what_does_not_fit_a_call_is_refused_by_name(monkeypatch):
 
 @interpreted
 def test_a_norm_of_another_kind_runs_before_it(monkeypatch):
-    monkeypatch.setattr(tails, "unavailable", lambda device: None)
+    monkeypatch.setattr(tails, "unavailable", lambda _: None)
     case = make_tail((2, 8, 4, 4))
     case.norm = nn.BatchNorm2d(8, momentum=None)
     on, off = (run(case.copy(fused=mode)) for mode in ("on", "off"))
@@ -259,7 +260,7 @@ def test_configure_sets_every_module_and_says_why_not():
     assert "cpu" in fused.configure(network, "auto", torch.device("cpu"), channels_last=True)
     assert "off" in fused.configure(network, "off", cuda, channels_last=True)
     assert {module.fused for module in network.modules() if isinstance(module, CBAM)} == {"off"}
-    with pytest.raises(ValueError, match=r"train.fused is on, but it runs on CUDA"):
+    with pytest.raises(SpecError, match=r"train.fused is on, but it runs on CUDA"):
         fused.configure(network, "on", torch.device("cpu"), channels_last=True)
     plain = build_network(ModelSpec(backbone="cifar_resnet20"), 10)
     assert fused.configure(plain, "auto", cuda, channels_last=True) in (available, "the network has no CBAM")

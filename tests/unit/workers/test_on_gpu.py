@@ -1,5 +1,6 @@
 """What only a GPU can show: it works behind the process that gives it work, with kernels and a scaler of its own."""
 
+import contextlib
 import copy
 import gc
 import os
@@ -13,12 +14,16 @@ from torch import nn
 from cbam_core.networks import build_network
 from cbam_core.spec import ModelSpec, TrainSpec
 from tests.ranks import Ranks
+from workers.data import load_dataset
 from workers.data.dataset import Order
 from workers.data.loaders import BATCHES_AHEAD, Loader
 from workers.data.synthetic import load_synthetic
 from workers.footprint import GPU_LEFT_BYTES
+from workers.stop import StopSignal
+from workers.tracking import Tracker
 from workers.train.gang import Gang
 from workers.train.learner import Learner
+from workers.train.loop import Trainer
 from workers.train.utilisation import finish, forget_peak_memory, peak_memory_bytes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -63,6 +68,105 @@ def test_peak_memory_is_that_of_tensors_on_the_gpu_since_it_was_forgotten():
     before = peak_memory_bytes(GPU)
     held = torch.empty(32 * 2**20, dtype=torch.uint8, device=GPU)
     assert peak_memory_bytes(GPU) - before == held.nbytes
+
+
+class Curve(Tracker):
+    """Keeps the losses that are logged, by step."""
+
+    def __init__(self):
+        self.losses = {}
+
+    def log(self, step, metrics):
+        if "train/loss" in metrics:
+            self.losses[step] = metrics["train/loss"]
+
+
+@pytest.fixture
+def trainer(tiny_spec, assign):
+    """A trainer on the GPU that logs every step, the batches that it takes, and what it has logged."""
+    with contextlib.ExitStack() as stack:
+
+        def make(train, augment=None, **data):
+            data = {"dataset": "synthetic", "image_size": 32, "augment": augment or {}} | data
+            spec = tiny_spec(data=data, train={"global_batch_size": 256} | train, resources={"gpus_per_worker": 1})
+            images, curve, stop = load_dataset(spec.data), Curve(), StopSignal()
+            if not spec.data.workers_per_rank:
+                images = images.to(GPU)
+            gang = Gang(0, 1, GPU)
+            trainer = Trainer(assign(spec), gang, images, tracker=curve, report=lambda _: None, stop=stop)
+            stack.callback(trainer.batches.close)
+            return trainer, stack.enter_context(contextlib.closing(trainer.batches.train_from(0))), curve
+
+        yield make
+
+
+CROPS = {"random_resized_crop": True, "flip": 0.5, "erasing": 0.5}
+COLOURS = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.2}
+UNWAITED = {
+    "fp32": ({}, {}),
+    "bf16": ({"precision": "bf16", "channels_last": True}, {"crop_padding": 4}),
+    "fp16": ({"precision": "fp16", "clip_norm": 1.0}, CROPS),
+    "fp16, unclipped": ({"precision": "fp16"}, {"mixup": 0.2}),
+    "fp16, AdamW": ({"precision": "fp16", "optimizer": {"type": "adamw"}}, {"cutmix": 1.0}),
+    "averaged, in parts": ({"precision": "bf16", "ema": {}, "accumulate": 2}, CROPS | {"mixup": 0.2, "cutmix": 1.0}),
+    "colours": ({}, COLOURS),
+    "RandAugment": ({}, {"rand_augment": {}}),
+    "TrivialAugment": ({}, {"trivial_augment": True}),
+}
+
+
+@pytest.mark.parametrize(("train", "augment"), UNWAITED.values(), ids=UNWAITED)
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_a_warm_step_that_is_logged_waits_for_no_result(trainer, train, augment, loaders):
+    """Over the end of an epoch. torch raises where an operation waits for the GPU, and not for a wait for an event."""
+    trainer, batches, curve = trainer(train, augment, workers_per_rank=loaders)
+    for _ in range(4):
+        trainer.train_step(batches)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(6):
+            trainer.train_step(batches)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert list(curve.losses) == list(range(1, 10)), "the last one is pending"
+
+
+def test_a_wait_within_a_step_is_found(trainer, monkeypatch):
+    trainer, batches, _ = trainer({})
+    trainer.train_step(batches)
+    learn = Learner.learn
+
+    def learn_and_read(*args, **kwargs):
+        loss = learn(*args, **kwargs)
+        loss.item()
+        return loss
+
+    monkeypatch.setattr(Learner, "learn", learn_and_read)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with pytest.raises(RuntimeError, match="synchronizing"):
+            trainer.train_step(batches)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_gpu_is_one_step_behind_and_what_is_logged_is_its_own_loss(trainer, monkeypatch):
+    trainer, batches, curve = trainer({})
+    learn, losses, ends = Learner.learn, [], []
+
+    def learn_late(*args, **kwargs):
+        losses.append(learn(*args, **kwargs).clone())
+        torch.cuda._sleep(5 * A_WHILE)
+        ends.append(torch.cuda.Event())
+        ends[-1].record()
+        return losses[-1]
+
+    monkeypatch.setattr(Learner, "learn", learn_late)
+    for _ in range(6):
+        trainer.train_step(batches)
+    assert [end.query() for end in ends] == [True] * 5 + [False]
+    trainer.evaluate()
+    assert [curve.losses[step] for step in range(1, 7)] == torch.stack(losses).tolist()
 
 
 def test_fp16_clips_what_the_gradient_is_without_its_scale():
