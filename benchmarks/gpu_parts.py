@@ -1,5 +1,7 @@
 """What `scripts/gpu` runs, in order of value: a table of commands, their times, and what each shows."""
 
+import importlib.util
+import os
 from dataclasses import dataclass
 
 JSON = "{json}"
@@ -37,8 +39,16 @@ def _pytest(file: str, *options: str) -> tuple[str, ...]:
     return ("-m", "pytest", file, "-v", "--confcutdir=tests/unit", "--hypothesis-profile=ci", *plugins, *options)
 
 
-def _tests(name: str, file: str, *, seconds: int, limit: int, shows: str) -> Part:
-    command = _pytest(file, f"--timeout={limit}")
+def _side_by_side() -> tuple[str, ...]:
+    """Options that share tests among processes, which compile kernels at once, on a machine of many cores."""
+    cores = os.cpu_count() or 1
+    if importlib.util.find_spec("xdist") is None or cores < 8:
+        return ()
+    return ("-p", "xdist.plugin", "-n", str(cores // 2))
+
+
+def _tests(name: str, file: str, *options: str, seconds: int, limit: int, shows: str) -> Part:
+    command = _pytest(file, f"--timeout={limit}", *options)
     return Part(name=name, command=command, tiny=command, seconds=seconds, limit=limit, shows=shows, file=file)
 
 
@@ -63,6 +73,7 @@ PARTS = (
     _tests(
         "kernels",
         "tests/unit/cbam_core/test_fused_on_gpu.py",
+        *_side_by_side(),
         seconds=60,
         limit=120,
         shows="the fused kernels compute what the plain modules do",
