@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cbam_core.fused.launch import Argument, Layout, aligned
+from cbam_core.fused.launch import Argument, Layout, align, aligned
 from cbam_core.fused.plan import Case, Weights, backward_plan, forward_plan
 
 
@@ -29,9 +29,9 @@ class Gradients(NamedTuple):
 def forward(case: Case, z: Tensor, shortcut: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
     """Return relu(CBAM(norm(z)) + shortcut), N C H W in channels_last, and the buffer of `plan.kept_layout`."""
     plan = forward_plan(case)
+    z, shortcut = align(z), align(shortcut)
     out, kept, scratch = torch.empty_like(z), plan.kept.allocate(z), plan.scratch.allocate(z)
-    tensors = [z, shortcut, out, *(weight for weight in weights if weight is not None)]
-    fast = plan.compiled and aligned(*tensors)
+    fast = plan.compiled and aligned(*(weight for weight in weights if weight is not None))
     norm, pooled, index, hidden, logits, maps, channel, convolved, spatial = _pieces(plan.kept, kept, fast)
     means, squares, tops, places, moments = _pieces(plan.scratch, scratch, fast)
     z_, shortcut_, out_ = (_argument(tensor, fast) for tensor in (z, shortcut, out))
@@ -53,11 +53,11 @@ def backward(case: Case, gradient: Tensor, weights: Weights, *, z: Tensor, out: 
     Of `weights` only the MLP's and the convolution's are read.
     """
     plan = backward_plan(case)
-    gradient = gradient.contiguous(memory_format=torch.channels_last)
+    gradient, z = align(gradient.contiguous(memory_format=torch.channels_last)), align(z)
     made = _empty_gradients(z, weights)
     scratch = plan.scratch.allocate(z)
     read = (weights.fc1_weight, weights.fc2_weight, weights.conv_weight)
-    fast = plan.compiled and aligned(gradient, z, out, *read)
+    fast = plan.compiled and aligned(*read)
     norm, pooled, index, hidden, logits, maps, channel, convolved, spatial = _pieces(plan.kept, kept, fast)
     (
         gate_gradient, spatial_sums, spatial_part, pooled_part, map_gradients, parts,

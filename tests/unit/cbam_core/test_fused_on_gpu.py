@@ -77,7 +77,7 @@ def test_without_a_norm_with_other_options_and_with_a_small_kernel():
 
 
 def test_bits_repeat_and_the_first_call_is_like_every_other():
-    """The first launch goes by Triton, the later ones straight to what it compiled; a slice that is not aligned too."""
+    """The first launch goes by Triton, later ones straight to what it compiled. A slice may begin anywhere."""
     case = gpu_tail((6, 48, 11, 10), dtype=torch.bfloat16)
     runs = [run(case.copy(fused="on")) for _ in range(3)]
     assert all(torch.equal(value, other[name]) for other in runs[1:] for name, value in runs[0].items())

@@ -5,6 +5,7 @@ import copy
 import gc
 import os
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -100,6 +101,22 @@ def trainer(tiny_spec, assign):
         yield make
 
 
+@contextlib.contextmanager
+def waits_are_errors():
+    """torch raises where an operation waits for the GPU. It also warns that the mode may miss some, at every change."""
+
+    def change(mode):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.cuda.set_sync_debug_mode(mode)
+
+    change("error")
+    try:
+        yield
+    finally:
+        change("default")
+
+
 CROPS = {"random_resized_crop": True, "flip": 0.5, "erasing": 0.5}
 COLOURS = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.2}
 UNWAITED = {
@@ -122,12 +139,9 @@ def test_a_warm_step_that_is_logged_waits_for_no_result(trainer, train, augment,
     trainer, batches, curve = trainer(train, augment, workers_per_rank=loaders)
     for _ in range(4):
         trainer.train_step(batches)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waits_are_errors():
         for _ in range(6):
             trainer.train_step(batches)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert list(curve.losses) == list(range(1, 10)), "the last one is pending"
 
 
@@ -142,12 +156,8 @@ def test_a_wait_within_a_step_is_found(trainer, monkeypatch):
         return loss
 
     monkeypatch.setattr(Learner, "learn", learn_and_read)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        with pytest.raises(RuntimeError, match="synchronizing"):
-            trainer.train_step(batches)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with waits_are_errors(), pytest.raises(RuntimeError, match="synchronizing"):
+        trainer.train_step(batches)
 
 
 def test_the_gpu_is_one_step_behind_and_what_is_logged_is_its_own_loss(trainer, monkeypatch):
