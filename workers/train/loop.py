@@ -305,9 +305,8 @@ class Trainer:
 
     def _compiled_for(self, share: Share) -> tuple[object, ...]:
         """What decides the code that torch.compile makes of the network."""
-        recipe = self.recipe.model_dump(
-            mode="json", include={"precision", "channels_last", "accumulate", "sync_batch_norm", "deterministic"}
-        )
+        fields = {"precision", "channels_last", "accumulate", "sync_batch_norm", "deterministic", "fused"}
+        recipe = self.recipe.model_dump(mode="json", include=fields)
         model, dataset = self.spec.model.model_dump_json(), self.dataset
         return model, dataset.num_classes, dataset.input_shape, share, *recipe.values(), self.gang.device
 

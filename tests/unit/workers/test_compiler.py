@@ -72,6 +72,7 @@ def test_a_trainer_tells_trainings_apart_by_what_is_compiled(tiny_spec, assign, 
     monkeypatch.setattr("workers.train.loop.forget_other_code", told.append)
     base = {"epochs": 1, "compile": True}
     others = [{"precision": "bf16"}, {"channels_last": True}, {"accumulate": 2}, {"global_batch_size": 128}]
+    others += [{"fused": "off"}, {"deterministic": False}]
     for number, recipe in enumerate([{}, {"seed": 1, "epochs": 2, "optimizer": {"type": "adamw"}}, *others]):
         train(assign(tiny_spec(train=base | recipe), experiment_id=f"e{number}"))
     train(assign(tiny_spec(model={"attention": {"type": "se"}}, train=base), experiment_id="se"))
