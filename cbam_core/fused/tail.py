@@ -7,7 +7,10 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import sysconfig
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +30,8 @@ def _missing() -> str | None:
         return "Triton is not installed"
     if "CC" not in os.environ and not any(map(shutil.which, ("gcc", "clang", "cc"))):
         return "Triton needs a C compiler, and there is none"
+    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        return "Triton needs the headers of Python, and they are not installed"
     return None
 
 
@@ -35,7 +40,20 @@ _MISSING = _missing()  # at import: torch.compile cannot look for programs while
 
 def unavailable(device: torch.device) -> str | None:
     """Return why no fused kernel runs on `device`, or None."""
-    return f"it runs on CUDA devices, not on {device.type}" if device.type != "cuda" else _MISSING
+    if device.type != "cuda":
+        return f"it runs on CUDA devices, not on {device.type}"
+    if _MISSING is None and not torch.compiler.is_compiling():
+        return _too_old(device.index)
+    return _MISSING
+
+
+@lru_cache
+def _too_old(index: int | None) -> str | None:
+    """Return why the GPU of this index cannot run the kernels; their products are Ampere's."""
+    if not torch.cuda.is_available():
+        return "there is no GPU"
+    major, minor = torch.cuda.get_device_capability(index)
+    return None if major >= 8 else f"the GPU's compute capability is {major}.{minor}, below 8.0"
 
 
 def unsupported(cbam: Any) -> str | None:
