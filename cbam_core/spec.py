@@ -268,14 +268,14 @@ class ExperimentSpec(Part):
 
     @model_validator(mode="after")
     def _fused_applies(self) -> Self:
-        reason = self._unfused
+        reason = self.unfused
         if self.train.fused == "on" and reason is not None:
             raise ValueError(f"`fused: on` needs {reason}; auto uses it wherever it applies")
         return self
 
     @property
-    def _unfused(self) -> str | None:
-        """What a fused residual tail lacks, as far as a spec can tell."""
+    def unfused(self) -> str | None:
+        """What CBAM's fused kernels lack to end the residual blocks, as far as a spec can tell; None where nothing."""
         attention = self.model.attention
         if not isinstance(attention, CBAMOptions):
             return "attention of type cbam"

@@ -91,6 +91,7 @@ def train(**fields):
         ({"train": train(epochs=1, compile=True)}, "/train/compile", "compile_for_few_steps"),
         ({"train": train(epochs=1), "checkpoint": {"every_steps": 1000}}, "/checkpoint/every_steps", "no_checkpoint"),
         ({"train": train(precision="fp16")}, "/train/precision", "half_on_cpu"),
+        ({"resources": {"gpus_per_worker": 1}}, "/train/channels_last", "cbam_not_fused"),
         ({"deadline_minutes": 0.001}, "/deadline_minutes", "deadline_too_short"),
     ],
 )
@@ -107,6 +108,15 @@ def test_a_sound_recipe_is_left_alone():
 def test_crops_of_whole_images_and_of_small_ones_are_left_alone(dataset):
     data = {"root": "/data", "image_size": 32, "augment": {"random_resized_crop": True}} | dataset
     assert "crops_of_scaled_images" not in {code for _, code in advice(data=data)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"train": train(channels_last=True)}, {"train": train(fused="off")}, {"model": model(attention={"type": "se"})}],
+)
+def test_a_training_that_is_fused_or_never_could_be_is_left_alone(change):
+    fields = {"train": train(), "model": model(attention={"type": "cbam"}), "resources": {"gpus_per_worker": 1}}
+    assert "cbam_not_fused" not in {code for _, code in advice(**(fields | change))}
 
 
 def test_a_narrow_kernel_of_channels_is_noticed():
