@@ -158,6 +158,12 @@ class CBAM(Attention):
                 kernel_size, pools=spatial_pools, channels=channels, norm=spatial_norm, gate=gate, init=init
             )
 
+    @property
+    def unmodified(self) -> bool:
+        """Whether it and its halves are of these very classes: a subclass, or a part put in, may compute otherwise."""
+        halves = type(getattr(self, "channel", None)), type(getattr(self, "spatial", None))
+        return type(self) is CBAM and halves == (ChannelAttention, SpatialAttention)
+
     def maps(self, x: Tensor) -> dict[str, Tensor]:
         """Mc (`channel`, N C 1 1) and Ms (`spatial`, N 1 H W) in the order they are applied, each as it meets `x`."""
         maps: dict[str, Tensor] = {}

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from cbam_core.attention.options import LARGEST_FUSED_KERNEL
 from cbam_core.errors import SpecError
@@ -52,6 +53,8 @@ def _too_old(index: int | None) -> str | None:
     """Return why the GPU of this index cannot run the kernels; their products are Ampere's."""
     if not torch.cuda.is_available():
         return "there is no GPU"
+    if torch.version.hip is not None:
+        return "it has not been tried on AMD's GPUs"
     major, minor = torch.cuda.get_device_capability(index)
     return None if major >= 8 else f"the GPU's compute capability is {major}.{minor}, below 8.0"
 
@@ -60,6 +63,8 @@ def unsupported(cbam: Any) -> str | None:
     """Return which choice of a CBAM has no fused kernel, or None."""
     if cbam.order != "channel_spatial":
         return f"order is {cbam.order}, not channel_spatial"
+    if not cbam.unmodified:
+        return "it, or a part of it, is of another class than CBAM's own"
     channel, spatial = cbam.channel, cbam.spatial
     if channel.pool_names != frozenset(("avg", "max")) or spatial.pools != ("max", "avg"):
         return "both gates must pool by avg and max"
@@ -67,7 +72,18 @@ def unsupported(cbam: Any) -> str | None:
         return "its gates are not sigmoids"
     if spatial.norm is not None and not _is_fusable(spatial.norm):
         return "the norm of the spatial gate is not a plain BatchNorm2d"
-    return _too_large(channel.fc1, channel.fc2, spatial.conv)
+    return _changed(channel.fc1, channel.fc2, spatial.conv) or _too_large(channel.fc1, channel.fc2, spatial.conv)
+
+
+def _changed(fc1: nn.Module, fc2: nn.Module, convolution: nn.Module) -> str | None:
+    """Return which layer is not what CBAM makes, by a parametrization (a class of its own) or put in by a user."""
+    if type(fc1) is not nn.Linear or type(fc2) is not nn.Linear or type(convolution) is not nn.Conv2d:
+        return "a layer of its gates is of another class than CBAM's own"
+    side = convolution.kernel_size[0]
+    given = (convolution.kernel_size, convolution.padding, convolution.stride, convolution.dilation, convolution.bias)
+    if given != ((side, side), (side // 2, side // 2), (1, 1), (1, 1), None) or convolution.in_channels != 2:
+        return "the convolution of the spatial gate is not CBAM's own"
+    return None
 
 
 def _too_large(fc1: nn.Linear, fc2: nn.Linear, convolution: nn.Conv2d) -> str | None:
@@ -85,7 +101,7 @@ def refusal(cbam: Any, norm: nn.Module | None, x: Tensor, shortcut: Tensor) -> s
     return (
         unavailable(x.device)
         or unsupported(cbam)
-        or _unfit(x, shortcut, training=cbam.training)
+        or _unfit(x, shortcut, training=cbam.training or (norm is not None and norm.training))
         or _watched(module for module in (norm, cbam) if module is not None)
     )
 
@@ -104,8 +120,12 @@ def _watched(modules: Iterable[nn.Module]) -> str | None:
     """Return who wants to see the modules run one by one; torch.compile takes care of hooks itself."""
     if _is_exported():
         return "an exported program consists of PyTorch's own operators"
-    if not torch.compiler.is_compiling() and any(_hooked(module) for module in modules):
+    if torch.compiler.is_compiling():
+        return None
+    if any(_hooked(module) for module in modules):
         return "hooks are registered on its modules"
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return "torch.func and forward-mode differentiation know PyTorch's own operators only"
     return None
 
 

@@ -222,6 +222,45 @@ def test_what_has_no_kernels_is_refused_by_name(options, word):
     assert word in fused.unsupported(CBAM(16, **options))
 
 
+class Louder(CBAM):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_what_a_user_has_changed_is_refused_by_name():
+    """The kernels would leave it out without a word."""
+    assert "class" in fused.unsupported(Louder(16))
+    for change in (
+        lambda cbam: setattr(cbam, "channel", SE(16)),
+        lambda cbam: setattr(cbam.channel, "fc1", nn.Sequential(cbam.channel.fc1)),
+        lambda cbam: nn.utils.parametrizations.weight_norm(cbam.channel.fc2),
+        lambda cbam: nn.utils.parametrizations.spectral_norm(cbam.spatial.conv),
+    ):
+        cbam = CBAM(16)
+        change(cbam)
+        assert "class" in fused.unsupported(cbam)
+    cbam = CBAM(16)
+    cbam.spatial.conv = nn.Conv2d(2, 1, 7, padding=3)
+    assert "convolution" in fused.unsupported(cbam)
+    cbam.spatial.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+    assert fused.unsupported(cbam) is None
+
+
+def test_transforms_of_functions_take_the_plain_modules(monkeypatch):
+    monkeypatch.setattr(tails, "unavailable", lambda _: None)
+    case, seen = make_tail((2, 8, 4, 4)), []
+
+    def loss(z):
+        seen.append(fused.refusal(case.cbam, case.norm, z, case.shortcut))
+        return z.sum()
+
+    torch.func.grad(loss)(case.z)
+    with torch.autograd.forward_ad.dual_level():
+        loss(torch.autograd.forward_ad.make_dual(case.z, case.z))
+    assert all("torch.func" in reason for reason in seen)
+    assert len(seen) == 2
+
+
 def test_what_does_not_fit_a_call_is_refused_by_name(monkeypatch):
     monkeypatch.setattr(tails, "unavailable", lambda _: None)
     assert refused(make_tail((2, 8, 4, 4))) is None
