@@ -246,6 +246,8 @@ def test_what_a_user_has_changed_is_refused_by_name():
     assert fused.unsupported(cbam) is None
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own forward mode uses torch.jit.script
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_transforms_of_functions_take_the_plain_modules(monkeypatch):
     monkeypatch.setattr(tails, "unavailable", lambda _: None)
     case, seen = make_tail((2, 8, 4, 4)), []
