@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from cbam_core.datasets import DATASETS, DOWNLOADABLE
 from cbam_core.part import Part, Share
@@ -215,6 +215,11 @@ class EMASpec(Part):
     )
 
 
+def _on_or_off(value: object) -> object:
+    """YAML reads `on` and `off` as booleans."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 class TrainSpec(Part):
     """The recipe."""
 
@@ -237,7 +242,7 @@ class TrainSpec(Part):
     sync_batch_norm: bool = Field(
         False, description="batch statistics over all workers, on GPUs; the norms inside attention keep their own"
     )
-    fused: Literal["auto", "on", "off"] = Field(
+    fused: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)] = Field(
         "auto",
         description="CBAM's norm, gates, shortcut and ReLU as one GPU operator: auto where it applies (channels_last, "
         "the networks of the paper's residual family), on or a named refusal, off",

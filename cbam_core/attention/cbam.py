@@ -49,9 +49,10 @@ class ChannelAttention(Gate):
             nn.init.zeros_(self.fc2.bias)
 
     @property
-    def pool_names(self) -> frozenset[str]:
-        """The names of its pools."""
-        return frozenset(name for name, pool in CHANNEL_POOLS.items() if pool in self.pools)
+    def pool_names(self) -> tuple[str, ...]:
+        """The names of its pools, sorted; `other` for a function that is none of CHANNEL_POOLS."""
+        names = {pool: name for name, pool in CHANNEL_POOLS.items()}
+        return tuple(sorted(names.get(pool, "other") for pool in self.pools))
 
     def gate(self, x: Tensor) -> Tensor:  # N C H W -> N C 1 1
         """Mc, between 0 and 1."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cbam_core.fused.passes import Gradients, backward, forward
 from cbam_core.fused.plan import Case, Weights, case_of, kept_layout
@@ -29,9 +28,10 @@ class ResidualTail(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients in the places of forward's arguments."""
+        """Return the gradients in the places of forward's arguments. Raises RuntimeError for second ones."""
+        if torch.is_grad_enabled():  # by create_graph; once_differentiable looks at the incoming gradient alone
+            raise RuntimeError('the fused tail has no second derivative; set `fused` of the CBAM modules to "off"')
         z, out, kept, *weights = ctx.saved_tensors
         given = _WITHOUT._replace(**dict(zip(Gradients._fields[2:], weights, strict=True)))
         made = backward(ctx.case, gradient, given, z=z, out=out, kept=kept)

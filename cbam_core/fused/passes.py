@@ -1,5 +1,6 @@
 """The forward and the backward pass of the fused residual tail: memory, then launches."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,8 +29,13 @@ class Gradients(NamedTuple):
 
 def forward(case: Case, z: Tensor, shortcut: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
     """Return relu(CBAM(norm(z)) + shortcut), N C H W in channels_last, and the buffer of `plan.kept_layout`."""
+    with _device_of(z):
+        return _forward(case, z, shortcut, weights)
+
+
+def _forward(case: Case, z: Tensor, shortcut: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
     plan = forward_plan(case)
-    z, shortcut = align(z), align(shortcut)
+    z, shortcut = _usable(z), _usable(shortcut)
     out, kept, scratch = torch.empty_like(z), plan.kept.allocate(z), plan.scratch.allocate(z)
     fast = plan.compiled and aligned(*(weight for weight in weights if weight is not None))
     norm, pooled, index, hidden, logits, maps, channel, convolved, spatial = _pieces(plan.kept, kept, fast)
@@ -52,8 +58,13 @@ def backward(case: Case, gradient: Tensor, weights: Weights, *, z: Tensor, out: 
 
     Of `weights` only the MLP's and the convolution's are read.
     """
+    with _device_of(z):
+        return _backward(case, gradient, weights, z=z, out=out, kept=kept)
+
+
+def _backward(case: Case, gradient: Tensor, weights: Weights, *, z: Tensor, out: Tensor, kept: Tensor) -> Gradients:
     plan = backward_plan(case)
-    gradient, z = align(gradient.contiguous(memory_format=torch.channels_last)), align(z)
+    gradient, z, out = _usable(gradient), _usable(z), _usable(out)  # hooks of saved tensors may lay them out otherwise
     made = _empty_gradients(z, weights)
     scratch = plan.scratch.allocate(z)
     read = (weights.fc1_weight, weights.fc2_weight, weights.conv_weight)
@@ -88,6 +99,18 @@ def backward(case: Case, gradient: Tensor, weights: Weights, *, z: Tensor, out: 
     if all(weight is None or weight.dtype == torch.float32 for weight in weights):
         return made
     return Gradients(z=made.z, shortcut=made.shortcut, **_as_given(made, weights))
+
+
+def _device_of(x: Tensor) -> contextlib.AbstractContextManager[None]:
+    """Launch on the GPU where `x` lies, whichever is the current one."""
+    device: contextlib.AbstractContextManager[None] = (
+        torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
+    )
+    return device
+
+
+def _usable(x: Tensor) -> Tensor:
+    return align(x.contiguous(memory_format=torch.channels_last))
 
 
 def _argument(tensor: Tensor, fast: bool) -> Argument:

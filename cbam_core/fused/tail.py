@@ -3,12 +3,11 @@
 A CBAM is `Any` here: `cbam_core.attention` imports this package, not the other way round.
 """
 
-import contextlib
 import importlib.util
 import os
 import shutil
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,10 @@ from cbam_core.errors import SpecError
 
 MOST_CHANNELS = 4096
 """One program holds a place's channels in registers; beyond, they would spill."""
+_TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_LARGEST_OFFSET = 2**31
+_MOST_PLACES = 65_535 * 256  # of one image: programs along the second axis of a grid, times plan.MAP_ROWS
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -66,7 +68,7 @@ def unsupported(cbam: Any) -> str | None:
     if not cbam.unmodified:
         return "it, or a part of it, is of another class than CBAM's own"
     channel, spatial = cbam.channel, cbam.spatial
-    if channel.pool_names != frozenset(("avg", "max")) or spatial.pools != ("max", "avg"):
+    if channel.pool_names != ("avg", "max") or spatial.pools != ("max", "avg"):
         return "both gates must pool by avg and max"
     if channel.activation is not torch.sigmoid or spatial.activation is not torch.sigmoid:
         return "its gates are not sigmoids"
@@ -79,11 +81,20 @@ def _changed(fc1: nn.Module, fc2: nn.Module, convolution: nn.Module) -> str | No
     """Return which layer is not what CBAM makes, by a parametrization (a class of its own) or put in by a user."""
     if type(fc1) is not nn.Linear or type(fc2) is not nn.Linear or type(convolution) is not nn.Conv2d:
         return "a layer of its gates is of another class than CBAM's own"
-    side = convolution.kernel_size[0]
+    side, c = convolution.kernel_size[0], fc1.in_features
     given = (convolution.kernel_size, convolution.padding, convolution.stride, convolution.dilation, convolution.bias)
-    if given != ((side, side), (side // 2, side // 2), (1, 1), (1, 1), None) or convolution.in_channels != 2:
+    own = ((side, side), (side // 2, side // 2), (1, 1), (1, 1), None)
+    if given != own or convolution.weight.shape[:2] != (1, 2) or convolution.padding_mode != "zeros":
         return "the convolution of the spatial gate is not CBAM's own"
+    if not _is_dense(convolution.weight):
+        return "the weight of its convolution is laid out in another way"
+    if (fc2.in_features, fc2.out_features) != (fc1.out_features, c) or (fc1.bias is None) != (fc2.bias is None):
+        return "the layers of its MLP do not fit each other as CBAM's own do"
     return None
+
+
+def _is_dense(weight: Tensor) -> bool:
+    return weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def _too_large(fc1: nn.Linear, fc2: nn.Linear, convolution: nn.Conv2d) -> str | None:
@@ -101,29 +112,63 @@ def refusal(cbam: Any, norm: nn.Module | None, x: Tensor, shortcut: Tensor) -> s
     return (
         unavailable(x.device)
         or unsupported(cbam)
-        or _unfit(x, shortcut, training=cbam.training or (norm is not None and norm.training))
-        or _watched(module for module in (norm, cbam) if module is not None)
+        or _unfit(x, shortcut)
+        or _unfit_for(cbam, norm if norm is not None and _is_fusable(norm) else None, x)
+        or _watched(cbam, norm)
+        or _traced(x)
     )
 
 
-def _unfit(x: Tensor, shortcut: Tensor, *, training: bool) -> str | None:
-    if x.dtype not in _DTYPES or shortcut.dtype != x.dtype or shortcut.shape != x.shape:
-        return "x and shortcut must have one shape, and one type of fp32, bf16 and fp16"
+def _unfit(x: Tensor, shortcut: Tensor) -> str | None:
+    if x.dtype not in _DTYPES or shortcut.dtype != x.dtype or shortcut.shape != x.shape or shortcut.device != x.device:
+        return "x and shortcut must have one shape, and one type of fp32, bf16 and fp16, on one device"
     if x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
         return "the feature map is not in channels_last"
-    if x.numel() == 0 or (x.numel() == x.shape[1] and training):
-        return "there are no statistics of so few values"
+    n, c, height, width = x.shape
+    places = height * width
+    if max(places * c, n * places, 4 * n * c) >= _LARGEST_OFFSET or places > _MOST_PLACES:
+        return "the feature map is too large for offsets of 32 bits"
     return None
 
 
-def _watched(modules: Iterable[nn.Module]) -> str | None:
-    """Return who wants to see the modules run one by one; torch.compile takes care of hooks itself."""
+def _unfit_for(cbam: Any, norm: Any, x: Tensor) -> str | None:
+    """Return what does not fit the modules' weights, which the kernels read without a question."""
+    channels, gate_norm = x.shape[1], cbam.spatial.norm
+    norms = [(one, size) for one, size in ((norm, channels), (gate_norm, 1)) if one is not None]
+    if cbam.channel.fc1.in_features != channels or any(one.num_features != size for one, size in norms):
+        return f"its weights are not of {channels} channels"
+    if x.numel() == 0 or (x.numel() == channels and any(one.training for one, _ in norms)):
+        return "there are no statistics of so few values"
+    vectors = [vector for one, _ in norms for vector in (one.weight, one.bias, one.running_mean, one.running_var)]
+    vectors += [bias for bias in (cbam.channel.fc1.bias, cbam.channel.fc2.bias) if bias is not None]
+    matrices = [cbam.channel.fc1.weight, cbam.channel.fc2.weight, cbam.spatial.conv.weight]
+    if any(not vector.is_contiguous() for vector in vectors) or any(w.device != x.device for w in vectors + matrices):
+        return "its weights are laid out in another way, or lie on another device"
+    return None
+
+
+def _watched(cbam: Any, norm: nn.Module | None) -> str | None:
+    """Return who wants to see the modules run one by one."""
+    channel, spatial = cbam.channel, cbam.spatial
+    inner = (cbam, channel, channel.fc1, channel.fc2, spatial, spatial.conv, spatial.norm, norm)
+    modules = [module for module in inner if module is not None]
+    if any(len(getattr(module, hooks)) for module in modules for hooks in _HOOKS):
+        return "hooks are registered on its modules"
+    if torch.compiler.is_compiling():
+        return None
+    if any("forward" in vars(module) or "gate" in vars(module) for module in modules):
+        return "a method of its modules has been replaced"
+    return "hooks are registered on all modules" if torch.nn.modules.module._has_any_global_hook() else None
+
+
+def _traced(x: Tensor) -> str | None:
+    """Return who looks into PyTorch's operators and cannot look into this one."""
     if _is_exported():
         return "an exported program consists of PyTorch's own operators"
     if torch.compiler.is_compiling():
         return None
-    if any(_hooked(module) for module in modules):
-        return "hooks are registered on its modules"
+    if type(x) not in (Tensor, nn.Parameter) or torch._C._len_torch_dispatch_stack():
+        return "a subclass of tensors or a mode of dispatch sees PyTorch's own operators only"
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return "torch.func and forward-mode differentiation know PyTorch's own operators only"
     return None
@@ -137,6 +182,9 @@ def residual(cbam: Any, x: Tensor, shortcut: Tensor, norm: nn.Module | None = No
     """
     if norm is not None and not _is_fusable(norm):
         x, norm = norm(x), None
+        if refusal(cbam, None, x, shortcut) is not None:  # it may return another layout or type
+            plain: Tensor = torch.relu_(cbam(x) + shortcut)
+            return plain
     shortcut = shortcut.contiguous(memory_format=torch.channels_last)
     run = _operate if torch.compiler.is_compiling() else _call
     return run(cbam, x, shortcut, norm)
@@ -158,8 +206,7 @@ def _call(cbam: Any, x: Tensor, shortcut: Tensor, norm: Any) -> Tensor:
         eps=(0.0 if norm is None else norm.eps, 0.0 if gate_norm is None else gate_norm.eps),
         momentum=(0.0 if norm is None else norm.momentum, 0.0 if gate_norm is None else gate_norm.momentum),
     )
-    with torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext():
-        out: Tensor = ResidualTail.apply(case, x, shortcut, *weights)
+    out: Tensor = ResidualTail.apply(case, x, shortcut, *weights)
     return out
 
 
@@ -192,9 +239,7 @@ def configure(network: nn.Module, mode: str, device: torch.device, *, channels_l
 
     Raises SpecError where the mode is `on` and they cannot.
     """
-    modules = [module for module in network.modules() if hasattr(module, "fused")]
-    for module in modules:
-        module.fused = mode  # type: ignore[assignment]
+    modules: list[Any] = [module for module in network.modules() if hasattr(type(module), "unmodified")]
     reasons: Iterator[str | None] = (unsupported(module) for module in modules)
     reason = (
         "train.fused is off" if mode == "off"
@@ -205,11 +250,13 @@ def configure(network: nn.Module, mode: str, device: torch.device, *, channels_l
     )  # fmt: skip
     if mode == "on" and reason is not None:
         raise SpecError(f"train.fused is on, but {reason}")
+    for module in modules:
+        module.fused = mode if reason is None else "off"
     return reason
 
 
 def _is_exported() -> bool:
-    if torch.compiler.is_dynamo_compiling():  # up to torch 2.11 it answers the other two with yes
+    if torch.compiler.is_dynamo_compiling() and _TORCH < (2, 12):  # which answers the other two with yes
         return False
     return torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
 
@@ -243,10 +290,3 @@ def _track(norm: Any, mean: Tensor, variance: Tensor, values: int) -> None:
     norm.num_batches_tracked.add_(1)
     norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
     norm.running_var.lerp_((variance * (values / (values - 1))).to(norm.running_var.dtype), norm.momentum)
-
-
-def _hooked(module: nn.Module) -> bool:
-    own = vars(module)
-    if any(own[name] for name in _HOOKS):
-        return True
-    return any(_hooked(child) for child in own["_modules"].values() if child is not None)

@@ -36,8 +36,8 @@ def residual(norm: nn.Module, attention: nn.Module, x: Tensor, shortcut: Tensor)
     """The end of a residual block, relu(attention(norm(x)) + shortcut); maps N C H W."""
     if isinstance(attention, Attention):
         return attention.residual(x, shortcut, norm)
-    normalised: Tensor = norm(x)
-    return torch.relu_(normalised + shortcut)
+    refined: Tensor = attention(norm(x))
+    return torch.relu_(refined + shortcut)
 
 
 def start_backbone(network: nn.Module) -> None:

@@ -156,5 +156,13 @@ def test_fused_on_says_what_it_lacks(change, lacks):
         spec_with(FUSED | change)
 
 
+@pytest.mark.parametrize(("word", "mode"), [("off", "off"), ("'off'", "off"), ("auto", "auto")])
+def test_off_is_a_word_though_yaml_takes_it_for_a_boolean(word, mode):
+    fields = parse_yaml(
+        f"name: x\nmodel: {{backbone: resnet18}}\ndata: {{dataset: digits}}\ntrain: {{fused: {word}}}\n"
+    )
+    assert ExperimentSpec.model_validate(fields).train.fused == mode
+
+
 def spec_with(parts):
     return ExperimentSpec.model_validate({**PLAIN, **parts})
