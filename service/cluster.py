@@ -46,7 +46,7 @@ class RayCluster:
         code_fingerprint()  # of what this process runs: the files may become others while it does
         self.lock = threading.Lock()
         self.linger_seconds = settings.linger_seconds
-        self.standby = Standby(settings.standby_workers)
+        self.standby = Standby(settings.standby_workers, settings.standby_pause_seconds)
         self.gangs: dict[str, RayGang] = {}
         self.heirs: dict[GangKey, Launch] = {}  # launches that have no gang yet
         self.promised: dict[GangKey, str] = {}  # the names of the gangs that attempts without one will have

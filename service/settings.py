@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     standby_workers: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="workers of one CPU that are kept ready for the next experiment, where there is room for them"
     )
+    standby_pause_seconds: Annotated[float, Field(ge=0)] = Field(
+        60.0, description="from the death of a worker on standby to the start of another one"
+    )
     cancel_grace_seconds: Annotated[float, Field(ge=0)] = Field(15.0, description="from asking a worker to killing it")
     start_timeout_seconds: Annotated[float, Field(gt=0)] = Field(300.0, description="from the claim to the first step")
     hang_seconds: Annotated[float, Field(gt=0)] = Field(

@@ -17,7 +17,6 @@ _RESOURCES = ResourcesSpec()
 STANDBY_NEED = Need(1, _RESOURCES.cpus_per_worker, _RESOURCES.gpus_per_worker)  # of a spec that does not speak of it
 PLACE_SECONDS = 10.0  # one that has no worker by then found no room after all
 ANSWER_SECONDS = 120.0  # one whose worker has said nothing by then will not: its code comes over the network, at worst
-PAUSE_SECONDS = 60.0  # after one has died: what killed it may kill the next one
 
 
 @dataclass
@@ -25,6 +24,7 @@ class Standby:
     """How many are kept, and when another one is started."""
 
     workers: int
+    pause_seconds: float = 60.0  # after one has died: what killed it may kill the next one
     not_before: float = 0.0
 
     def next(self, gangs: Iterable[RayGang], nodes: tuple[Node, ...]) -> str | None:
@@ -51,4 +51,4 @@ class Standby:
 
     def died(self) -> None:
         """Wait before the next one is started."""
-        self.not_before = time.monotonic() + PAUSE_SECONDS
+        self.not_before = time.monotonic() + self.pause_seconds

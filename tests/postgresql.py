@@ -68,7 +68,7 @@ class PostgresServer:
                 start_new_session=True,
                 **self.identity,
             )
-        wait_until(self._answers, "PostgreSQL", seconds=30)
+        wait_until(self._answers, "PostgreSQL")
 
     def processes(self) -> list[psutil.Process]:
         """The living processes of the server; none once it is killed."""

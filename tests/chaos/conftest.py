@@ -1,18 +1,26 @@
 """One stack for all the harm, and chance that can be had again.
 
-The quick part runs with all the other tests, with a fixed seed. What is marked `chaos` is the long part, which
+The quick part runs in `scripts/test --all`, with a fixed seed. What is marked `chaos` is the long part, which
 `scripts/chaos` runs too; it tries everything once more with a seed that is drawn and printed.
 """
 
 import os
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.chaos.lab import ChaosLab, chaos_lab
 
 FIXED_SEED = 1807
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Not in the quick tier: of whole stacks that are killed, that has tests/integration/test_survives.py."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="package")

@@ -32,7 +32,11 @@ POSTGRESQL = None if os.environ.get("CBAM_CHAOS_DATABASE") == "sqlite" else prog
 PARTS = ("api", "dispatcher", "worker", "raylet", "head", "mlflow", *(("postgresql",) if POSTGRESQL else ()))
 PHASES = ("QUEUED", "STARTING", "RUNNING", "CHECKPOINT", "PAUSING", "CANCELLING")
 EPOCHS = 15  # so many that the harm still meets them
-LINGER_SECONDS = 2.0
+WAITS = {  # shorter than by default, and still longer than what a busy machine makes of a moment
+    "CBAM_LINGER_SECONDS": "2",
+    "CBAM_STANDBY_PAUSE_SECONDS": "4",
+    "CBAM_LEASE_SECONDS": "5",
+}
 PATIENCE_SECONDS = 240.0
 RUN_STATUS = {State.SUCCEEDED: "FINISHED", State.FAILED: "FAILED", State.CANCELLED: "KILLED"}
 
@@ -117,11 +121,11 @@ class ChaosLab:
             seconds=PATIENCE_SECONDS,
         )
         if phase == "CHECKPOINT":
-            wait_until(lambda: self.freeze_in_a_write(experiment), "a checkpoint that is being written", seconds=60)
+            wait_until(lambda: self.freeze_in_a_write(experiment), "a checkpoint that is being written")
         elif phase in ("PAUSING", "CANCELLING"):
             self.signal("worker", signal.SIGSTOP)  # it cannot obey before the harm is done
             self.client.pause(experiment.id) if phase == "PAUSING" else self.client.cancel(experiment.id)
-            wait_until(lambda: self.is_there(experiment) in {State(phase), *TERMINAL}, phase, seconds=60)
+            wait_until(lambda: self.is_there(experiment) in {State(phase), *TERMINAL}, phase)
 
     def freeze_in_a_write(self, experiment: ExperimentHandle) -> bool:
         """Stop the workers; whether that was between the first byte of a checkpoint and its manifest."""
@@ -166,10 +170,10 @@ class ChaosLab:
         has_run = experiment.refresh().view.mlflow_run_id is not None
         assert has_run or experiment.state is not State.SUCCEEDED, "it is nowhere in MLflow"
         if has_run:
-            wait_until(lambda: self._run_status(experiment) == wanted, f"MLflow to say {wanted}", seconds=60)
+            wait_until(lambda: self._run_status(experiment) == wanted, f"MLflow to say {wanted}")
             self._assert_curves(experiment, epochs)
         left = self.stack.settings.standby_workers
-        wait_until(lambda: len(self.processes("worker")) <= left, "the last worker to go", seconds=60)
+        wait_until(lambda: len(self.processes("worker")) <= left, "the last worker to go")
 
     def assert_nothing_is_left(self) -> None:
         """No worker trains, and all of the cluster can be had: a gang of its whole size runs."""
@@ -225,7 +229,9 @@ def chaos_lab(home: Path, *, standby_workers: int = 0) -> Iterator[ChaosLab]:
     settings: dict[str, Any] = {"port": free_port(), "mlflow_port": free_port(), "ray_port": free_port()}
     settings["standby_workers"] = standby_workers
     with ExitStack() as exits:
-        exits.enter_context(pytest.MonkeyPatch.context()).setenv("CBAM_LINGER_SECONDS", str(LINGER_SECONDS))
+        patch = exits.enter_context(pytest.MonkeyPatch.context())
+        for name, value in WAITS.items():
+            patch.setenv(name, value)
         database = exits.enter_context(postgres_server(POSTGRESQL)) if POSTGRESQL else None
         if database:
             database.execute("CREATE DATABASE cbam")

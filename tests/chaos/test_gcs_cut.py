@@ -65,7 +65,7 @@ def test_a_head_that_is_out_of_reach_costs_nothing(
     site.wait_for(row.id, phase, lambda row: row.state == phase)
     do(harm, proxy, chance)
     assert_untouched(site, row.id)
-    wait_until(lambda: not site.head.workers(), "the worker to be gone", seconds=30)
+    wait_until(lambda: not site.head.workers(), "the worker to be gone")
 
 
 @pytest.mark.parametrize("harm", ["cut", "held"])

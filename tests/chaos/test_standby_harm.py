@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.standby import PAUSE_SECONDS
 from service.states import State
 from tests.chaos.lab import ChaosLab, chaos_lab
 from tests.waiting import wait_until
@@ -33,4 +32,4 @@ def test_a_part_is_killed_while_a_worker_stands_by(lab: ChaosLab, part: str):
 
 
 def stands_by(lab: ChaosLab) -> None:
-    wait_until(lambda: len(lab.processes("worker")) == 1, "a worker on standby", seconds=PAUSE_SECONDS + 120)
+    wait_until(lambda: len(lab.processes("worker")) == 1, "a worker on standby", seconds=120)

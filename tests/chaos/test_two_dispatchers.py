@@ -13,11 +13,11 @@ from service.db import Database
 from service.lease import current_leader
 from service.stack_parts import environment
 from service.states import State
-from tests.chaos.lab import EPOCHS, ChaosLab
+from tests.chaos.lab import EPOCHS, WAITS, ChaosLab
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
-LEASE_SECONDS = 10.0  # the default, which the stack's own dispatcher has
+LEASE_SECONDS = float(WAITS["CBAM_LEASE_SECONDS"])
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def test_a_frozen_leader_is_replaced_and_does_no_harm_when_it_thaws(lab: ChaosLa
     leader = wait_until(lambda: current_leader(database), "a leader")
     with another_dispatcher(lab) as second:
         lab.signal("dispatcher", signal.SIGSTOP)
-        wait_until(lambda: f":{second.pid}" in (current_leader(database) or ""), "the second to lead", seconds=60)
+        wait_until(lambda: f":{second.pid}" in (current_leader(database) or ""), "the second to lead")
         other = lab.submit()
         lab.reach(other, "STARTING")
         lab.signal("dispatcher", signal.SIGCONT)

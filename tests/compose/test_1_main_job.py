@@ -27,7 +27,7 @@ def test_its_curves_are_in_mlflow(cluster: ComposeCluster, undisturbed: Experime
 
     mlflow = MlflowClient(cluster.mlflow_url)
     run_id = undisturbed.mlflow_run_id
-    wait_until(lambda: mlflow.get_run(run_id).info.status == "FINISHED", "the run to be finished", seconds=60)
+    wait_until(lambda: mlflow.get_run(run_id).info.status == "FINISHED", "the run to be finished")
     assert len(mlflow.get_metric_history(run_id, "val/top1")) == EPOCHS
     assert undisturbed.links.mlflow is not None
     assert undisturbed.links.mlflow.startswith(cluster.mlflow_url)

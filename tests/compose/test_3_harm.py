@@ -50,7 +50,7 @@ def test_a_container_is_killed(cluster: ComposeCluster, client: Client, undistur
     victim = cluster.containers(service)[0]
     before = cluster.starts(victim)
     cluster.kill(victim)
-    wait_until(lambda: cluster.starts(victim) > before, f"Docker to start {victim} again", seconds=60)
+    wait_until(lambda: cluster.starts(victim) > before, f"Docker to start {victim} again")
     finish(running)
     attempts = assert_right(cluster, client, running, undisturbed)
     assert attempts == 1 or service not in WITHOUT_WORKERS

@@ -67,7 +67,7 @@ class Lab:
 
     def release(self, key: GangKey) -> None:
         self.cluster.release(key)
-        wait_until(lambda: self.view(key) is None, f"{key} to be gone", seconds=30)
+        wait_until(lambda: self.view(key) is None, f"{key} to be gone")
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_a_dead_worker_is_seen(lab: Lab):
         view = lab.view(launch.key)
         return view if view and view.liveness is Liveness.DEAD else None
 
-    assert wait_until(dead, "the death to be seen", seconds=30).reason is Reason.WORKER_DIED
+    assert wait_until(dead, "the death to be seen").reason is Reason.WORKER_DIED
     lab.release(launch.key)
     assert lab.free_cpus() == 2.0
 
@@ -205,8 +205,9 @@ def test_a_gang_that_ended_well_takes_the_next_attempt_of_its_shape(lab: Lab):
     lab.cluster.start(first)
     lab.wait_for_record(first.key)
     lab.cluster.release(first.key, linger=True)
-    wait_until(lambda: lab.view(first.key) is None, "the gang to be free", seconds=30)
-    wait_until(lambda: lab.free_cpus() == 2.0, "who lingers to hold nothing that somebody else needs", seconds=10)
+    wait_until(lambda: lab.view(first.key) is None, "the gang to be free")
+    # It lingers for 60 s, and holds nothing meanwhile.
+    wait_until(lambda: lab.free_cpus() == 2.0, "who lingers to hold nothing that somebody else needs", seconds=30)
     workers = lab.pids()
     lab.cluster.start(second)
     assert lab.wait_for_record(second.key).outcome == "succeeded"
@@ -234,13 +235,13 @@ def test_what_others_do_on_the_same_ray_cluster_is_not_free(lab: Lab):
         """Somebody's own actor."""
 
     stranger = ray.remote(Others).options(num_cpus=1).remote()
-    wait_until(lambda: lab.free_cpus() == 1.0, "the other's CPU to be taken", seconds=30)
+    wait_until(lambda: lab.free_cpus() == 1.0, "the other's CPU to be taken")
     launch = lab.launch("beside", train=LONG)
     lab.cluster.start(launch)
     lab.wait_for_step(launch.key)
-    wait_until(lambda: lab.free_cpus() == 0.0, "all to be taken", seconds=30)
+    wait_until(lambda: lab.free_cpus() == 0.0, "all to be taken")
     ray.kill(stranger)
-    wait_until(lambda: lab.free_cpus() == 1.0, "the other's CPU to be free again", seconds=30)
+    wait_until(lambda: lab.free_cpus() == 1.0, "the other's CPU to be free again")
 
 
 def test_a_gang_of_another_shape_gets_the_room_of_one_that_lingers(lab: Lab):
@@ -248,7 +249,7 @@ def test_a_gang_of_another_shape_gets_the_room_of_one_that_lingers(lab: Lab):
     lab.cluster.start(first)
     lab.wait_for_record(first.key)
     lab.cluster.release(first.key, linger=True)
-    wait_until(lambda: lab.view(first.key) is None, "the gang to be free", seconds=30)
+    wait_until(lambda: lab.view(first.key) is None, "the gang to be free")
     lab.cluster.start(second)
     assert lab.wait_for_record(second.key).outcome == "succeeded"
     assert lab.free_cpus() == 0.0
@@ -292,7 +293,7 @@ def test_a_new_dispatcher_withdraws_what_one_that_is_gone_asked_for(lab: Lab):
     wait_until(lambda: _told_to_autoscaler() == [{"CPU": 1.0, "GPU": 0.5}] * 2, "the request")
     lab.cluster.leads_until = 0.0  # as after its lease has run out
     lab.again().ask_for([])
-    wait_until(lambda: _told_to_autoscaler() == [], "its end", seconds=10)
+    wait_until(lambda: _told_to_autoscaler() == [], "its end")
     lab.cluster.lead(FOR_EVER)
     wait_until(lambda: nodes_seen(lab.cluster), "the new look")
 

@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 from workers.outcome import read_outcome
 from workers.storage import ExperimentFolder
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

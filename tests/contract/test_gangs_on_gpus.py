@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 from workers.outcome import Outcome, read_outcome
 from workers.storage import ExperimentFolder
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 HALF = {"workers": 1, "gpus_per_worker": 0.5}
 ALL = {"workers": 1, "gpus_per_worker": 1}
@@ -127,5 +127,5 @@ def test_a_training_that_is_killed_leaves_nothing_on_its_gpu(cluster: RayCluster
     )
     assert before - free_bytes() > 100 * 2**20, "at least CUDA's context"
     cluster.release(training.key)
-    wait_until(lambda: training.key not in cluster.observe().gangs, "the gang to be gone", seconds=10)
-    wait_until(lambda: before - free_bytes() < 16 * 2**20, "the GPU's memory to be free", seconds=10)
+    wait_until(lambda: training.key not in cluster.observe().gangs, "the gang to be gone")
+    wait_until(lambda: before - free_bytes() < 16 * 2**20, "the GPU's memory to be free")

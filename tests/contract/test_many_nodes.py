@@ -20,7 +20,7 @@ from tests.ray_head import RAY_ENVIRONMENT, nodes_seen, ray_head, ray_node
 from tests.specs import spec
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 EPOCHS = 12
 PATIENCE_SECONDS = 120.0
 
@@ -108,4 +108,4 @@ def test_a_gang_that_waits_for_room_starts_when_a_node_joins_and_survives_its_lo
     steps_per_epoch = second.last_step // EPOCHS
     assert second.resumed_from_step is not None
     assert second.resumed_from_step >= first.last_step - steps_per_epoch, "at most one checkpoint interval again"
-    wait_until(lambda: not site.cluster.observe().gangs, "nothing to be held", seconds=30)
+    wait_until(lambda: not site.cluster.observe().gangs, "nothing to be held")

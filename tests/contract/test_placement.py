@@ -14,7 +14,7 @@ from tests.ray_head import RAY_ENVIRONMENT, nodes_seen, ray_head, ray_node
 from tests.specs import spec
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 Size = dict[str, int]
 
 

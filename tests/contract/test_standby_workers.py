@@ -101,6 +101,7 @@ def test_the_first_attempt_trains_where_one_stood_by_which_stands_by_again(
     assert (stands_by(cluster, head), the_idle(cluster)) == (pid, {name})
 
 
+@pytest.mark.slow
 def test_one_goes_for_a_gang_that_needs_its_room_and_another_one_comes_after_it(
     connect: Callable[[], RayCluster], head: RayHead, tmp_path: Path
 ):
@@ -121,6 +122,7 @@ def test_one_that_dies_is_not_replaced_at_once(connect: Callable[[], RayCluster]
     stands_by(cluster, head)
 
 
+@pytest.mark.slow
 def test_a_later_dispatcher_takes_one_that_runs_its_own_code(
     connect: Callable[[], RayCluster], head: RayHead, tmp_path: Path
 ):
@@ -134,6 +136,7 @@ def test_a_later_dispatcher_takes_one_that_runs_its_own_code(
     assert [gang.ranks[0].key for gang in later.gangs.values() if gang.name == name] == [GangKey("next", 1)]
 
 
+@pytest.mark.slow
 def test_after_an_upgrade_one_that_was_left_gets_no_attempt_and_is_replaced(
     connect: Callable[[], RayCluster], head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -147,6 +150,7 @@ def test_after_an_upgrade_one_that_was_left_gets_no_attempt_and_is_replaced(
     assert stands_by(later, head) != old
 
 
+@pytest.mark.slow
 def test_one_that_nobody_asks_any_more_frees_its_place(head: RayHead, monkeypatch: pytest.MonkeyPatch):
     """Its dispatcher may be gone for good, and nobody else would ever look for it."""
     for name, value in RAY_ENVIRONMENT.items():

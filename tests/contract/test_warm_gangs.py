@@ -84,7 +84,7 @@ class Lab:
         assert record.outcome == "succeeded", record.message
         pids = self.pids()
         self.cluster.release(launch.key, linger=linger)
-        wait_until(lambda: launch.key not in self.cluster.observe().gangs, "the gang to be free", seconds=30)
+        wait_until(lambda: launch.key not in self.cluster.observe().gangs, "the gang to be free")
         return pids
 
     def pids(self) -> set[int]:
@@ -119,7 +119,7 @@ def empty(cluster: RayCluster) -> None:
     cluster.linger_seconds = 0.0
     for key in cluster.observe().gangs:
         cluster.release(key)
-    wait_until(lambda: not cluster.gangs, "every gang to be gone", seconds=30)
+    wait_until(lambda: not cluster.gangs, "every gang to be gone")
 
 
 def of_its_own(resources: dict[str, int]) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def quite_different(resources: dict[str, int]) -> dict[str, Any]:
     "resources",
     [
         pytest.param({"workers": 1}, id="one"),
-        pytest.param({"workers": 2}, id="two"),
+        pytest.param({"workers": 2}, marks=pytest.mark.slow, id="two"),
         pytest.param(ON_ONE_GPU, marks=GPU, id="one-on-gpu"),
     ],
 )
@@ -171,6 +171,7 @@ def test_an_experiment_run_warm_gives_the_bits_of_one_run_cold(lab: Lab, tmp_pat
     assert {"train/loss", "val/loss", "val/top1"} <= {name for name, _ in logged(first)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("resources", "device", "kept_bytes", "stays"),
     [
@@ -204,6 +205,7 @@ def test_a_worker_that_keeps_too_much_memory_gets_no_further_attempt(
     assert (lab.pids() >= workers) is stays
 
 
+@pytest.mark.slow
 def test_workers_that_were_started_before_an_upgrade_are_polled(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -216,6 +218,7 @@ def test_workers_that_were_started_before_an_upgrade_are_polled(
     assert lab.finish(launch) == lab.finish(lab.start("next", tmp_path)), "it lives, and takes the next attempt"
 
 
+@pytest.mark.slow
 def test_a_silent_warm_gang_is_found_again_by_the_name_that_another_attempt_gave_it(
     settings: Settings, head: RayHead, connect: Callable[[], RayCluster], monkeypatch: pytest.MonkeyPatch
 ):

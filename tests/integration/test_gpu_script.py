@@ -8,11 +8,11 @@ import time
 import zipfile
 from pathlib import Path
 
-import psutil
 import pytest
 
 from benchmarks import gpu
 from benchmarks.gpu_parts import JSON, PARTS, Part
+from tests.waiting import has_ended, wait_until
 
 ROOT = Path(__file__).parents[2]
 ABSENT = (
@@ -43,6 +43,7 @@ def records_of(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_part_runs_at_tiny_sizes_without_the_packages_of_the_service(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))\n")
@@ -84,13 +85,13 @@ child = subprocess.Popen([sys.executable, "-c", "import signal; signal.signal(15
 print(child.pid, flush=True)
 time.sleep(600)
 """
-    runner.run(part("hangs", code, limit=2), gpus=1)
+    runner.run(part("hangs", code, limit=5), gpus=1)
     (record,) = records_of(runner.output)
     assert record["result"] == "killed"
     assert record["ratios"] == [{"name": "half", "value": 0.5}]
-    assert record["seconds"] < 20
+    assert record["seconds"] < 30
     child = int(record["output"][0])
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    wait_until(lambda: has_ended(child), "the end of the child that ignores SIGTERM")
 
 
 @pytest.mark.parametrize(

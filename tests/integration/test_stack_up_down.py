@@ -21,7 +21,7 @@ from service.stack_settings import StackSettings
 from tests.ports import free_port
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 JOIN = "import ray; ray.init(logging_level='ERROR'); print(ray.cluster_resources()['CPU'])"
 
 

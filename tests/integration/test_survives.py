@@ -127,7 +127,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint_at_nobodys_cost(client: Cli
     steps = curve(record, experiment, "val/top1")
     assert steps == sorted(set(steps))
     assert len(steps) == EPOCHS
-    wait_until(lambda: status_of_run(record, experiment) == "FINISHED", "MLflow to know the end", seconds=30)
+    wait_until(lambda: status_of_run(record, experiment) == "FINISHED", "MLflow to know the end")
 
 
 def test_a_cancel_frees_what_it_held(client: Client, record: StackRecord):
@@ -135,8 +135,8 @@ def test_a_cancel_frees_what_it_held(client: Client, record: StackRecord):
     wait_for(experiment, State.RUNNING)
     experiment.cancel()
     wait_for(experiment, State.CANCELLED)
-    wait_until(lambda: not workers(record), "the workers to be gone", seconds=25)
-    wait_until(lambda: status_of_run(record, experiment) == "KILLED", "MLflow to know the end", seconds=30)
+    wait_until(lambda: not workers(record), "the workers to be gone")
+    wait_until(lambda: status_of_run(record, experiment) == "KILLED", "MLflow to know the end")
 
 
 def test_a_pause_and_a_resume_go_on_where_it_stopped(client: Client, record: StackRecord):

@@ -11,6 +11,7 @@ import secrets
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import psutil
 import pytest
@@ -34,6 +35,7 @@ resources: {{workers: {workers}}}
 checkpoint: {{every_steps: 3}}
 """
 STEPS = 20
+slow = partial(pytest.param, marks=pytest.mark.slow)
 SELDOM = """
 import sys
 from workers.train import loop
@@ -81,10 +83,10 @@ def finish(processes):
     [
         {"workers": 1},
         {"workers": 2},
-        {"workers": 2, "accumulate": 1},  # DDP then takes the graph for static
-        {"workers": 3, "accumulate": 1},  # a sum of more than two: its order matters
-        {"workers": 1, "loaders": 2},
-        {"workers": 2, "logs": "seldom"},
+        slow({"workers": 2, "accumulate": 1}),  # DDP then takes the graph for static
+        slow({"workers": 3, "accumulate": 1}),  # a sum of more than two: its order matters
+        slow({"workers": 1, "loaders": 2}),
+        slow({"workers": 2, "logs": "seldom"}),
     ],
     ids=lambda how: "-".join(f"{name}-{value}" for name, value in how.items()),
 )
@@ -113,7 +115,7 @@ def test_a_killed_training_ends_with_the_bits_of_one_that_never_was(gang, tmp_pa
     assert max(step for _, step in logged(broken)) == STEPS
 
 
-@pytest.mark.parametrize("loaders", [0, 1])
+@pytest.mark.parametrize("loaders", [0, slow(1)])
 def test_sigterm_to_all_processes_writes_a_checkpoint_and_says_run_me_again(gang, tmp_path, loaders):
     (process,) = gang("stopped", loaders=loaders)
     folder = ExperimentFolder(tmp_path, "stopped")
@@ -126,6 +128,7 @@ def test_sigterm_to_all_processes_writes_a_checkpoint_and_says_run_me_again(gang
     assert (folder.checkpoints / f"step-{step}" / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_torchrun_trains_two_ranks(tmp_path):
     """Here torchrun holds the store in which the ranks meet."""
     spec = tmp_path / "spec.yaml"

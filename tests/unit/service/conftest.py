@@ -17,12 +17,22 @@ from service.settings import Settings
 from service.testing import FakeClock, InMemoryCluster
 from tests.postgresql import PostgresServer
 
+SQL = ("databases", "store", "lease", "lists", "backup", "dispatcher", "damaged_specs", "fair_share", "webhooks")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In the quick tier PostgreSQL is under the tests of SQL itself; `--all` has it under every test."""
+    here, files = Path(__file__).parent, {f"test_{name}.py" for name in SQL}
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("postgresql") and item.path.name not in files:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A database of either kind, without any rows."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'home' / 'cbam.db'}"
+        yield request.getfixturevalue("sqlite_url")
         return
     server: PostgresServer = request.getfixturevalue("postgresql")
     with server.database(template=request.getfixturevalue("migrated")) as url:

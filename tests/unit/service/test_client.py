@@ -131,7 +131,7 @@ def test_a_wait_ends_in_time_also_while_the_server_is_away(client, away):
         began = time.monotonic()
         with pytest.raises(WaitTimeout, match="was QUEUED when it was last seen"):
             ExperimentHandle(other, experiment.view).wait(timeout=1.5)
-        assert 1.5 <= time.monotonic() - began < 10
+        assert 1.5 <= time.monotonic() - began < 40, "less than the 50 s that the server asks for"
 
 
 def test_an_action_that_the_state_forbids_is_refused_with_the_legal_ones(client, leader):

@@ -41,7 +41,7 @@ def test_the_first_leads_and_the_second_waits(database):
 def test_a_leader_that_falls_silent_is_followed_and_cannot_write_any_more(database):
     first, second = dispatcher(database, "first", seconds=0.3), dispatcher(database, "second")
     assert first.renew()
-    wait_until(second.renew, "the lease to expire", seconds=10)
+    wait_until(second.renew, "the lease to expire")
     assert current_leader(database) == "second"
     assert not may_write(database, first)
     assert not first.renew()
@@ -50,7 +50,7 @@ def test_a_leader_that_falls_silent_is_followed_and_cannot_write_any_more(databa
 def test_an_expired_lease_that_nobody_took_allows_no_write(database):
     first = dispatcher(database, "first", seconds=0.1)
     assert first.renew()
-    wait_until(lambda: current_leader(database) is None, "the lease to expire", seconds=10)
+    wait_until(lambda: current_leader(database) is None, "the lease to expire")
     assert not may_write(database, first)
 
 
@@ -58,7 +58,7 @@ def test_who_goes_on_writing_keeps_the_lease(database):
     first = dispatcher(database, "first")
     assert first.renew()
     taken = expires_at(database)
-    wait_until(lambda: may_write(database, first) and expires_at(database) > taken, "a write to renew it", seconds=10)
+    wait_until(lambda: may_write(database, first) and expires_at(database) > taken, "a write to renew it")
 
 
 def test_who_lets_go_is_followed_at_once(database):

@@ -46,6 +46,7 @@ print(json.dumps(resident("VmHWM") - before))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "size", "batch", "optimizer"),
     [

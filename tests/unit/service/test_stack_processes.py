@@ -11,7 +11,7 @@ import pytest
 
 from service.stack_processes import MARK, leader, members, start, terminate
 from service.stack_record import ProcessRecord
-from tests.waiting import wait_until
+from tests.waiting import has_ended, wait_until
 
 SLEEP = "import time; time.sleep(60)"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEP
@@ -51,7 +51,7 @@ def test_a_session_is_ended_whole_with_the_deaf_killed_after_the_grace(launch):
     group = members(record, "ours")
     time_began = time.monotonic()
     terminate([group], grace_seconds=0.5)
-    assert not any(process.is_running() and process.status() != "zombie" for process in group)
+    assert all(has_ended(process.pid) for process in group)
     assert 0.5 <= time.monotonic() - time_began < 10
     assert members(record, "ours") == []
 
@@ -104,4 +104,4 @@ def test_the_keeper_starts_again_what_was_killed_and_passes_on_sigterm(tmp_path)
         wait_until(lambda: len(pids()) == 2, "the second run")
         keeper.terminate()
         keeper.wait(timeout=10)
-    assert not psutil.pid_exists(int(pids()[1]))
+    assert has_ended(int(pids()[1]))

@@ -11,7 +11,7 @@ from service.gang import GangKey, Launch, Need, Node
 from service.ray_gang import RayGang
 from service.ray_rank import Rank
 from service.settings import Settings
-from service.standby import ANSWER_SECONDS, PAUSE_SECONDS, PLACE_SECONDS, STANDBY_NEED, Standby
+from service.standby import ANSWER_SECONDS, PLACE_SECONDS, STANDBY_NEED, Standby
 from tests.specs import spec
 
 ROOM = (Node("one", 4, 0, 2, 0),)
@@ -82,10 +82,10 @@ def test_one_whose_worker_never_says_anything_is_let_go_and_the_next_one_waits()
 
 
 def test_after_a_death_the_next_one_waits_for_a_while():
-    standby = Standby(1)
+    standby = Standby(1, pause_seconds=7.0)
     standby.died()
     assert not standby.next([], ROOM)
-    standby.not_before -= PAUSE_SECONDS
+    standby.not_before -= 7.0
     assert standby.next([], ROOM)
 
 
