@@ -41,7 +41,7 @@ def test_a_disk_that_fills_up_in_a_write_costs_that_checkpoint_and_nothing_else(
     variables = {"MLFLOW_TRACKING_URI": MLFLOW_AWAY, "CBAM_TRACKING_CLOSE_SECONDS": "0"}
     folder = ExperimentFolder(tmp_path / "disk", "full")
     with small_disk(tmp_path / "disk", ROOM):
-        (process,) = ranks.start(command, 1, **variables)
+        (process,) = ranks.start(command, 1, fresh=True, **variables)
         wait_until(lambda: freeze_in_a_write(process, folder), "a checkpoint that is being written", seconds=120)
         whole = max(int(one.name[5:]) for one in folder.checkpoints.glob("step-*") if not is_torn(one))
         with kept_full(tmp_path / "disk"):
@@ -52,7 +52,7 @@ def test_a_disk_that_fills_up_in_a_write_costs_that_checkpoint_and_nothing_else(
         assert "No space left on device" in errors
         assert not any(map(is_torn, folder.checkpoints.glob("step-*")))
 
-        (process,) = ranks.start(command, 1, **variables)
+        (process,) = ranks.start(command, 1, fresh=True, **variables)
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
         result = json.loads(folder.attempt(folder.last_attempt()).result.read_text())

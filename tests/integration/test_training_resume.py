@@ -49,12 +49,13 @@ sys.exit(main())
 def gang(ranks, tmp_path):
     """Start `python -m workers` on every rank."""
 
-    def start(name, workers=1, accumulate=2, loaders=0, logs="always"):
+    def start(name, workers=1, accumulate=2, loaders=0, logs="always", fresh=False):
         spec = tmp_path / "spec.yaml"
         spec.write_text(SPEC.format(workers=workers, accumulate=accumulate, loaders=loaders))
         program = ["-m", "workers"] if logs == "always" else ["-c", SELDOM]
         command = [*program, str(spec), "--storage", str(tmp_path), "--id", name]
-        return ranks.start(command, workers, MLFLOW_TRACKING_URI=MLFLOW_AWAY, CBAM_TRACKING_CLOSE_SECONDS="0")
+        away = {"MLFLOW_TRACKING_URI": MLFLOW_AWAY, "CBAM_TRACKING_CLOSE_SECONDS": "0"}
+        return ranks.start(command, workers, fresh=fresh, **away)
 
     return start
 
@@ -117,7 +118,7 @@ def test_a_killed_training_ends_with_the_bits_of_one_that_never_was(gang, tmp_pa
 
 @pytest.mark.parametrize("loaders", [0, slow(1)])
 def test_sigterm_to_all_processes_writes_a_checkpoint_and_says_run_me_again(gang, tmp_path, loaders):
-    (process,) = gang("stopped", loaders=loaders)
+    (process,) = gang("stopped", loaders=loaders, fresh=True)
     folder = ExperimentFolder(tmp_path, "stopped")
     wait_for_step(folder, 5, [process])
     for one in [*psutil.Process(process.pid).children(recursive=True), process]:
