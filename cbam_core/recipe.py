@@ -136,7 +136,7 @@ class SGDSpec(Part):
 
     type: Literal["sgd"] = "sgd"
     lr: PositiveFloat = Field(0.1, description="peak learning rate, reached after the warm-up")
-    momentum: Share = 0.9
+    momentum: Share = Field(0.9, description="share of the last step that the next one keeps")
     nesterov: bool = Field(False, description="look ahead along the momentum (Sutskever et al. 2013)")
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="L2 penalty on every weight")
     decay_norms_and_biases: bool = Field(True, description="weight decay also on biases and normalisation weights")
@@ -153,8 +153,12 @@ class AdamWSpec(Part):
 
     type: Literal["adamw"] = "adamw"
     lr: PositiveFloat = Field(1e-3, description="peak learning rate, reached after the warm-up")
-    betas: Annotated[tuple[Share, Share], Field(strict=False)] = (0.9, 0.999)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    betas: Annotated[tuple[Share, Share], Field(strict=False)] = Field(
+        (0.9, 0.999), description="decay of the running means of the gradient and of its square"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        0.05, description="each step shrinks every weight by this times the learning rate"
+    )
     decay_norms_and_biases: bool = Field(True, description="weight decay also on biases and normalisation weights")
 
 
@@ -163,8 +167,12 @@ class LambSpec(Part):
 
     type: Literal["lamb"] = "lamb"
     lr: PositiveFloat = Field(5e-3, description="peak learning rate, reached after the warm-up")
-    betas: Annotated[tuple[Share, Share], Field(strict=False)] = (0.9, 0.999)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    betas: Annotated[tuple[Share, Share], Field(strict=False)] = Field(
+        (0.9, 0.999), description="decay of the running means of the gradient and of its square"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        0.02, description="share of every weight added to its step, before the step is scaled by layer"
+    )
     decay_norms_and_biases: bool = Field(True, description="weight decay also on biases and normalisation weights")
 
 
@@ -176,23 +184,25 @@ class StepSchedule(_Schedule):
     """Multiply the learning rate by gamma every so many epochs (the paper: 0.1 every 30)."""
 
     type: Literal["step"] = "step"
-    step_epochs: PositiveInt = 30
-    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    step_epochs: PositiveInt = Field(30, description="epochs from one change of the learning rate to the next")
+    gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="factor of each change")
 
 
 class MultistepSchedule(_Schedule):
     """Multiply the learning rate by gamma after each of the named epochs."""
 
     type: Literal["multistep"] = "multistep"
-    milestones: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)]
-    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    milestones: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)] = Field(
+        description="completed epochs after which the learning rate changes"
+    )
+    gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="factor of each change")
 
 
 class CosineSchedule(_Schedule):
     """Half a cosine from lr to min_lr, from the end of the warm-up to the end of the training."""
 
     type: Literal["cosine"] = "cosine"
-    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    min_lr: Annotated[float, Field(ge=0)] = Field(0.0, description="learning rate at the end of the training")
 
 
 class ConstantSchedule(_Schedule):
@@ -230,11 +240,11 @@ class TrainSpec(Part):
     accumulate: Annotated[int, Field(ge=1, le=1024)] = Field(
         1, description="parts into which a worker cuts its share of a batch, one after the other, to save memory"
     )
-    optimizer: OptimizerSpec = SGDSpec()
-    schedule: ScheduleSpec = CosineSchedule()
+    optimizer: OptimizerSpec = Field(SGDSpec(), description="optimizer and its settings")
+    schedule: ScheduleSpec = Field(CosineSchedule(), description="learning rate over the epochs")
     label_smoothing: Share = Field(0.0, description="share of every label spread over all classes")
     clip_norm: PositiveFloat | None = Field(None, description="largest 2-norm of the gradient; null: no limit")
-    ema: EMASpec | None = None
+    ema: EMASpec | None = Field(None, description="average of the weights to evaluate and export; null: the weights")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="bf16, fp16: autocast, weights stay fp32; fp16 scales the loss"
     )

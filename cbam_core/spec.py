@@ -170,8 +170,8 @@ class ModelSpec(Part):
 class Elastic(Part):
     """Each attempt starts with as many workers as fit, between the two; the global batch stays what the spec says."""
 
-    min: WorkerCount
-    max: WorkerCount
+    min: WorkerCount = Field(description="fewest workers that an attempt starts with")
+    max: WorkerCount = Field(description="most workers that an attempt starts with")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -208,8 +208,8 @@ class CheckpointSpec(Part):
     every_steps: PositiveInt | None = Field(None, description="steps between checkpoints; every epoch where left out")
     keep_last: PositiveInt = Field(2, description="newest checkpoints that are kept")
     keep_best: Annotated[int, Field(ge=0)] = Field(1, description="best checkpoints by `metric` that are kept besides")
-    metric: Literal["val/top1", "val/loss"] = "val/top1"
-    mode: Literal["max", "min"] = "max"
+    metric: Literal["val/top1", "val/loss"] = Field("val/top1", description="what the best checkpoint is best by")
+    mode: Literal["max", "min"] = Field("max", description="max where the largest `metric` is best, else min")
 
     @model_validator(mode="after")
     def _sense(self) -> Self:
@@ -229,10 +229,10 @@ class RetrySpec(Part):
 class ExperimentSpec(Part):
     """One experiment: one network, one dataset, one recipe, one seed, on so many workers."""
 
-    name: Name
+    name: Name = Field(description="name of the experiment and of its MLflow run; need not be unique")
     project: Name = Field("default", description="MLflow experiment under which the run appears")
     description: Markdown = Field("", description="what it is for, in Markdown; MLflow shows it beside the run")
-    tags: Tags = Field(default={})
+    tags: Tags = Field(default={}, description="labels to find it by, in lists and in MLflow")
     priority: Priority = Field(0, description="the larger number starts first")
     model: ModelSpec
     data: DataSpec

@@ -1,4 +1,4 @@
-"""The blocks of docs/client.md and the request in the README, as they stand there, against a live service."""
+"""The blocks of docs/client.md, and the README's request and Python, as they stand there."""
 
 import json
 import re
@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from cbam_core.spec import ExperimentSpec
 from tests.live_service import live_service
@@ -45,3 +46,12 @@ def test_the_request_of_the_readme_is_accepted(live):
     here = command.replace("http://127.0.0.1:8000", live.url).replace("curl -i", "curl -s")
     done = subprocess.run(["bash", "-c", here], capture_output=True, text=True, timeout=60, check=True)
     ExperimentSpec.model_validate(json.loads(done.stdout)["spec"])
+
+
+def test_the_python_of_the_readme_works():
+    (block,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    image = torch.zeros(1, 3, 64, 64)
+    assert names["refine"](torch.zeros(1, 256, 4, 4)).shape == (1, 256, 4, 4)
+    assert names["network"].eval()(image).shape == (1, 10)
