@@ -94,6 +94,7 @@ Tags = Annotated[
 ]
 Priority = Annotated[int, Field(ge=-1000, le=1000)]
 WorkerCount = Annotated[int, Field(ge=1, le=4096)]
+LEAST_GPU_SHARE = 0.0001  # Ray counts no finer
 LONGEST_DEADLINE_MINUTES = 10 * 365 * 24 * 60
 
 
@@ -189,11 +190,18 @@ class ResourcesSpec(Part):
     ] = Field(1, description="data-parallel processes, started all or none: a number, or {min, max}")
     gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0,
-        description="0 trains on the CPU, 1 on one GPU each; a fraction shares a GPU and its memory with others",
+        description="0 trains on the CPU, 1 on one GPU each; a fraction (0.0001 at least) shares a GPU and its memory",
     )
     cpus_per_worker: Annotated[int, Field(ge=1, le=1024)] = Field(
         1, description="CPU cores, also the threads torch uses"
     )
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _what_ray_counts(cls, share: float) -> float:
+        if 0 < share < LEAST_GPU_SHARE:
+            raise ValueError(f"Ray counts GPUs in ten-thousandths: give 0, or at least {LEAST_GPU_SHARE}")
+        return share
 
     @model_validator(mode="after")
     def _gangs_own_their_gpus(self) -> Self:

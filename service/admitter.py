@@ -41,24 +41,29 @@ class Admitter:
         if machines != self.machines:
             self.ledger.ask_anew()
             self.machines = machines
-        queue = self._sound(self.ledger.queue())
+        rows = {row.id: row for row in self.ledger.queue()}
+        queue = self._sound(rows)
         if not queue:
             self.cluster.ask_for([])
             return []
         holding = [_holding(row, attempt, view) for row, attempt in live]
-        world = ([_waiting(row, stored) for row, stored in queue], holding, _free_nodes(view, holding))
+        world = (queue, holding, _free_nodes(view, holding))
         if world == self.fruitless:
             return []
-        choice = choose(*world, self.rules)
+        try:
+            choice = choose(*world, self.rules)
+        except Exception:
+            if self._refuse_unweighable(world, rows):
+                return []  # the next tick weighs the others
+            raise
         self.fruitless = None if choice.start or choice.preempt else world
-        rows = {row.id: row for row, _ in queue}
         self._tell(choice, rows)
         not_asked_for = choice.start.keys() | choice.forbidden.keys() | choice.over_quota.keys()
-        waiting = [item for item in world[0] if item.id not in not_asked_for]
+        waiting = [item for item in queue if item.id not in not_asked_for]
         waiting.sort(key=lambda item: (-item.priority, item.queued_at, item.id))
         self.cluster.ask_for([item.need(item.sizes[-1]) for item in waiting[:MOST_ASKED_FOR]])
         self.ledger.ask_to_yield(choice.preempt)
-        needs = {item.id: item.need(choice.start[item.id]) for item in world[0] if item.id in choice.start}
+        needs = {item.id: item.need(choice.start[item.id]) for item in queue if item.id in choice.start}
         return [key for name in choice.start if (key := self._start(rows[name], needs[name]))]
 
     def launch(self, row: Experiment, attempt: Attempt) -> None:
@@ -79,13 +84,27 @@ class Admitter:
             )
         )
 
-    def _sound(self, queue: list[Experiment]) -> list[tuple[Experiment, StoredSpec]]:
-        """Those of the queue whose stored specs can be read, with these; the others end here."""
-        read = [(row, *read_stored(row.spec)) for row in queue]
+    def _sound(self, rows: dict[str, Experiment]) -> list[Waiting]:
+        """Those of the queue whose stored specs can be read; the others end here."""
+        read = [(row, *read_stored(row.spec)) for row in rows.values()]
         for row, _, damage in read:
             if damage:
                 self._refuse(row, Move(State.FAILED, Reason.USER_ERROR, damage))
-        return [(row, stored) for row, stored, damage in read if not damage]
+        return [_waiting(row, stored) for row, stored, damage in read if not damage]
+
+    def _refuse_unweighable(self, world: World, rows: dict[str, Experiment]) -> bool:
+        """Fail the experiments that admission cannot weigh even alone. Returns whether there are any."""
+        queue, _, nodes = world
+        found = False
+        for item in queue:
+            try:
+                choose([item], [], nodes, self.rules)
+            except Exception as error:
+                found = True
+                log.exception("cannot be weighed", extra={"experiment_id": item.id})
+                told = f"admission cannot weigh what it needs: {type(error).__name__}: {error}"
+                self._refuse(rows[item.id], Move(State.FAILED, Reason.USER_ERROR, told))
+        return found
 
     def _refuse(self, row: Experiment, move: Move) -> None:
         try:

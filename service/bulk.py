@@ -25,13 +25,15 @@ class Result:
 
 
 def chosen(store: Store, where: Filter, *, caller: Caller, limit: int) -> tuple[list[str], bool]:
-    """The ids of the experiments that the caller may change and that pass, and whether there are more.
+    """The ids of the experiments that pass the filter and that the caller may change, and whether there are more.
 
     Raises InvalidField where the filter would let everything pass: nobody means that.
     """
     if where.is_empty:
         raise InvalidField("/filter", "say which; an empty filter would take everything")
     if not caller.is_at_least(Role.ADMIN):
+        if where.owner not in (None, caller.name):
+            return [], False
         where = replace(where, owner=caller.name)
     rows, place = store.page(where, limit=limit)
     return [row.id for row in rows], place is not None

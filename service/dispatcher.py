@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from cbam_core.errors import SpecError
 from service import log_lines, logs
@@ -72,7 +72,7 @@ class Dispatcher:
         self.renewed_at: float | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Tick until told to stop. A database that is away is waited for."""
+        """Tick until told to stop. A database that is away is waited for; any other error is reported."""
         while not stop.is_set():
             began = time.monotonic()
             try:
@@ -81,6 +81,8 @@ class Dispatcher:
                 self.renewed_at = None
             except OperationalError as error:
                 log.warning("the database does not answer: %s", error.orig)
+            except Exception as error:
+                stop.wait(self._note_failure(error))
             stop.wait(min(self.settings.tick_seconds, time.monotonic() - began))  # at most half of the time is ours
             if not stop.is_set():
                 self.cluster.wait(self.settings.tick_seconds)
@@ -100,8 +102,24 @@ class Dispatcher:
             return
         with self.report.tick():
             self._work()
+        self._report()
+
+    def _note_failure(self, error: Exception) -> float:
+        """Report an error that ended the tick, in the log and in /readyz; returns the seconds to wait."""
+        before, pause = self.report.trouble, self.report.tick_failed(error)
+        if self.report.trouble != before:  # not several times a second
+            log.exception("the tick failed")
+        self.notes.clear()  # what cannot be written must not fail every later tick
+        self.made_room = self.moved = True  # as far as the tick came
+        try:
+            self._report()
+        except (NotLeading, SQLAlchemyError) as unwritten:
+            log.warning("nor can the failure be written down: %s", unwritten)
+        return pause
+
+    def _report(self) -> None:
         if (text := self.report.due()) is not None:
-            self.ledger.report(text)
+            self.ledger.report(text, trouble=self.report.trouble)
 
     def _work(self) -> None:
         view = self._look()

@@ -18,6 +18,8 @@ from service.store import utc_now
 from workers import spans
 
 REPORT_SECONDS = 5.0
+LONGEST_TROUBLE = 500  # characters of an error
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 3.0  # after a tick that failed; a lease lasts longer
 WAIT_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200)
 
 
@@ -41,6 +43,9 @@ class DispatcherReport:
             "cbam_experiments_ended", "Experiments by how they ended", ["state", "reason"], registry=registry
         )
         self._errors = Counter("cbam_dispatcher_errors", "Experiments that a tick could not attend", registry=registry)
+        self._failed_ticks = Counter("cbam_dispatcher_failed_ticks", "Ticks that an error ended", registry=registry)
+        self.trouble = ""  # what ended the last tick
+        self._failures = 0  # of ticks, one after another
         self._seen = Gauge("cbam_cluster_reachable", "1 while the Ray cluster can be seen", registry=registry)
         self._cluster = Gauge("cbam_cluster", "CPUs, GPUs and nodes", ["resource", "kind"], registry=registry)
 
@@ -50,6 +55,17 @@ class DispatcherReport:
         began = time.perf_counter()
         yield
         self._ticks.observe(time.perf_counter() - began)
+        if self.trouble:
+            self.trouble, self._failures, self._due = "", 0, None
+
+    def tick_failed(self, error: Exception) -> float:
+        """An error ended the tick; returns the seconds to wait before the next one, more after each failure."""
+        self._failed_ticks.inc()
+        self._failures += 1
+        trouble = f"{type(error).__name__}: {error}"[:LONGEST_TROUBLE]
+        if trouble != self.trouble:
+            self.trouble, self._due = trouble, None
+        return float(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(self._failures, 10)))
 
     def looked(self, view: ClusterView | None) -> None:
         """What a look at the cluster showed."""

@@ -68,6 +68,9 @@ def _dispatcher(store: Store) -> ComponentHealth:
     leader = current_leader(store.database)
     if leader is None:
         return ComponentHealth(ok=False, detail="no dispatcher leads; experiments wait in the queue")
+    report = store.dispatcher_report()
+    if report is not None and report.holder == leader and report.trouble:
+        return ComponentHealth(ok=False, detail=f"{leader} cannot finish its work: {without_secrets(report.trouble)}")
     return ComponentHealth(ok=True, detail=leader)
 
 

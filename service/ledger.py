@@ -284,12 +284,12 @@ class Ledger:
                 row.nodes = [asdict(node) for node in nodes]
             session.add(row)
 
-    def report(self, metrics: str) -> None:
-        """Leave this dispatcher's numbers for whoever asks an API for them."""
+    def report(self, metrics: str, *, trouble: str = "") -> None:
+        """Leave this dispatcher's numbers, and why its tick fails, for an API to show."""
+        row = ProcessReport(process="dispatcher", holder=self.leadership.holder, at=utc_now(), metrics=metrics)
+        row.trouble = trouble
         with self._writing() as session:
-            session.merge(
-                ProcessReport(process="dispatcher", holder=self.leadership.holder, at=utc_now(), metrics=metrics)
-            )
+            session.merge(row)
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:

@@ -227,7 +227,7 @@ class IdempotencyKey(Base):
 
 
 class ProcessReport(Base):
-    """The numbers of a process that opens no port, as Prometheus reads them."""
+    """What a process that opens no port has to say: its numbers as Prometheus reads them, and why its work fails."""
 
     __tablename__ = "process_reports"
 
@@ -235,6 +235,7 @@ class ProcessReport(Base):
     holder: Mapped[str] = mapped_column(String(255))
     at: Mapped[datetime]
     metrics: Mapped[str] = mapped_column(Text)
+    trouble: Mapped[str] = mapped_column(Text, default="", server_default="")  # empty while all goes well
 
 
 class Lease(Base):

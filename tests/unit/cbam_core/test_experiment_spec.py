@@ -83,6 +83,8 @@ def test_yaml_runs_no_code():
         ({"train": {"sync_batch_norm": True}, "resources": {"workers": 2}}, "between GPUs only"),
         ({"train": {"sync_batch_norm": True}, "resources": {"workers": {"min": 1, "max": 2}}}, "between GPUs only"),
         ({"resources": {"workers": 0}}, "greater than or equal to 1"),
+        ({"resources": {"gpus_per_worker": 5e-324}}, r"at least 0\.0001"),
+        ({"resources": {"gpus_per_worker": 0.00009}}, "in ten-thousandths"),
         ({"train": {"optimizer": {"lr": float("nan")}}}, "sgd|type"),
     ],
 )

@@ -101,3 +101,22 @@ def test_readiness_tells_strangers_no_details(http, bearer):
     key = bearer("eve", Role.VIEWER)
     shown = [http.get("/readyz", headers=headers).json()["components"]["ray"] for headers in ({}, key)]
     assert [bool(component["detail"]) for component in shown] == [False, True]
+
+
+@pytest.mark.parametrize(("action", "state"), [("cancel", "QUEUED"), ("delete", "QUEUED")])
+def test_a_bulk_call_for_anothers_experiments_takes_none_of_ones_own(http, bearer, action, state):
+    """The filter's owner was replaced by the caller's name: ada, who named bob's, lost all of hers."""
+    ada, bob, root = bearer("ada"), bearer("bob"), bearer("root", Role.ADMIN)
+    hers, his = (http.post("/v1/experiments", json=spec_dict(), headers=key).json()["id"] for key in (ada, bob))
+
+    def found(key, **where):
+        body = {"filter": {"state": [state], **where}, "dry_run": True}
+        answer = http.post(f"/v1/bulk/{action}", json=body, headers=key).json()
+        return {result["id"] for result in answer["results"]}
+
+    assert found(ada, owner="bob") == set()
+    assert found(ada, owner="ada") == found(ada) == {hers}
+    assert found(root, owner="bob") == {his}
+    assert found(root) == {hers, his}
+    http.post(f"/v1/bulk/{action}", json={"filter": {"owner": "bob"}}, headers=ada)
+    assert http.get(f"/v1/experiments/{hers}", headers=ada).json()["desired"] == "run"

@@ -5,7 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from service import ledger
+from service import admission, ledger
 from service.dispatcher import Dispatcher
 from service.errors import StaleMove
 from service.experiments import act
@@ -47,6 +47,32 @@ def test_a_gang_that_was_promised_to_a_claim_that_fails_is_promised_to_nobody(
     with nullcontext() if isinstance(error, StaleMove) else pytest.raises(ConnectionError):
         tick(dispatcher)
     assert promised == released == [GangKey(row.id, 1)]
+
+
+def test_what_admission_cannot_weigh_fails_alone(dispatcher, store, monkeypatch):
+    """As 1 / 5e-324 of a GPU did once: the error left the tick, and nobody's experiments went on."""
+    real = admission.capacity
+
+    def capacity(nodes, need):
+        if need.cpus == 7:
+            raise OverflowError("cannot convert float infinity to integer")
+        return real(nodes, need)
+
+    monkeypatch.setattr(admission, "capacity", capacity)
+    bad, _ = store.submit(spec(priority=9, resources={"cpus_per_worker": 7}))
+    good, _ = store.submit(spec())
+    until(dispatcher, store, good.id, State.SUCCEEDED)
+    failed = store.get(bad.id)
+    assert (failed.state, failed.reason) == (State.FAILED, Reason.USER_ERROR)
+    assert "admission cannot weigh what it needs: OverflowError: cannot convert" in failed.message
+
+
+def test_an_error_that_is_no_experiments_own_is_no_experiments_end(dispatcher, store, monkeypatch):
+    monkeypatch.setattr(admission._Round, "_consider", Mock(side_effect=[RuntimeError("once"), True]))
+    row, _ = store.submit(spec())
+    with pytest.raises(RuntimeError, match="once"):
+        tick(dispatcher)
+    assert store.get(row.id).state == State.QUEUED
 
 
 def test_what_can_never_fit_says_why_and_the_rest_goes_on(dispatcher, store):

@@ -50,6 +50,7 @@ DAMAGES = {
     "a word for cpus": (changed("resources", "cpus_per_worker", to="1"), "/resources/cpus_per_worker: "),
     "a word for a batch size": (changed("train", "global_batch_size", to="128"), "/train/global_batch_size: "),
     "a batch that does not split": (changed("train", "accumulate", to=3), "a batch of 128"),
+    "a share of a GPU that nobody can give": (changed("resources", "gpus_per_worker", to=5e-324), "ten-thousandths"),
     "accumulate 0": (changed("train", "accumulate", to=0), "/train/accumulate: "),
     "null": (lambda _: None, "/: "),
     "a list": (lambda _: [1], "/: "),

@@ -1,14 +1,16 @@
 """The dispatcher's numbers, as an API gives them to Prometheus."""
 
 import re
+import threading
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.dispatcher_report import REPORT_SECONDS
+from service.dispatcher_report import REPORT_SECONDS, DispatcherReport
 from service.gang import GangKey
 from service.states import State
 from tests.dispatching import tick, until
 from tests.specs import spec
+from tests.waiting import wait_until
 
 
 def numbers(http):
@@ -49,6 +51,44 @@ def test_a_report_is_written_every_few_seconds_and_not_at_every_tick(dispatcher,
     clock.advance(REPORT_SECONDS)
     tick(dispatcher)
     assert store.dispatcher_report().at > first
+
+
+def test_a_tick_that_fails_is_shown_and_the_next_one_is_tried(http, dispatcher, store, cluster, monkeypatch):
+    """It used to end the process, again and again, while /readyz said that all was well."""
+    real, broken = dispatcher.ledger.unsettled, threading.Event()
+    broken.set()
+
+    def unsettled():
+        if broken.is_set():
+            raise OverflowError("cannot convert float infinity to integer")
+        return real()
+
+    def dispatcher_health():
+        monkeypatch.setattr("service.health.FRESH_SECONDS", 0.0)
+        return http.get("/readyz").json()["components"]["dispatcher"]
+
+    monkeypatch.setattr(dispatcher.ledger, "unsettled", unsettled)
+    row, _ = store.submit(spec())
+    stop = threading.Event()
+    thread = threading.Thread(target=dispatcher.run, args=(stop,))
+    thread.start()
+    try:
+        wait_until(lambda: not dispatcher_health()["ok"], "the failure in /readyz")
+        assert "OverflowError" in store.dispatcher_report().trouble
+        assert numbers(http)[("cbam_dispatcher_failed_ticks_total",)] >= 1
+        broken.clear()
+        wait_until(lambda: dispatcher_health()["ok"], "the recovery in /readyz")
+        wait_until(lambda: store.get(row.id).state == State.SUCCEEDED, "the experiment to succeed")
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_the_pauses_between_ticks_that_fail_grow_and_have_an_end():
+    report = DispatcherReport(lambda: 0.0)
+    pauses = [report.tick_failed(ValueError("x")) for _ in range(2000)]
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 1 < pauses[-1] < 10, "a lease lasts longer"
 
 
 def test_a_cluster_that_is_away_is_told(http, dispatcher, cluster):
