@@ -5,6 +5,9 @@ from typing import Any
 
 from cbam_core.suggestions import Path, meant, meant_field
 
+MOST_COMPLAINTS = 20  # that are told: a body may hold a hundred thousand fields that there are not
+LONGEST_POINTER, LONGEST_WORDS = 256, 1024  # characters; the names of fields are the user's, of any length
+
 
 def json_pointer(location: Sequence[str | int], body: object, *, is_missing: bool = False) -> str:
     """The pointer of pydantic's error location in `body`.
@@ -30,12 +33,22 @@ def complaints(
 ) -> list[tuple[str, str]]:
     """Pydantic's errors as pointers and words; without the input, which may be huge or secret.
 
-    Where the `fields` of the body are known, one that there is not is told with the one that may be meant.
+    Of many, the first are told, and then their number, at the pointer of the whole. Where the `fields` of the body are
+    known, one that there is not is told with the one that may be meant.
     """
-    return [
-        (json_pointer(error["loc"], body, is_missing=error["type"] == "missing"), _words(error, fields))
-        for error in errors
+    told = [
+        (
+            _cut(json_pointer(error["loc"], body, is_missing=error["type"] == "missing"), LONGEST_POINTER),
+            _cut(_words(error, fields), LONGEST_WORDS),
+        )
+        for error in errors[:MOST_COMPLAINTS]
     ]
+    more = len(errors) - len(told)
+    return [*told, ("", f"and {more} more")] if more else told
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def _words(error: Mapping[str, Any], fields: Sequence[Path]) -> str:

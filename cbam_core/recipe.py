@@ -3,8 +3,9 @@
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, model_validator
 
+from cbam_core.bounds import Epochs, at_most
 from cbam_core.datasets import DATASETS, DOWNLOADABLE
 from cbam_core.part import Part, Share
 
@@ -184,7 +185,7 @@ class StepSchedule(_Schedule):
     """Multiply the learning rate by gamma every so many epochs (the paper: 0.1 every 30)."""
 
     type: Literal["step"] = "step"
-    step_epochs: PositiveInt = Field(30, description="epochs from one change of the learning rate to the next")
+    step_epochs: Epochs = Field(30, description="epochs from one change of the learning rate to the next")
     gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="factor of each change")
 
 
@@ -192,7 +193,7 @@ class MultistepSchedule(_Schedule):
     """Multiply the learning rate by gamma after each of the named epochs."""
 
     type: Literal["multistep"] = "multistep"
-    milestones: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)] = Field(
+    milestones: Annotated[tuple[Epochs, ...], Field(strict=False, min_length=1, max_length=100), at_most(100)] = Field(
         description="completed epochs after which the learning rate changes"
     )
     gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="factor of each change")
@@ -233,7 +234,7 @@ def _on_or_off(value: object) -> object:
 class TrainSpec(Part):
     """The recipe."""
 
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(90, description="passes over the training set")
+    epochs: Epochs = Field(90, description="passes over the training set")
     global_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         256, description="images per optimizer step over all workers together, whatever their number"
     )

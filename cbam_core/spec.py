@@ -13,7 +13,6 @@ import yaml
 from pydantic import (
     Discriminator,
     Field,
-    PositiveInt,
     StringConstraints,
     Tag,
     ValidationError,
@@ -22,6 +21,7 @@ from pydantic import (
 )
 
 from cbam_core.attention.options import AttentionSpec, CBAMOptions, NoAttention
+from cbam_core.bounds import Steps, at_most
 from cbam_core.errors import SpecError
 from cbam_core.networks.names import (
     BACKBONES,
@@ -93,6 +93,7 @@ Tags = Annotated[
     Field(max_length=64),
 ]
 Priority = Annotated[int, Field(ge=-1000, le=1000)]
+Stage = Annotated[int, Field(ge=1, le=64)]
 WorkerCount = Annotated[int, Field(ge=1, le=4096)]
 LEAST_GPU_SHARE = 0.0001  # Ray counts no finer
 LONGEST_DEADLINE_MINUTES = 10 * 365 * 24 * 60
@@ -101,7 +102,7 @@ LONGEST_DEADLINE_MINUTES = 10 * 365 * 24 * 60
 class ModelSpec(Part):
     """The network: a backbone and the attention attached to its blocks."""
 
-    backbone: str = Field(
+    backbone: Annotated[str, StringConstraints(max_length=256)] = Field(
         description=f"a network of the paper ({', '.join(BACKBONES)}), or timm:<name> for a convolutional one of timm's"
     )
     pretrained: bool = Field(
@@ -112,7 +113,7 @@ class ModelSpec(Part):
     attention: AttentionSpec = Field(
         default=NoAttention(), description="the module at the end of every block (BAM: between the stages)"
     )
-    stages: Annotated[tuple[PositiveInt, ...], Field(strict=False)] | None = Field(
+    stages: Annotated[tuple[Stage, ...], Field(strict=False, max_length=64), at_most(64)] | None = Field(
         None,
         description="stages that carry attention, counted from 1; where left out, all (BAM: all but the last)",
     )
@@ -213,9 +214,11 @@ class ResourcesSpec(Part):
 class CheckpointSpec(Part):
     """When the state of the training is written, and what is kept."""
 
-    every_steps: PositiveInt | None = Field(None, description="steps between checkpoints; every epoch where left out")
-    keep_last: PositiveInt = Field(2, description="newest checkpoints that are kept")
-    keep_best: Annotated[int, Field(ge=0)] = Field(1, description="best checkpoints by `metric` that are kept besides")
+    every_steps: Steps | None = Field(None, description="steps between checkpoints; every epoch where left out")
+    keep_last: Annotated[int, Field(ge=1, le=10_000)] = Field(2, description="newest checkpoints that are kept")
+    keep_best: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        1, description="best checkpoints by `metric` that are kept besides"
+    )
     metric: Literal["val/top1", "val/loss"] = Field("val/top1", description="what the best checkpoint is best by")
     mode: Literal["max", "min"] = Field("max", description="max where the largest `metric` is best, else min")
 
@@ -247,7 +250,7 @@ class ExperimentSpec(Part):
     train: TrainSpec = TrainSpec()
     resources: ResourcesSpec = ResourcesSpec()
     checkpoint: CheckpointSpec = CheckpointSpec()
-    export: Annotated[tuple[ExportFormat, ...], Field(strict=False)] = Field(
+    export: Annotated[tuple[ExportFormat, ...], Field(strict=False, max_length=8), at_most(8)] = Field(
         (),
         description="programs written besides the weights (always, as safetensors): torch_export, onnx",
     )
@@ -256,6 +259,13 @@ class ExperimentSpec(Part):
     deadline_minutes: Annotated[float, Field(gt=0, le=LONGEST_DEADLINE_MINUTES)] | None = Field(
         None, description="the experiment fails this long after its submission; at most ten years"
     )
+
+    @field_validator("export")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"each format at most once; got {', '.join(value)}")
+        return value
 
     @model_validator(mode="after")
     def _batch_splits(self) -> Self:

@@ -41,7 +41,7 @@ from service.webhooks import Webhooks
 from workers import spans
 
 log = logging.getLogger(__name__)
-BODY_LIMIT_BYTES = 1024 * 1024
+BODY_LIMIT_BYTES = 256 * 1024
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 DESCRIPTION = """
 Does CBAM help on my data and backbone, by how much, at what cost? Submit an experiment spec, watch it train, review it

@@ -13,9 +13,10 @@ from service.overrides import overridden
 from service.roles import Caller, require_change
 from service.settings import Settings
 from service.states import ACTIONS, TERMINAL, Desired, State
-from service.store import Store
+from service.store import Changes, Store
 from service.submission import checked
 
+LONGEST_SPEC_BYTES = 64 * 1024
 WISHES = {"cancel": Desired.CANCEL, "pause": Desired.PAUSE, "resume": Desired.RUN}
 
 
@@ -24,8 +25,10 @@ def submit(
 ) -> tuple[Experiment, bool]:
     """Accept an experiment, which is the caller's from now on. Returns it and whether it is new: a key may be known.
 
-    Raises InvalidField (a dataset outside the data roots) or IdempotencyConflict (the key came with another body).
+    Raises InvalidField (a dataset outside the data roots, a spec that is too large) or IdempotencyConflict (the key
+    came with another body).
     """
+    check_size(spec.model_dump(mode="json"))
     check_data_root(settings, spec)
     return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(spec.model_dump(mode="json")))
 
@@ -46,9 +49,17 @@ def clone(
     """Submit an experiment's spec, as it is now, with changes. Raises what `submit` raises, and InvalidFields."""
     fields = original.spec if isinstance(original.spec, dict) else {}  # damaged by hand
     spec = checked(overridden(fields, overrides))
+    check_size(spec.model_dump(mode="json"))
     check_data_root(settings, spec)
     body = {"clone": original.id, "overrides": dict(overrides)}
     return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(body), cloned_from=original.id)
+
+
+def check_size(fields: Mapping[str, Any]) -> None:
+    """Raise InvalidField where a spec is larger than anybody needs: ticks and lists read what is stored."""
+    size = len(json.dumps(fields))
+    if size > LONGEST_SPEC_BYTES:
+        raise InvalidField("", f"the spec has {size} bytes as JSON; at most {LONGEST_SPEC_BYTES} are stored")
 
 
 def check_data_root(settings: Settings, spec: ExperimentSpec) -> None:
@@ -61,6 +72,13 @@ def check_data_root(settings: Settings, spec: ExperimentSpec) -> None:
     if not any(root.is_relative_to(allowed.resolve()) for allowed in settings.data_roots):
         opened = ", ".join(map(str, settings.data_roots)) or "none; the operator sets CBAM_DATA_ROOTS"
         raise InvalidField("/data/root", f"{spec.data.root} is not below one of the data roots ({opened})")
+
+
+def change(store: Store, row: Experiment, changes: Changes, *, version: int | None) -> Experiment:
+    """Change priority, tags or description. Raises InvalidField (the spec becomes too large) and VersionConflict."""
+    if isinstance(row.spec, dict):  # else it was damaged by hand
+        check_size(row.spec | {name: value for name, value in vars(changes).items() if value is not None})
+    return store.change(row.id, changes, version=version)
 
 
 def act(store: Store, experiment_id: str, action: str, *, caller: Caller) -> Experiment:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from cbam_core.errors import CbamError, SpecError
-from cbam_core.pointers import complaints
+from cbam_core.pointers import MOST_COMPLAINTS, complaints
 from cbam_core.spec import spec_fields
 from cbam_core.suggestions import Path as FieldPath
 from service.errors import (
@@ -111,9 +111,9 @@ def _answer(body: Problem, headers: Mapping[str, str] | None) -> JSONResponse:
 
 
 def validation_items(errors: Sequence[Mapping[str, Any]], body: object) -> list[ErrorItem]:
-    """Pydantic's errors as problems show them: pointers into the body, or the names of parameters."""
+    """The first of pydantic's errors as problems show them: pointers into the body, or the names of parameters."""
     items = []
-    for error in errors:
+    for error in errors[:MOST_COMPLAINTS]:
         place, *rest = error["loc"] or ("body",)
         inside = {**error, "loc": rest} if place == "body" else error
         fields: Sequence[FieldPath] = ()
@@ -151,8 +151,9 @@ async def _validation(request: Request, error: Exception) -> JSONResponse:
         detail = f"the body is not valid JSON: {broken['ctx']['error']} at character {where}"
         return problem(400, detail, instance=request.url.path)
     items = validation_items(errors, error.body)
-    noun = "field" if len(items) == 1 else "fields"
-    return problem(422, f"{len(items)} {noun} cannot be used", instance=request.url.path, errors=items)
+    noun = "field" if len(errors) == 1 else "fields"
+    first = f"; these are the first {len(items)}" if len(errors) > len(items) else ""
+    return problem(422, f"{len(errors)} {noun} cannot be used{first}", instance=request.url.path, errors=items)
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:

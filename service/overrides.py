@@ -6,18 +6,22 @@ from typing import Any
 from service.errors import InvalidField
 
 TAGS = "tags"  # the names of tags have dots of their own
+DEEPEST = 16  # a spec has five levels
 
 
 def overridden(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The fields with the overrides put in; null takes a field away, so that its default stands again.
 
     What names its kind by `type` (attention, optimizer, schedule) is replaced as a whole where the kind changes: the
-    options of one kind are not those of another. Raises InvalidField where a dotted path leads through a value.
+    options of one kind are not those of another. Raises InvalidField where a dotted path leads through a value, or
+    deeper than any spec is.
     """
     result = dict(fields)
     for key, value in overrides.items():
         head, dot, rest = key.partition(".")
         path = [key] if not dot else [head, rest] if head == TAGS else key.split(".")
+        if len(path) + _depth(value) > DEEPEST:
+            raise InvalidField(_pointer(key), "deeper than any field of a spec")
         patch = value
         for name in reversed(path[1:]):
             patch = {name: patch}
@@ -34,8 +38,19 @@ def _check_path(fields: Mapping[str, Any], path: list[str], key: str) -> None:
         if inner is None:
             return
         if not isinstance(inner, Mapping):
-            pointer = key.replace("~", "~0").replace("/", "~1")
-            raise InvalidField(f"/{pointer}", f"{name} holds a value, not fields")
+            raise InvalidField(_pointer(key), f"{name} holds a value, not fields")
+
+
+def _pointer(key: str) -> str:
+    return "/" + key.replace("~", "~0").replace("/", "~1")
+
+
+def _depth(value: Any) -> int:
+    """How many mappings lie in each other; no further than what is too deep."""
+    depth, level = 0, [value]
+    while depth <= DEEPEST and (level := [one for one in level if isinstance(one, Mapping)]):
+        depth, level = depth + 1, [inner for one in level for inner in one.values()]
+    return depth
 
 
 def _merged(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 A state changes in one place only, `change_state`: it checks the move and writes its event in the same transaction.
 """
 
+import json
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from service.states import ACTIONS, Desired, Move, State, is_legal
 from service.stored_spec import read_stored
 
 ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford: no letter looks like a digit
+MOST_PAGE_BYTES = 4 * 2**20  # of specs in a page of a list
 KEY_LIFE = timedelta(hours=24)  # an Idempotency-Key means nothing after that
 
 
@@ -129,14 +131,18 @@ class Store:
     def page(
         self, where: Filter, *, sort: Sort = Sort.NEWEST, limit: int = 50, after: Place | None = None
     ) -> tuple[list[Experiment], Place | None]:
-        """Experiments in their order, and the place where the next page starts, or None on the last."""
+        """Experiments in their order, and the place where the next page starts, or None on the last.
+
+        A page ends early where the specs on it come to more than MOST_PAGE_BYTES.
+        """
         with self.database.reading() as session:  # ids first: a database that must sort should not move whole rows
             ids = list(
                 session.scalars(page_query(where, sort, after).with_only_columns(Experiment.id).limit(limit + 1))
             )
             found = session.scalars(select(Experiment).where(Experiment.id.in_(ids[:limit])))
             rows = sorted(found, key=lambda row: ids.index(row.id))
-        return rows, Place.of(rows[-1], sort) if len(ids) > limit else None
+        shown = rows[: _as_many_as_fit(rows)]
+        return shown, Place.of(shown[-1], sort) if len(ids) > len(shown) else None
 
     def change(self, experiment_id: str, changes: Changes, *, version: int | None = None) -> Experiment:
         """Change what may be changed, where the row is still of that version. Raises VersionConflict.
@@ -247,6 +253,16 @@ class Store:
         """Raise whatever the database raises where it does not answer."""
         with self.database.reading() as session:
             session.execute(select(1))
+
+
+def _as_many_as_fit(rows: Sequence[Experiment]) -> int:
+    """How many rows a page takes: at least one."""
+    left = MOST_PAGE_BYTES
+    for index, row in enumerate(rows):
+        left -= len(json.dumps(row.spec))
+        if left < 0 and index:
+            return index
+    return len(rows)
 
 
 def _insert(session: Session, spec: ExperimentSpec, owner: str, cloned_from: str | None) -> Experiment:

@@ -13,6 +13,7 @@ from service.errors import InvalidField, InvalidFields, TemplateNotFound
 Overrides = Annotated[
     dict[str, Any],
     Field(
+        max_length=200,
         description="a JSON merge patch of a spec; null takes a field back to its default, and a key may be a dotted "
         "path, as `train.epochs`",
         examples=[{"train.epochs": 3, "model": {"attention": {"type": "se"}}}],

@@ -3,7 +3,7 @@
 A new variant is one file in this folder, one class here, one line in `registry.py`, and its test.
 """
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -11,14 +11,17 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveFloat,
-    PositiveInt,
     field_validator,
     model_validator,
 )
 
+from cbam_core.bounds import Reduction, at_most
+
 Order = Literal["channel_spatial", "spatial_channel", "parallel", "channel", "spatial"]
 ChannelPool = Literal["avg", "max", "lp", "lse"]
 SpatialPool = Literal["avg", "max", "conv"]
+_Pool = TypeVar("_Pool")
+Pools = Annotated[tuple[_Pool, ...], Field(strict=False, min_length=1, max_length=8), at_most(8)]
 GateName = Literal["sigmoid", "hard_sigmoid"]
 GateNorm = Literal["batch", "none"]
 Init = Literal["official", "timm"]
@@ -59,18 +62,21 @@ class CBAMOptions(Options):
     """Convolutional Block Attention Module (Woo et al. 2018), the authors' choices as defaults."""
 
     type: Literal["cbam"] = "cbam"
-    reduction: PositiveInt = Field(16, description="r: the shared MLP has max(1, channels // r) hidden units")
+    reduction: Reduction = Field(16, description="r: the shared MLP has max(1, channels // r) hidden units")
     kernel_size: Kernel = Field(
         7, description="side of the spatial gate's convolution, odd; the paper compares 3 and 7"
     )
     order: Order = Field(
         "channel_spatial", description="which half stands first, or parallel, or one half alone (channel, spatial)"
     )
-    pools: Annotated[tuple[ChannelPool, ...], Field(strict=False, min_length=1)] = Field(
+    pools: Pools[ChannelPool] = Field(
         ("avg", "max"), description="how the channel gate pools H and W; several share one MLP and are summed"
     )
-    spatial_pools: Annotated[tuple[SpatialPool, ...], Field(strict=False, min_length=1)] = Field(
-        ("avg", "max"), description="how the spatial gate pools the channels; conv: a learned 1×1 convolution, alone"
+    spatial_pools: Annotated[tuple[SpatialPool, ...], Field(strict=False, min_length=1, max_length=8), at_most(8)] = (
+        Field(
+            ("avg", "max"),
+            description="how the spatial gate pools the channels; conv: a learned 1×1 convolution, alone",
+        )
     )
     mlp_bias: bool = Field(True, description="biases in the shared MLP; the paper's parameter counts need them")
     spatial_norm: GateNorm = Field("batch", description="what stands between the spatial convolution and its gate")
@@ -114,7 +120,7 @@ class SEOptions(Options):
     """Squeeze-and-Excitation (Hu et al. 2018): CBAM's channel half with the average pool only."""
 
     type: Literal["se"] = "se"
-    reduction: PositiveInt = Field(16, description="r: the MLP has max(1, channels // r) hidden units")
+    reduction: Reduction = Field(16, description="r: the MLP has max(1, channels // r) hidden units")
 
 
 class ECAOptions(Options):
@@ -132,8 +138,10 @@ class BAMOptions(Options):
     placement: ClassVar[Placement] = "stage"
 
     type: Literal["bam"] = "bam"
-    reduction: PositiveInt = Field(16, description="r: both branches have max(1, channels // r) hidden channels")
-    dilation: PositiveInt = Field(4, description="of the spatial branch's 3×3 convolutions, in pixels")
+    reduction: Reduction = Field(16, description="r: both branches have max(1, channels // r) hidden channels")
+    dilation: Annotated[int, Field(ge=1, le=1024)] = Field(
+        4, description="of the spatial branch's 3×3 convolutions, in pixels"
+    )
     fusion: BAMFusion = Field(
         "product", description="how the branches meet inside the sigmoid: product (the authors' code), sum (the paper)"
     )
@@ -143,7 +151,7 @@ class SCSEOptions(Options):
     """Concurrent spatial and channel squeeze and excitation (Roy et al. 2018)."""
 
     type: Literal["scse"] = "scse"
-    reduction: PositiveInt = Field(2, description="r: the MLP has max(1, channels // r) hidden units; 2 in the paper")
+    reduction: Reduction = Field(2, description="r: the MLP has max(1, channels // r) hidden units; 2 in the paper")
     fusion: SCSEFusion = Field("sum", description="the two recalibrated maps are added, or the larger value is taken")
 
 
@@ -158,7 +166,7 @@ class CoordinateOptions(Options):
     """Coordinate attention (Hou et al. 2021): a gate along the height and one along the width."""
 
     type: Literal["coordinate"] = "coordinate"
-    reduction: PositiveInt = Field(32, description="r: the middle has max(8, channels // r) channels")
+    reduction: Reduction = Field(32, description="r: the middle has max(8, channels // r) channels")
 
 
 class TripletOptions(Options):
@@ -183,7 +191,7 @@ class GlobalContextOptions(Options):
     """Global context block (Cao et al. 2019): one pooled vector, added to every place."""
 
     type: Literal["global_context"] = "global_context"
-    reduction: PositiveInt = Field(16, description="r: the transform has max(1, channels // r) hidden units")
+    reduction: Reduction = Field(16, description="r: the transform has max(1, channels // r) hidden units")
     fusion: ContextFusion = Field("add", description="the context is added (the paper), or scales through a sigmoid")
 
 

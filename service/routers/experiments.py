@@ -92,7 +92,7 @@ def change(
 ) -> ExperimentView:
     """Change priority, tags or description; what is left out stays. The next attempt, and its MLflow run, go by it."""
     wanted = Changes(**changes.model_dump(exclude_none=True))
-    return _shown(store.change(row.id, wanted, version=_version(if_match)), response, request)
+    return _shown(experiments.change(store, row, wanted, version=_version(if_match)), response, request)
 
 
 @router.delete("/{experiment_id}", status_code=204, responses=documented(404, 409, 412, 422))

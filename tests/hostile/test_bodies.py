@@ -53,6 +53,13 @@ BODIES = {
     "a data root": json.dumps(spec_dict(data={"dataset": "cifar10", "root": "/etc/../root"})).encode(),
     "a file as backbone": json.dumps(spec_dict(model={"backbone": "timm:file:///etc/passwd"})).encode(),
     "a url as backbone": json.dumps(spec_dict(model={"backbone": "timm:hf-hub:evil/model"})).encode(),
+    "milestones": json.dumps(spec_dict(train={"schedule": {"type": "multistep", "milestones": [0] * 60_000}})).encode(),
+    "exports": json.dumps(spec_dict(export=["onnx"] * 20_000)).encode(),
+    "unknown fields": json.dumps(spec_dict() | {f"epoch{index}": 0 for index in range(14_000)}).encode(),
+    "long unknown field": json.dumps(spec_dict() | {"x" * 250_000: 0}).encode(),
+    "deep path": json.dumps({"template": "digits-cbam", "overrides": {".".join("a" * 1_000): 1}}).encode(),
+    "deep change": b'{"template": "digits-cbam", "overrides": ' + b'{"a":' * 800 + b"1" + b"}" * 801,
+    "many changes": json.dumps({"template": "digits-cbam", "overrides": {f"a{i}": 1 for i in range(20_000)}}).encode(),
     "workers": json.dumps(spec_dict(resources={"workers": 10**12})).encode(),
 }
 
@@ -71,8 +78,8 @@ def test_it_is_refused_with_a_problem_and_nothing_is_stored(target, mallory, pat
     answer = mallory.post(path, content=BODIES[name], headers=JSON)
     assert answer.status_code in (400, 413, 422), answer.text[:300]
     assert answer.headers["content-type"] == "application/problem+json"
-    assert len(answer.content) < 2_000_000
-    assert time.monotonic() - began < 20.0
+    assert len(answer.content) < 64 * 1024
+    assert time.monotonic() - began < 10.0, "0.2 s on a quiet machine"
     assert len(mallory.get("/v1/experiments?limit=200").json()["items"]) == before
 
 
@@ -84,7 +91,7 @@ def test_it_is_refused_with_a_problem_and_nothing_is_stored(target, mallory, pat
         GOOD.encode("utf-32"),
         with_value("tags", '{"note": "\\u202e \\ud83d\\udca9 Ω"}'),
         (GOOD[:-1] + ', "name": "the last one stands"}').encode(),
-        b" " * 500_000 + GOOD.encode(),
+        b" " * 200_000 + GOOD.encode(),
     ],
     ids=["digits", "UTF-16", "UTF-32", "unicode", "a name twice", "blanks"],
 )
