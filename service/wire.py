@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -33,11 +34,15 @@ class Wire:
     refuses, ServerUnreachable where it stays away; BadToken where the token can be none.
     """
 
-    def __init__(self, base_url: str, token: str | None, *, timeout_seconds: float, tries: int) -> None:
+    def __init__(
+        self, base_url: str, token: str | None, *, timeout_seconds: float, tries: int, random: Random | None = None
+    ) -> None:
+        """`random` draws the jitter of the retries; a seeded one makes the waits repeatable."""
         if token is not None and not (token.isascii() and token.isprintable()):
             raise BadToken
         self.base_url = base_url
         self.tries = tries
+        self.random = random or Random()
         self.http = httpx.Client(
             base_url=base_url, headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=timeout_seconds
         )
@@ -58,7 +63,7 @@ class Wire:
         None of them goes on after the time `until`, as `time.monotonic` tells it.
         """
         repeatable = again or method in SAFE_METHODS or "Idempotency-Key" in request.get("headers", {})
-        pauses = Pauses(self.tries * patience, until=until)
+        pauses = Pauses(self.tries * patience, self.random, until=until)
         while True:
             try:
                 answer = self.http.request(method, place, timeout=self._timeout(until), **request)
@@ -98,7 +103,7 @@ class Wire:
 
         Whatever comes whole renews the patience, a heartbeat too: a quiet stream may be cut for hours.
         """
-        pauses, last_id = Pauses(self.tries * PATIENCE), ""
+        pauses, last_id = Pauses(self.tries * PATIENCE, self.random), ""
         while True:
             wish = None
             try:
@@ -142,27 +147,34 @@ class Wire:
 
 
 class Pauses:
-    """A few pauses, each twice as long as the one before, or as long as the server wishes; none goes beyond `until`."""
+    """A limited number of waits with exponential backoff and equal jitter; none goes beyond `until`.
 
-    def __init__(self, tries: int, *, until: float | None = None) -> None:
+    Each interval is twice the one before. A wait is drawn from the upper half of its interval, so that clients which
+    one outage cut off at the same moment do not return at the same moment; the lower half is kept, as a restart of the
+    server must be outlasted however the draws fall. A Retry-After is the least that is waited: the draw comes on top.
+    """
+
+    def __init__(self, tries: int, random: Random, *, until: float | None = None) -> None:
         self._tries = tries
+        self._random = random
         self._until = until
         self.renew()
 
     def renew(self) -> None:
-        """Have all of them again, beginning with the shortest."""
-        self._left, self._seconds = self._tries - 1, FIRST_PAUSE_SECONDS
+        """Restore all tries, beginning with the shortest interval."""
+        self._left, self._interval = self._tries - 1, FIRST_PAUSE_SECONDS
 
-    def another(self, wish: float | None = None) -> bool:
-        """Wait and say True, or say False where the patience is spent, or the time is up."""
-        if self._left <= 0 or (wish is not None and wish > LONGEST_OBEYED_SECONDS):
+    def another(self, retry_after: float | None = None) -> bool:
+        """Wait and return True, or return False where no tries or no time are left."""
+        if self._left <= 0 or (retry_after is not None and retry_after > LONGEST_OBEYED_SECONDS):
             return False
-        seconds = self._seconds if wish is None else wish
+        half = self._interval / 2
+        seconds = (half if retry_after is None else retry_after) + self._random.uniform(0.0, half)
         left = seconds if self._until is None else self._until - time.monotonic()
         time.sleep(max(0.0, min(seconds, left)))
         if seconds > left:
             return False
-        self._left, self._seconds = self._left - 1, min(2 * self._seconds, LONGEST_PAUSE_SECONDS)
+        self._left, self._interval = self._left - 1, min(2 * self._interval, LONGEST_PAUSE_SECONDS)
         return True
 
 

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import pairwise
+from random import Random
 
 import pytest
 from starlette.applications import Starlette
@@ -99,6 +101,50 @@ def test_retry_after_is_obeyed(form):
             assert time.monotonic() - began > 0.5
         else:
             assert datetime.now(UTC) > at - timedelta(seconds=0.1)
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The seconds that a client with a seed waits before its tries run out; no time passes."""
+
+    def seconds_of(seed: int, retry_after: float | None = None, tries: int = 8) -> list[float]:
+        slept: list[float] = []
+        pauses = wire.Pauses(tries, Random(seed))
+        with monkeypatch.context() as patch:
+            patch.setattr(wire, "FIRST_PAUSE_SECONDS", 0.2)
+            patch.setattr(wire, "LONGEST_PAUSE_SECONDS", 5.0)
+            patch.setattr(wire.time, "sleep", slept.append)
+            pauses.renew()
+            while pauses.another(retry_after):
+                pass
+        return slept
+
+    return seconds_of
+
+
+def test_each_wait_is_drawn_from_the_upper_half_of_an_interval_that_doubles(waits):
+    intervals = [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    drawn = [waits(seed) for seed in range(200)]
+    for interval, seconds in zip(intervals, zip(*drawn, strict=True), strict=True):
+        assert interval / 2 <= min(seconds) < interval * 0.55
+        assert interval * 0.95 < max(seconds) <= interval
+
+
+def test_clients_that_were_cut_off_together_come_back_apart(waits):
+    first = sorted(waits(seed)[0] for seed in range(200))
+    assert len(set(first)) == 200
+    assert max(later - earlier for earlier, later in pairwise(first)) < 0.01, "no two crowds with a gap between them"
+
+
+def test_a_seed_repeats_the_waits(waits):
+    assert waits(7) == waits(7) != waits(8)
+
+
+@pytest.mark.parametrize("retry_after", [0.0, 1.0, 30.0])
+def test_retry_after_is_the_least_that_is_waited_and_jitter_comes_on_top(waits, retry_after):
+    drawn = [waits(seed, retry_after)[0] for seed in range(200)]
+    assert retry_after <= min(drawn) < max(drawn) <= retry_after + 0.1
+    assert len(set(drawn)) == 200
 
 
 def test_a_long_wish_is_the_callers_to_obey():
