@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
-import httpx
+import httpx2
 
 from benchmarks.scale import fill
 from benchmarks.submit import SPEC, served
@@ -64,7 +64,7 @@ async def arrivals(url: str, call: tuple[str, str, str | None], per_second: floa
     """The waits of all requests of one turn, in seconds; every one of them must be answered well."""
     method, path, content = call
     headers = {"content-type": "application/json"} if content else {}
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60, limits=httpx.Limits()) as client:
+    async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=60, limits=httpx2.Limits()) as client:
         begin = time.perf_counter()
 
         async def one(due: float) -> float:

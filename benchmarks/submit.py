@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from fastapi import Depends, FastAPI, Request
 
 from service.db import Database
@@ -90,7 +90,7 @@ def rate(url: str, clients: int, seconds: float) -> float:
     end = time.perf_counter() + seconds
 
     def submit(index: int) -> None:
-        with httpx.Client(headers={"content-type": "application/json"}) as client:
+        with httpx2.Client(headers={"content-type": "application/json"}) as client:
             while time.perf_counter() < end:
                 client.post(f"{url}/v1/experiments", content=content).raise_for_status()
                 accepted[index] += 1
@@ -126,8 +126,8 @@ def served(factory: str, *, before: Callable[[str], None] = lambda _database_url
 
 def _answers(port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/healthz").is_success
-    except httpx.HTTPError:
+        return httpx2.get(f"http://127.0.0.1:{port}/healthz").is_success
+    except httpx2.HTTPError:
         return False
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 
 from service.db import Database
@@ -57,7 +57,7 @@ def watched(settings: Settings, server: psutil.Process, viewers: int, seconds: f
     leadership = Leadership(database, holder=f"bench {viewers}", seconds=3600)
     wait_until(leadership.renew, "the lease")
     ledger = Ledger(database, leadership, backoff_seconds=0)
-    answer = httpx.post(f"{settings.url}/v1/experiments", json=spec().model_dump(mode="json")).raise_for_status()
+    answer = httpx2.post(f"{settings.url}/v1/experiments", json=spec().model_dump(mode="json")).raise_for_status()
     ledger.claim(ledger.queue()[0], 1)
     row = next(row for row, _ in ledger.live() if row.id == answer.json()["id"])
     ledger.apply(row, Move(State.RUNNING))
@@ -73,8 +73,8 @@ def watched(settings: Settings, server: psutil.Process, viewers: int, seconds: f
 
 async def _watch(url: str, log: Path, server: psutil.Process, size: tuple[int, int]) -> float:
     viewers, lines = size
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+    limits = httpx2.Limits(max_connections=None)
+    async with httpx2.AsyncClient(timeout=60, limits=limits) as client:
         watching = [asyncio.create_task(_read(client, url, lines)) for _ in range(viewers)]
         with log.open("a") as file:
             print("line 0", file=file, flush=True)
@@ -88,7 +88,7 @@ async def _watch(url: str, log: Path, server: psutil.Process, size: tuple[int, i
     return float(after.user + after.system - before.user - before.system) / (end - begin)
 
 
-async def _read(client: httpx.AsyncClient, url: str, lines: int) -> None:
+async def _read(client: httpx2.AsyncClient, url: str, lines: int) -> None:
     seen = 0
     async with client.stream("GET", url) as answer:
         async for line in answer.aiter_lines():
@@ -112,8 +112,8 @@ def served(settings: Settings) -> Iterator[psutil.Process]:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/healthz").is_success
-    except httpx.HTTPError:
+        return httpx2.get(f"{url}/healthz").is_success
+    except httpx2.HTTPError:
         return False
 
 

@@ -22,7 +22,6 @@ from service.health import Probe
 from service.metrics import RequestMetrics, ServiceMetrics, watching_loop
 from service.previewer import Previewer
 from service.request_log import RequestLog
-from service.request_traces import RequestTraces
 from service.routers import (
     access,
     bulk,
@@ -36,9 +35,9 @@ from service.routers import (
 )
 from service.settings import Settings
 from service.store import Store
+from service.telemetry import telemetry
 from service.tokens import Tokens
 from service.webhooks import Webhooks
-from workers import spans
 
 log = logging.getLogger(__name__)
 BODY_LIMIT_BYTES = 256 * 1024
@@ -73,6 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         generate_unique_id_function=openapi.operation_id,
+        telemetry=telemetry(),
     )
     app.state.settings = settings
     app.state.store = store
@@ -96,8 +96,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestMetrics, metrics=metrics)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestLog)
-    if spans.wanted():
-        app.add_middleware(RequestTraces)
     return app
 
 

@@ -5,7 +5,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.lease import current_leader
@@ -93,7 +93,7 @@ def _mlflow(settings: Settings) -> ComponentHealth:
     if not uri.startswith("http"):
         return ComponentHealth(ok=True, detail=without_login(uri))
     try:
-        httpx.get(f"{uri}/health", timeout=PROBE_SECONDS).raise_for_status()
-    except httpx.HTTPError as error:
+        httpx2.get(f"{uri}/health", timeout=PROBE_SECONDS).raise_for_status()
+    except httpx2.HTTPError as error:
         return ComponentHealth(ok=False, detail=without_secrets(f"{uri}: {error}"))
     return ComponentHealth(ok=True, detail=without_login(uri))

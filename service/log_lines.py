@@ -36,7 +36,7 @@ def configure(process: str, *, form: LogFormat = "logfmt", level: str = "INFO") 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter(process, form))
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    for chatty in ("httpx", "httpcore", "alembic"):
+    for chatty in ("httpx2", "httpcore2", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from service.errors import StackError
 from service.stack import Stack
@@ -114,9 +114,9 @@ def _ports(stack: Stack) -> Iterator[Check]:
 
 def _readiness(record: StackRecord) -> Iterator[Check]:
     try:
-        answer = httpx.get(f"{record.url}/readyz", timeout=10).json()
+        answer = httpx2.get(f"{record.url}/readyz", timeout=10).json()
         components = answer["components"].items()
-    except (httpx.HTTPError, ValueError, KeyError) as error:
+    except (httpx2.HTTPError, ValueError, KeyError) as error:
         yield Check("readiness", False, f"{record.url}/readyz: {error!r}", "cbam up")
         return
     for name, component in components:

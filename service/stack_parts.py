@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 
 from service.stack_processes import MARK
@@ -116,16 +116,16 @@ def _dispatcher_answers(record: StackRecord, group: list[psutil.Process]) -> boo
     if len(group) < 2:
         return False
     try:
-        components = httpx.get(f"{record.url}/readyz", timeout=PROBE_SECONDS).json()["components"]
+        components = httpx2.get(f"{record.url}/readyz", timeout=PROBE_SECONDS).json()["components"]
         return bool(components["dispatcher"]["ok"])
-    except (httpx.HTTPError, ValueError, KeyError):
+    except (httpx2.HTTPError, ValueError, KeyError):
         return False
 
 
 def _is_ok(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=PROBE_SECONDS).is_success
-    except httpx.HTTPError:
+        return httpx2.get(url, timeout=PROBE_SECONDS).is_success
+    except httpx2.HTTPError:
         return False
 
 

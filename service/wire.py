@@ -1,16 +1,16 @@
 """How the client talks over HTTP: what is asked again, when, and which error tells that it was in vain."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-import httpx
+import httpx2
 
 from service.errors import REFUSALS, ApiError, BadToken, ServerUnreachable
-from service.sse import Message, lines_of, messages
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -33,12 +33,16 @@ class Wire:
     refuses, ServerUnreachable where it stays away; BadToken where the token can be none.
     """
 
-    def __init__(self, base_url: str, token: str | None, *, timeout_seconds: float, tries: int) -> None:
+    def __init__(
+        self, base_url: str, token: str | None, *, timeout_seconds: float, tries: int, random: Random | None = None
+    ) -> None:
+        """`random` draws the jitter of the retries; a seeded one makes the waits repeatable."""
         if token is not None and not (token.isascii() and token.isprintable()):
             raise BadToken
         self.base_url = base_url
         self.tries = tries
-        self.http = httpx.Client(
+        self.random = random or Random()
+        self.http = httpx2.Client(
             base_url=base_url, headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=timeout_seconds
         )
 
@@ -52,18 +56,18 @@ class Wire:
         until: float | None = None,
         ok: Sequence[int] = (),
         **request: Any,
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         """One call, with the repetitions that it needs and bears; with patience, so many times as many.
 
         None of them goes on after the time `until`, as `time.monotonic` tells it.
         """
         repeatable = again or method in SAFE_METHODS or "Idempotency-Key" in request.get("headers", {})
-        pauses = Pauses(self.tries * patience, until=until)
+        pauses = Pauses(self.tries * patience, self.random, until=until)
         while True:
             try:
                 answer = self.http.request(method, place, timeout=self._timeout(until), **request)
-            except httpx.TransportError as error:
-                unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+            except httpx2.TransportError as error:
+                unsent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
                 if not (repeatable or unsent) or not pauses.another():
                     raise self._unreachable(error) from error
                 continue
@@ -93,46 +97,55 @@ class Wire:
         """Close the connections."""
         self.http.close()
 
-    def follow(self, place: str, *, params: Mapping[str, Any]) -> Iterator[Message]:
-        """The messages of a stream up to its `end`, over as many connections as it takes.
+    def follow(self, place: str, *, params: Mapping[str, Any]) -> Iterator[httpx2.ServerSentEvent]:
+        """The events of a stream up to its `end`, over as many connections as it takes.
 
-        Whatever comes whole renews the patience, a heartbeat too: a quiet stream may be cut for hours.
+        Whatever comes whole restores the tries, a heartbeat too: a quiet stream may be cut for hours. A new connection
+        asks for what follows the last id, no sooner than the server's `retry` says.
         """
-        pauses, last_id = Pauses(self.tries * PATIENCE), ""
+        pauses, last_id, retry = Pauses(self.tries * PATIENCE, self.random), "", None
         while True:
-            wish = None
+            least = retry
             try:
-                for message in self._stream(place, params=params, last_id=last_id, pauses=pauses):
-                    if message.event == "end":
+                for event in self._stream(place, params=params, last_id=last_id, renew=pauses.renew):
+                    if event.event == "end":
                         return
-                    last_id = message.id or last_id
+                    last_id = event.id or last_id
+                    if event.retry is not None:
+                        least = retry = min(event.retry / 1000, LONGEST_OBEYED_SECONDS)
+                        if not event.data:  # by the standard no event at all; httpx2 makes an empty one of it
+                            continue
                     pauses.renew()
-                    yield message
-                cause: Exception = httpx.RemoteProtocolError("the stream ends again and again")
-            except httpx.TransportError as error:
+                    yield event
+                cause: Exception = httpx2.RemoteProtocolError("the stream ends again and again")
+            except httpx2.TransportError as error:
                 cause = error
             except ApiError as error:
                 if error.status not in (429, 503):
                     raise
-                cause, wish = error, error.retry_after
-            if not pauses.another(wish):
+                cause, least = error, retry if error.retry_after is None else error.retry_after
+            if not pauses.another(least):
                 raise self._unreachable(cause) from cause
 
-    def _stream(self, place: str, *, params: Mapping[str, Any], last_id: str, pauses: "Pauses") -> Iterator[Message]:
-        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
-        silence = httpx.Timeout(self.http.timeout.connect, read=STREAM_SILENCE_SECONDS)
-        with self.http.stream("GET", place, params=params, headers=headers, timeout=silence) as answer:
-            if not answer.is_success:
-                answer.read()
-                raise refusal(answer)
-            yield from messages(_renewing(pauses, lines_of(answer.iter_text())))
+    def _stream(
+        self, place: str, *, params: Mapping[str, Any], last_id: str, renew: Callable[[], None]
+    ) -> Iterator[httpx2.ServerSentEvent]:
+        headers = {"Accept-Encoding": "identity"} | ({"Last-Event-ID": last_id} if last_id else {})
+        silence = httpx2.Timeout(self.http.timeout.connect, read=STREAM_SILENCE_SECONDS)
+        with self.http.sse(place, params=params, headers=headers, timeout=silence) as source:
+            if not source.response.is_success:
+                source.response.read()
+                raise refusal(source.response)
+            assert isinstance(source.response.stream, httpx2.SyncByteStream)
+            source.response.stream = _Heartbeats(source.response.stream, renew)
+            yield from source
 
-    def _timeout(self, until: float | None) -> httpx.Timeout:
+    def _timeout(self, until: float | None) -> httpx2.Timeout:
         usual = self.http.timeout
         if until is None:
             return usual
         left = max(LAST_LOOK_SECONDS, until - time.monotonic())
-        return httpx.Timeout(min(left, usual.read or left))
+        return httpx2.Timeout(min(left, usual.read or left))
 
     def _unreachable(self, error: Exception) -> ServerUnreachable:
         url = self.base_url
@@ -142,36 +155,55 @@ class Wire:
 
 
 class Pauses:
-    """A few pauses, each twice as long as the one before, or as long as the server wishes; none goes beyond `until`."""
+    """A limited number of waits with exponential backoff and equal jitter; none goes beyond `until`.
 
-    def __init__(self, tries: int, *, until: float | None = None) -> None:
+    Each interval is twice the one before. A wait is drawn from the upper half of its interval, so that clients which
+    one outage cut off at the same moment do not return at the same moment; the lower half is kept, as a restart of the
+    server must be outlasted however the draws fall. A Retry-After is the least that is waited: the draw comes on top.
+    """
+
+    def __init__(self, tries: int, random: Random, *, until: float | None = None) -> None:
         self._tries = tries
+        self._random = random
         self._until = until
         self.renew()
 
     def renew(self) -> None:
-        """Have all of them again, beginning with the shortest."""
-        self._left, self._seconds = self._tries - 1, FIRST_PAUSE_SECONDS
+        """Restore all tries, beginning with the shortest interval."""
+        self._left, self._interval = self._tries - 1, FIRST_PAUSE_SECONDS
 
-    def another(self, wish: float | None = None) -> bool:
-        """Wait and say True, or say False where the patience is spent, or the time is up."""
-        if self._left <= 0 or (wish is not None and wish > LONGEST_OBEYED_SECONDS):
+    def another(self, retry_after: float | None = None) -> bool:
+        """Wait and return True, or return False where no tries or no time are left."""
+        if self._left <= 0 or (retry_after is not None and retry_after > LONGEST_OBEYED_SECONDS):
             return False
-        seconds = self._seconds if wish is None else wish
+        half = self._interval / 2
+        seconds = (half if retry_after is None else retry_after) + self._random.uniform(0.0, half)
         left = seconds if self._until is None else self._until - time.monotonic()
         time.sleep(max(0.0, min(seconds, left)))
         if seconds > left:
             return False
-        self._left, self._seconds = self._left - 1, min(2 * self._seconds, LONGEST_PAUSE_SECONDS)
+        self._left, self._interval = self._left - 1, min(2 * self._interval, LONGEST_PAUSE_SECONDS)
         return True
 
 
-def _renewing(pauses: Pauses, lines: Iterable[str]) -> Iterator[str]:
-    """The lines of a stream; each heartbeat among them shows that the server is there."""
-    for line in lines:
-        if line.startswith(":"):
-            pauses.renew()
-        yield line
+class _Heartbeats(httpx2.SyncByteStream):
+    """The bytes of a stream of events. Each comment among them is the server's heartbeat; httpx2 passes none on."""
+
+    def __init__(self, stream: httpx2.SyncByteStream, beat: Callable[[], None]) -> None:
+        self.stream = stream
+        self.beat = beat
+
+    def __iter__(self) -> Iterator[bytes]:
+        line_begins = True
+        for chunk in self.stream:
+            if (line_begins and chunk.startswith(b":")) or b"\n:" in chunk:
+                self.beat()
+            line_begins = chunk.endswith(b"\n") or (line_begins and not chunk)
+            yield chunk
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.stream.close()
 
 
 def path(root: str, *parts: str) -> str:
@@ -179,7 +211,7 @@ def path(root: str, *parts: str) -> str:
     return "/".join((root, *(quote(part, safe="") for part in parts)))
 
 
-def refusal(answer: httpx.Response) -> ApiError:
+def refusal(answer: httpx2.Response) -> ApiError:
     """The problem in the answer, or what can be said of an answer that holds none (a proxy's, another server's)."""
     try:
         problem = answer.json()
@@ -192,7 +224,7 @@ def refusal(answer: httpx.Response) -> ApiError:
     )
 
 
-def _wish(answer: httpx.Response) -> float | None:
+def _wish(answer: httpx2.Response) -> float | None:
     """How many seconds the server wishes to be left alone (RFC 9110, 10.2.3: seconds, or a date)."""
     value = answer.headers.get("Retry-After", "")
     if value.isascii() and value.isdigit():

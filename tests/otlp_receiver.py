@@ -2,10 +2,11 @@
 
 import gzip
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,12 @@ class ReceivedSpan:
     span_id: str
     parent_id: str
     events: tuple[str, ...]
-    error: str  # empty where it went well
+    failed: bool
+    error: str  # the words of the status, if any
     begin: int
     end: int
+    attributes: dict[str, object]
+    exceptions: tuple[dict[str, object], ...]
 
 
 class Receiver:
@@ -29,6 +33,7 @@ class Receiver:
     def __init__(self) -> None:
         self.url = ""
         self.spans: list[ReceivedSpan] = []
+        self.bodies: list[bytes] = []
 
     def named(self, name: str) -> list[ReceivedSpan]:
         return [span for span in self.spans if span.name == name]
@@ -37,6 +42,7 @@ class Receiver:
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
         from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
+        self.bodies.append(body)
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
             names = {item.key: item.value.string_value for item in resource.resource.attributes}
             for scope in resource.scope_spans:
@@ -48,12 +54,19 @@ class Receiver:
                         span.span_id.hex(),
                         span.parent_span_id.hex(),
                         tuple(event.name for event in span.events),
-                        span.status.message if span.status.code == Status.STATUS_CODE_ERROR else "",
+                        span.status.code == Status.STATUS_CODE_ERROR,
+                        span.status.message,
                         span.start_time_unix_nano,
                         span.end_time_unix_nano,
+                        _plain(span.attributes),
+                        tuple(_plain(event.attributes) for event in span.events if event.name == "exception"),
                     )
                     for span in scope.spans
                 ]
+
+
+def _plain(attributes: Iterable[Any]) -> dict[str, object]:
+    return {item.key: getattr(item.value, item.value.WhichOneof("value")) for item in attributes}
 
 
 @contextmanager

@@ -14,9 +14,12 @@ def load_training() -> None:
 
 
 def load_ahead() -> None:
-    """Load what a training needs only later too: CBAM, MLflow. For a worker whose experiment has not come yet."""
+    """Load what a training needs only later too: CBAM, MLflow, matplotlib. For a worker that waits for work."""
     load_training()
     with _no_collecting():
+        import matplotlib.backends.backend_agg
+        import matplotlib.figure  # noqa: F401
+
         from cbam_core.attention import cbam  # noqa: F401
         from workers.tracking import load_mlflow
 

@@ -7,14 +7,16 @@ every rank: what is handed on is a `traceparent` (W3C Trace Context, level 1). S
 import functools
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Tracer
 
     from workers.assignment import Assignment
 
@@ -27,18 +29,6 @@ Attribute = str | int | float | bool
 def wanted() -> bool:
     """Whether somebody set an endpoint to send traces to."""
     return any(os.environ.get(name) for name in ENDPOINTS) and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
-
-
-@contextmanager
-def span(name: str, process: str, *, parent: str | None = None, **attributes: Attribute) -> "Iterator[Span | None]":
-    """A span around a block; spans and events within become its own. None where no traces are wanted."""
-    tracer = _tracer(process)
-    if tracer is None:
-        yield None
-        return
-    context = _context(parent)
-    with tracer.start_as_current_span(name, context, attributes=attributes) as made:
-        yield made
 
 
 def record(
@@ -58,6 +48,24 @@ def event(name: str) -> None:
         from opentelemetry import trace
 
         trace.get_current_span().add_event(name)
+
+
+def annotate(**attributes: Attribute) -> None:
+    """Set attributes of the current span."""
+    if wanted():
+        from opentelemetry import trace
+
+        trace.get_current_span().set_attributes(attributes)
+
+
+def exception(error: BaseException, *, redact: Callable[[str], str]) -> None:
+    """Add an exception to the current span, with its message and traceback as `redact` leaves them."""
+    if wanted():
+        from opentelemetry import trace
+
+        text = "".join(traceback.format_exception(error))
+        shown = {"exception.message": redact(str(error)), "exception.stacktrace": redact(text)}
+        trace.get_current_span().record_exception(error, attributes=shown)
 
 
 def traceparent() -> str | None:
@@ -106,8 +114,11 @@ class FirstStep:
 
 
 @functools.cache
-def _tracer(process: str) -> "Tracer | None":
-    """The tracer of this process, made at its first use: it takes a connection and a thread."""
+def provider(process: str) -> "TracerProvider | None":
+    """The provider of this process's spans, made at its first use, as it takes a connection and a thread.
+
+    None where no traces are wanted, or OpenTelemetry's SDK is not installed.
+    """
     if not wanted():
         return None
     try:
@@ -118,10 +129,18 @@ def _tracer(process: str) -> "Tracer | None":
     except ImportError:
         log.warning("an OTLP endpoint is set, and no traces are sent: pip install cbam-lab[otel]")
         return None
+    from workers.query_filter import WithoutQuery
+
     named = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": f"cbam-{process}"}
-    provider = TracerProvider(resource=Resource.create(named))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=SEND_EVERY_MILLISECONDS))
-    return provider.get_tracer("cbam-lab")
+    made = TracerProvider(resource=Resource.create(named))
+    made.sampler = WithoutQuery(made.sampler)  # around the one that OTEL_TRACES_SAMPLER names
+    made.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=SEND_EVERY_MILLISECONDS))
+    return made
+
+
+def _tracer(process: str) -> "Tracer | None":
+    found = provider(process)
+    return None if found is None else found.get_tracer("cbam-lab")
 
 
 def _context(parent: str | None) -> "Context | None":

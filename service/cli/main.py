@@ -9,7 +9,6 @@ from cbam_core.errors import CbamError, SpecError
 from service.cli import (
     backup,
     catalogue,
-    completion,
     demo,
     edit,
     experiments,
@@ -33,7 +32,7 @@ app = typer.Typer(
 )
 for group in (
     *(stack, demo, submit, experiments, edit, logs, watch, train, export),
-    *(catalogue, token, webhook, backup, completion),
+    *(catalogue, token, webhook, backup),
 ):
     group.register(app)
 

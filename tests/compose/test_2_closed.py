@@ -2,7 +2,7 @@
 
 import stat
 
-import httpx
+import httpx2
 import pytest
 
 from tests.compose.containers import ComposeCluster, docker
@@ -13,12 +13,12 @@ OURS = ("api", "dispatcher", "mlflow", "ray-head", "ray-worker")
 
 
 def test_a_wrong_token_is_no_better(cluster: ComposeCluster):
-    answer = httpx.get(f"{cluster.url}/v1/experiments", headers={"Authorization": "Bearer cbam_admin"})
+    answer = httpx2.get(f"{cluster.url}/v1/experiments", headers={"Authorization": "Bearer cbam_admin"})
     assert answer.status_code == 401
 
 
 def test_no_request_without_a_token_gets_further_than_health(cluster: ComposeCluster):
-    with httpx.Client(base_url=cluster.url) as anybody:
+    with httpx2.Client(base_url=cluster.url) as anybody:
         calls = [
             (method.upper(), path.replace("{", "").replace("}", ""))
             for path, methods in anybody.get("/openapi.json").json()["paths"].items()
@@ -89,5 +89,5 @@ def test_the_data_are_read_only(cluster: ComposeCluster):
 
 
 def test_mlflow_refuses_other_hosts(cluster: ComposeCluster):
-    answer = httpx.get(f"{cluster.mlflow_url}/api/2.0/mlflow/experiments/search", headers={"Host": "evil.example"})
+    answer = httpx2.get(f"{cluster.mlflow_url}/api/2.0/mlflow/experiments/search", headers={"Host": "evil.example"})
     assert answer.status_code == 403

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 import schemathesis
 from fastapi import FastAPI
@@ -73,8 +73,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         keys = {role: _bearer(app, role) for role in (Role.ADMIN, Role.VIEWER)}
         for index in range(3):
             body = spec_dict(name=f"n{index}")
-            httpx.post(f"{url}/v1/experiments", json=body, headers=keys[Role.ADMIN]).raise_for_status()
-        httpx.get(f"{url}/v1/whoami", headers=keys[Role.VIEWER]).raise_for_status()  # known before strangers come
+            httpx2.post(f"{url}/v1/experiments", json=body, headers=keys[Role.ADMIN]).raise_for_status()
+        httpx2.get(f"{url}/v1/whoami", headers=keys[Role.VIEWER]).raise_for_status()  # known before strangers come
         yield Server(url, keys[Role.ADMIN], keys[Role.VIEWER])
     patch.undo()
     asked = sum(one.value for one in app.state.metrics.requests.collect()[0].samples if one.name.endswith("_total"))

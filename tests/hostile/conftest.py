@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from service.client import Client
@@ -45,10 +45,10 @@ class Target:
         self.secrets.append(secret)
         return secret
 
-    def client(self, name: str, role: Role = Role.USER) -> httpx.Client:
+    def client(self, name: str, role: Role = Role.USER) -> httpx2.Client:
         """A browserless caller with a new token."""
         headers = {"Authorization": f"Bearer {self.token(name, role)}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30)
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=30)
 
     def raw(self, data: bytes, *, seconds: float = 10.0) -> bytes:
         """What the server says to these bytes until it hangs up, or for so long."""
@@ -97,8 +97,8 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 def _answers(server: Target) -> bool:
     assert server.process.poll() is None, server.log.read_text()
     try:
-        return httpx.get(f"{server.url}/healthz").is_success
-    except httpx.TransportError:
+        return httpx2.get(f"{server.url}/healthz").is_success
+    except httpx2.TransportError:
         return False
 
 
@@ -106,7 +106,7 @@ def _assert_unharmed(server: Target, client: Client, kept: str) -> None:
     assert server.process.poll() is None, "the server lives"
     assert client.view(kept).name == "kept"
     headers = {"Authorization": f"Bearer {server.admin}"}
-    numbers = httpx.get(f"{server.url}/metrics", headers=headers).text
+    numbers = httpx2.get(f"{server.url}/metrics", headers=headers).text
     failures = re.findall(r'cbam_http_requests_total{.*status="5\d\d".*', numbers)
     assert not failures
     log = server.log.read_text(errors="replace")

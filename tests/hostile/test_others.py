@@ -3,7 +3,7 @@
 import re
 import time
 
-import httpx
+import httpx2
 import pytest
 
 from service.client import Client
@@ -15,7 +15,7 @@ from tests.specs import spec_dict
 
 def operations(target) -> list[tuple[str, str]]:
     """Every call of the API that names one experiment and is more than looking."""
-    paths = httpx.get(f"{target.url}/openapi.json").json()["paths"]
+    paths = httpx2.get(f"{target.url}/openapi.json").json()["paths"]
     return [
         (method.upper(), path)
         for path, methods in paths.items()
@@ -55,7 +55,7 @@ def test_nobody_changes_anothers_experiment_by_any_call(target, ada, mallory, vi
 
 
 def test_a_viewer_writes_nothing_anywhere(target, viewer):
-    paths = httpx.get(f"{target.url}/openapi.json").json()["paths"]
+    paths = httpx2.get(f"{target.url}/openapi.json").json()["paths"]
     for path, methods in paths.items():
         for method in methods.keys() - {"get", "head"}:
             answer = viewer.request(method.upper(), re.sub(r"{\w+}", "x", path), json={})
@@ -96,7 +96,7 @@ def test_a_stream_ends_once_its_token_is_revoked(target, ada):
         lines = stream.iter_lines()
         assert next(lines)
         token_id = leaver.get("/v1/whoami").json()["token_id"]
-        revoked = httpx.delete(
+        revoked = httpx2.delete(
             f"{target.url}/v1/tokens/{token_id}", headers={"Authorization": f"Bearer {target.admin}"}
         )
         assert revoked.is_success

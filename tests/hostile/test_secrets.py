@@ -2,7 +2,7 @@
 
 import re
 
-import httpx
+import httpx2
 import pytest
 
 from service.courier import Courier
@@ -19,13 +19,13 @@ def ada(target):
         yield client
 
 
-def bearer_of(client: httpx.Client) -> str:
+def bearer_of(client: httpx2.Client) -> str:
     return client.headers["Authorization"].removeprefix("Bearer ")
 
 
 def test_no_answer_repeats_a_token(target, ada):
     secret = bearer_of(ada)
-    paths = httpx.get(f"{target.url}/openapi.json").json()["paths"]
+    paths = httpx2.get(f"{target.url}/openapi.json").json()["paths"]
     for path, methods in paths.items():
         for method in methods:
             place = re.sub(r"{\w+}", secret, path)
@@ -45,8 +45,8 @@ def test_tokens_in_every_wrong_place_reach_no_log(target, ada):
     ada.get("/v1/experiments", headers={"X-Request-ID": secret[:64]})
     ada.post("/v1/experiments", json=spec_dict(name=secret[:60]) | {"token": secret})
     ada.post("/v1/experiments", content=b"{" + secret.encode(), headers={"Content-Type": "application/json"})
-    httpx.get(f"{target.url}/v1/experiments", headers={"Authorization": f"Basic {secret}"})
-    httpx.get(f"{target.url}/v1/experiments", headers={"Cookie": f"token={secret}"})
+    httpx2.get(f"{target.url}/v1/experiments", headers={"Authorization": f"Basic {secret}"})
+    httpx2.get(f"{target.url}/v1/experiments", headers={"Cookie": f"token={secret}"})
     target.raw(f"GET /v1/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {secret}\r\nBroken\r\n\r\n".encode())
     assert ada.get("/v1/whoami").status_code == 200
 

@@ -4,7 +4,7 @@ import socket
 import time
 from contextlib import ExitStack
 
-import httpx
+import httpx2
 
 from tests.specs import spec_dict
 from tests.waiting import wait_until
@@ -31,7 +31,7 @@ def hung_up(connection: socket.socket) -> bool:
 def assert_served(target) -> None:
     """Somebody else is answered meanwhile."""
     headers = {"Authorization": f"Bearer {target.admin}"}
-    with httpx.Client(base_url=target.url, headers=headers, timeout=30) as client:
+    with httpx2.Client(base_url=target.url, headers=headers, timeout=30) as client:
         for _ in range(5):
             assert client.get("/v1/experiments").status_code == 200
         assert client.post("/v1/experiments", json=spec_dict()).status_code == 201

@@ -4,7 +4,7 @@ import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
+import httpx2
 import pytest
 
 from service.roles import Role
@@ -155,9 +155,9 @@ def test_many_who_guess_at_once_do_not_shut_out_the_owner(target):
     """How they are slowed down: tests/unit/service/test_limits.py; here they are let try."""
 
     def guess(index: int) -> int:
-        return httpx.get(f"{target.url}/v1/tokens", headers={"Authorization": f"Bearer cbam_{index:043}"}).status_code
+        return httpx2.get(f"{target.url}/v1/tokens", headers={"Authorization": f"Bearer cbam_{index:043}"}).status_code
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(guess, range(200))) == {401}
-    owner = httpx.get(f"{target.url}/v1/whoami", headers={"Authorization": f"Bearer {target.admin}"})
+    owner = httpx2.get(f"{target.url}/v1/whoami", headers={"Authorization": f"Bearer {target.admin}"})
     assert owner.status_code == 200

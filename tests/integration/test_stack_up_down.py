@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-import httpx
+import httpx2
 import psutil
 import pytest
 
@@ -69,9 +69,9 @@ def connections(process):
 
 def test_the_parts_answer_and_a_taken_default_port_gives_way(running, busy_port):
     _, record = running
-    assert httpx.get(f"{record.url}/readyz").json()["degraded"] == []
+    assert httpx2.get(f"{record.url}/readyz").json()["degraded"] == []
     assert record.ports["mlflow"] != busy_port
-    assert httpx.get(f"{record.mlflow_url}/health").is_success
+    assert httpx2.get(f"{record.mlflow_url}/health").is_success
 
 
 def test_two_workers_stand_by_and_go_with_the_stack(running):
@@ -116,7 +116,7 @@ def test_only_who_has_the_token_joins_the_ray_cluster(running, change):
 
 def test_mlflow_refuses_other_hosts(running):
     _, record = running
-    answer = httpx.get(f"{record.mlflow_url}/api/2.0/mlflow/experiments/search", headers={"Host": "evil.example"})
+    answer = httpx2.get(f"{record.mlflow_url}/api/2.0/mlflow/experiments/search", headers={"Host": "evil.example"})
     assert answer.status_code == 403
 
 

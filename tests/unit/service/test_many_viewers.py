@@ -5,7 +5,7 @@ import threading
 import time
 
 import anyio.to_thread
-import httpx
+import httpx2
 import pytest
 
 from service import feeds, logs
@@ -31,7 +31,7 @@ def running(store: Store, ledger: Ledger) -> str:
     return row.id
 
 
-async def follow(client: httpx.AsyncClient, url: str, *, last_id: str = "") -> tuple[list[str], str]:
+async def follow(client: httpx2.AsyncClient, url: str, *, last_id: str = "") -> tuple[list[str], str]:
     """All lines of a stream up to its end, and the last id."""
     lines, event, end = [], "", ""
     headers = {"Last-Event-ID": last_id} if last_id else {}
@@ -50,8 +50,8 @@ async def follow(client: httpx.AsyncClient, url: str, *, last_id: str = "") -> t
 
 
 async def follow_many(base: str, path: str, count: int) -> list[tuple[list[str], str]]:
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=base, timeout=60, limits=limits) as client:
+    limits = httpx2.Limits(max_connections=None)
+    async with httpx2.AsyncClient(base_url=base, timeout=60, limits=limits) as client:
         return await asyncio.gather(*(follow(client, path) for _ in range(count)))
 
 
@@ -135,7 +135,7 @@ def test_a_viewer_that_leaves_takes_nothing_from_the_others(settings, database, 
     path = f"/v1/experiments/{running}/logs/stream"
 
     async def leave_one(base: str) -> tuple[list[str], str]:
-        async with httpx.AsyncClient(base_url=base, timeout=30) as client:
+        async with httpx2.AsyncClient(base_url=base, timeout=30) as client:
             async with client.stream("GET", path) as leaver:
                 async for line in leaver.aiter_lines():
                     if line == "data: first":
@@ -164,19 +164,19 @@ def test_a_stream_of_what_is_deleted_ends(settings, database, store, ledger, run
         with database.writing() as session:
             session.delete(store.get(running))
 
-    with serving(create_app(settings)) as url, httpx.stream("GET", url + path, timeout=30) as answer:
+    with serving(create_app(settings)) as url, httpx2.stream("GET", url + path, timeout=30) as answer:
         chunks = answer.iter_text()
         assert "event: move" in next(chunks)
         delete()
         assert "event: end" not in "".join(chunks)
-        assert httpx.get(url + path).status_code == 404
+        assert httpx2.get(url + path).status_code == 404
 
 
 def test_more_viewers_than_a_server_takes_are_told_to_come_back(settings, database, store, running, monkeypatch):
     monkeypatch.setattr(feeds, "MOST_VIEWERS", 1)
     path = f"/v1/experiments/{running}/events/stream"
-    with serving(create_app(settings)) as url, httpx.stream("GET", url + path, timeout=30) as answer:
+    with serving(create_app(settings)) as url, httpx2.stream("GET", url + path, timeout=30) as answer:
         chunks = answer.iter_text()  # held: what nobody holds is closed
         next(chunks)
-        refused = httpx.get(url + path)
+        refused = httpx2.get(url + path)
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")

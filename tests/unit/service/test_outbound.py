@@ -71,11 +71,11 @@ def test_a_name_is_asked_for_once_and_the_checked_address_is_connected_to(monkey
         class Sockets:
             def connect_tcp(self, host, *_):
                 connected.append(host)
-                raise outbound.httpcore.ConnectError("nobody there")
+                raise outbound.httpcore2.ConnectError("nobody there")
 
         monkeypatch.setattr(socket, "getaddrinfo", rebinding)
         monkeypatch.setattr(outbound, "is_public", lambda address: str(address) == "192.0.2.77")
-        monkeypatch.setattr(outbound.httpcore, "SyncBackend", Sockets)
+        monkeypatch.setattr(outbound.httpcore2, "SyncBackend", Sockets)
         with pytest.raises(DeliveryFailed):
             post(f"http://rebind.example:{port}/", b"{}", {}, allow_private=False)
         assert (asked, connected, receiver.requests) == (["rebind.example"], ["192.0.2.77"], [])

@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import contextmanager
 
-import httpx
+import httpx2
 
 from service.lease import current_leader
 from service.serve import DRAIN_SECONDS
@@ -42,7 +42,7 @@ def test_the_api_ends_its_streams_and_leaves_with_code_0(settings, database):
     with process("service.serve", settings, CBAM_PORT=str(port)) as child:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: _answers(url), "the API")
-        with httpx.stream("GET", f"{url}/v1/experiments/{row.id}/events/stream", timeout=30) as stream:
+        with httpx2.stream("GET", f"{url}/v1/experiments/{row.id}/events/stream", timeout=30) as stream:
             chunks = stream.iter_text()
             first = next(chunks)
             child.send_signal(signal.SIGTERM)
@@ -70,6 +70,6 @@ def test_the_dispatcher_gives_its_lease_back(settings, database):
 
 def _answers(url):
     try:
-        return httpx.get(f"{url}/healthz").is_success
-    except httpx.TransportError:
+        return httpx2.get(f"{url}/healthz").is_success
+    except httpx2.TransportError:
         return False

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from httpx import Response
+from httpx2 import Response
 
 from service import logs
 from service.ledger import Ending

@@ -1,14 +1,20 @@
 """What the client asks again and what never, against a real server that fails in every way."""
 
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import pairwise
+from random import Random
 
 import pytest
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -17,6 +23,7 @@ from starlette.routing import Route
 from service import errors, wire
 from service.client import Client
 from tests.live_server import serving
+from tests.receiver import receiving
 from tests.specs import spec_dict
 
 
@@ -99,6 +106,50 @@ def test_retry_after_is_obeyed(form):
             assert time.monotonic() - began > 0.5
         else:
             assert datetime.now(UTC) > at - timedelta(seconds=0.1)
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The seconds that a client with a seed waits before its tries run out; no time passes."""
+
+    def seconds_of(seed: int, retry_after: float | None = None, tries: int = 8) -> list[float]:
+        slept: list[float] = []
+        pauses = wire.Pauses(tries, Random(seed))
+        with monkeypatch.context() as patch:
+            patch.setattr(wire, "FIRST_PAUSE_SECONDS", 0.2)
+            patch.setattr(wire, "LONGEST_PAUSE_SECONDS", 5.0)
+            patch.setattr(wire.time, "sleep", slept.append)
+            pauses.renew()
+            while pauses.another(retry_after):
+                pass
+        return slept
+
+    return seconds_of
+
+
+def test_each_wait_is_drawn_from_the_upper_half_of_an_interval_that_doubles(waits):
+    intervals = [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    drawn = [waits(seed) for seed in range(200)]
+    for interval, seconds in zip(intervals, zip(*drawn, strict=True), strict=True):
+        assert interval / 2 <= min(seconds) < interval * 0.55
+        assert interval * 0.95 < max(seconds) <= interval
+
+
+def test_clients_that_were_cut_off_together_come_back_apart(waits):
+    first = sorted(waits(seed)[0] for seed in range(200))
+    assert len(set(first)) == 200
+    assert max(later - earlier for earlier, later in pairwise(first)) < 0.01, "no two crowds with a gap between them"
+
+
+def test_a_seed_repeats_the_waits(waits):
+    assert waits(7) == waits(7) != waits(8)
+
+
+@pytest.mark.parametrize("retry_after", [0.0, 1.0, 30.0])
+def test_retry_after_is_the_least_that_is_waited_and_jitter_comes_on_top(waits, retry_after):
+    drawn = [waits(seed, retry_after)[0] for seed in range(200)]
+    assert retry_after <= min(drawn) < max(drawn) <= retry_after + 0.1
+    assert len(set(drawn)) == 200
 
 
 def test_a_long_wish_is_the_callers_to_obey():
@@ -190,6 +241,38 @@ def test_who_waits_for_an_end_outlasts_a_restart_of_the_server_and_a_single_look
         with pytest.raises(errors.NotReady):
             client.view("x", patiently=True)
         assert len(asked) == 4 + 4 * wire.PATIENCE
+
+
+def test_a_redirect_is_not_followed_as_the_token_would_go_along():
+    elsewhere = Response(status_code=307, headers={"Location": "http://elsewhere.example/"})
+    with server(elsewhere) as (client, asked), pytest.raises(errors.ApiError, match="answers 307") as refusal:
+        client.view("x")
+    assert (refusal.value.status, len(asked)) == (307, 1)
+
+
+def test_a_proxy_of_the_environment_is_used(monkeypatch):
+    with receiving() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        with Client("http://cbam.example:8000", tries=1) as client, pytest.raises(ValidationError):
+            client.resume("x")  # the proxy answers 204, which is no experiment
+    assert [path for path, *_ in proxy.requests] == ["http://cbam.example:8000/v1/experiments/x/resume"]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
+def test_tls_trusts_the_certificates_that_the_environment_names_and_no_others(tmp_path, monkeypatch):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]
+    name = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate]
+    subprocess.run([*request, *name], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with receiving(tls) as receiver:
+        with Client(receiver.url, tries=1) as client, pytest.raises(errors.ServerUnreachable, match="certificate"):
+            client.resume("x")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        with Client(receiver.url, tries=1) as client, pytest.raises(ValidationError):  # 204 is no experiment
+            client.resume("x")
+    assert [path for path, *_ in receiver.requests] == ["/v1/experiments/x/resume"]
 
 
 def test_an_id_or_a_name_never_leaves_its_place_in_the_path():
