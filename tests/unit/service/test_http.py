@@ -32,7 +32,11 @@ def test_a_spec_is_accepted_and_found_again(http):
     [
         (spec_dict(colour="red"), "/colour", "no such field"),
         (with_model(attention={"type": "cbam", "kernel_size": 4}), "/model/attention/kernel_size", "odd"),
-        (with_model(attention={"type": "cbam", "reduction": 0}), "/model/attention/reduction", "greater than 0"),
+        (
+            with_model(attention={"type": "cbam", "reduction": 0}),
+            "/model/attention/reduction",
+            "greater than or equal to 1",
+        ),
         (with_model(attention={"type": "magic"}), "/model/attention", "magic"),
         (with_model(attention={"type": "se", "kernel_size": 7}), "/model/attention/kernel_size", "no such field"),
         (spec_dict(resources={"workers": 0}), "/resources/workers", "greater than"),
