@@ -17,7 +17,11 @@ from typing import Protocol
 from tests.ports import free_port
 
 # Read where torch and the training are imported, which is in the server.
-SERVER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CBAM_TRACKING_CLOSE_SECONDS": "0"}
+SERVER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "CBAM_TRACKING_CLOSE_SECONDS": "0",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # a process that forks has no other threads
+}
 
 
 class Rank(Protocol):
