@@ -1,5 +1,6 @@
 """The recipe of an experiment: its images and how they are changed, its optimiser, its schedule. Torch-free."""
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
@@ -8,6 +9,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, mod
 from cbam_core.bounds import Epochs, at_most
 from cbam_core.datasets import DATASETS, DOWNLOADABLE
 from cbam_core.part import Part, Share
+from cbam_core.timm_options import TimmOptimizerSpec, refusal
 
 ExportFormat = Literal["torch_export", "onnx"]
 Chance = Annotated[float, Field(ge=0, le=1)]
@@ -212,7 +214,18 @@ class ConstantSchedule(_Schedule):
     type: Literal["constant"] = "constant"
 
 
-OptimizerSpec = Annotated[SGDSpec | AdamWSpec | LambSpec, Field(discriminator="type")]
+def _known_optimizer(value: object) -> object:
+    """Refuse a type that there is not in a few words: pydantic would list all of timm's."""
+    kind = value.get("type") if isinstance(value, Mapping) else None
+    if kind is not None and (reason := refusal(str(kind), ("sgd", "adamw", "lamb"))) is not None:
+        raise ValueError(reason)
+    return value
+
+
+OptimizerSpec = Annotated[
+    Annotated[SGDSpec | AdamWSpec | LambSpec | TimmOptimizerSpec, Field(discriminator="type")],
+    BeforeValidator(_known_optimizer),
+]
 ScheduleSpec = Annotated[
     StepSchedule | MultistepSchedule | CosineSchedule | ConstantSchedule, Field(discriminator="type")
 ]

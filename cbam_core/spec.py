@@ -53,6 +53,7 @@ from cbam_core.recipe import (
 )
 from cbam_core.suggestions import Path as FieldPath
 from cbam_core.suggestions import fields_of, meant
+from cbam_core.timm_options import TimmOptimizerSpec
 
 __all__ = [
     "AdamWSpec",
@@ -75,6 +76,7 @@ __all__ = [
     "SGDSpec",
     "ScheduleSpec",
     "StepSchedule",
+    "TimmOptimizerSpec",
     "TrainSpec",
     "make_spec",
     "parse_yaml",

@@ -1,7 +1,7 @@
 """What the user may have meant: the field of a spec that is closest to one that there is not."""
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 CLOSE = 0.6
@@ -10,9 +10,9 @@ Path = tuple[str, ...]
 _TAG = "="  # marks a part of a location that stands in no spec
 
 
-def meant(word: str, known: Sequence[str], *, most: int = 3) -> str:
-    """` (did you mean …?)`, or nothing where no known word is close."""
-    close = difflib.get_close_matches(word[:LONGEST], known, n=most, cutoff=CLOSE)
+def meant(word: str, known: Iterable[str], *, most: int = 3, prefix: str = "") -> str:
+    """` (did you mean …?)`, each with the prefix, or nothing where no known word is close."""
+    close = [prefix + found for found in difflib.get_close_matches(word[:LONGEST], [*known], n=most, cutoff=CLOSE)]
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
@@ -42,7 +42,9 @@ def _below(node: Mapping[str, Any], schema: Mapping[str, Any], at: Path) -> Iter
     for name, inner in node.get("properties", {}).items():
         yield (*at, name)
         yield from _below(inner, schema, (*at, name))
-    tags = {ref: tag for tag, ref in node.get("discriminator", {}).get("mapping", {}).items()}
+    tags: dict[str, list[str]] = {}
+    for tag, ref in node.get("discriminator", {}).get("mapping", {}).items():
+        tags.setdefault(ref, []).append(tag)
     for inner in (*node.get("anyOf", ()), *node.get("oneOf", ()), *node.get("allOf", ())):
-        tag = tags.get(inner.get("$ref", ""))
-        yield from _below(inner, schema, (*at, _TAG + tag) if tag else at)
+        for place in [(*at, _TAG + tag) for tag in tags.get(inner.get("$ref", ""), ())] or [at]:
+            yield from _below(inner, schema, place)

@@ -5,7 +5,7 @@ global batch, divided by `accumulate`):
 
     weights       4 P, and 2 P more for the copies that autocast makes in half precision
     gradients     4 P
-    optimiser     4 P for SGD with momentum, 8 P for AdamW and LAMB (two moments)
+    optimiser     4 P for SGD with momentum, 8 P for AdamW and LAMB (two moments), 4 to 16 P for timm's
     average       4 P with `ema`
     activations   b × what autograd keeps for an image (every storage once; counted on the network itself), half of
                   it in half precision, and twice the largest of them for the gradients in flight
@@ -18,7 +18,7 @@ allocator cannot use between blocks, and `compile`, which keeps less.
 from dataclasses import dataclass
 
 from cbam_core.datasets import DatasetFacts
-from cbam_core.spec import ExperimentSpec, SGDSpec
+from cbam_core.spec import ExperimentSpec, SGDSpec, TimmOptimizerSpec
 from service.previewer import Measured
 
 FP32_BYTES = 4
@@ -70,4 +70,6 @@ def _slots(spec: ExperimentSpec) -> int:
     optimizer = spec.train.optimizer
     if isinstance(optimizer, SGDSpec):
         return 1 if optimizer.momentum else 0
+    if isinstance(optimizer, TimmOptimizerSpec):
+        return optimizer.facts.slots
     return 2

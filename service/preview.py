@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from cbam_core.datasets import DATASETS
-from cbam_core.spec import ExperimentSpec
+from cbam_core.spec import ExperimentSpec, TimmOptimizerSpec
 from service.advice import Case, advice_on
 from service.memory import estimate, images_per_pass
 from service.preview_views import AdviceView, MemoryView, PreviewView, SiteView
@@ -15,13 +15,16 @@ DEFAULT_CLASSES = 1000  # where only the folder on the workers' disk knows
 async def preview(previewer: Previewer, spec: ExperimentSpec) -> PreviewView:
     """Have the network measured, and say what follows from it.
 
-    Raises InvalidField where it cannot be built, PreviewUnavailable where it cannot be measured now.
+    Raises InvalidField where it cannot be built, or the optimiser refuses its options; PreviewUnavailable where it
+    cannot be measured now.
     """
     facts = DATASETS[spec.data.dataset]
     classes = facts.classes or DEFAULT_CLASSES
     measured = await previewer.measure(
         spec.model, channels=facts.channels, classes=classes, image_size=spec.data.image_size
     )
+    if isinstance(spec.train.optimizer, TimmOptimizerSpec):
+        await previewer.check_optimizer(spec.train.optimizer)
     case = Case(spec, measured, facts)
     memory = estimate(spec, measured, facts)
     return PreviewView(

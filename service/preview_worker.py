@@ -1,4 +1,4 @@
-"""Builds networks without memory for their weights, and counts: `python -m service.preview_worker`.
+"""Builds networks without memory for their weights, and counts; tries optimisers: `python -m service.preview_worker`.
 
 A process of its own, started when the first preview is asked for: torch takes half a gigabyte that a server does not
 need, and what a network's code does with its time is not the server's. One line of JSON in, one line out; it ends with
@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any, TextIO
 
 from cbam_core.errors import CbamError
-from cbam_core.spec import ModelSpec
+from cbam_core.spec import ModelSpec, TimmOptimizerSpec
 
 IDLE_SECONDS = 600.0
 
@@ -46,10 +46,26 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def check_optimizer(fields: dict[str, Any]) -> dict[str, Any]:
+    """Whether timm's optimiser takes the values of its options."""
+    from cbam_core.timm_optimizer import check_timm_optimizer
+
+    try:
+        check_timm_optimizer(TimmOptimizerSpec.model_validate_json(json.dumps(fields)))
+    except CbamError as error:
+        return {"refused": str(error)}
+    return {}
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for."""
+    return check_optimizer(request["optimizer"]) if "optimizer" in request else measure(request)
+
+
 def main(requests: TextIO, answers: TextIO) -> None:
     """Answer until the input ends, or nothing was asked for long."""
     while select.select([requests], [], [], IDLE_SECONDS)[0] and (line := requests.readline()):
-        print(json.dumps(measure(json.loads(line))), file=answers, flush=True)
+        print(json.dumps(answer(json.loads(line))), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 from cbam_core.explain.site import AttentionSite
-from cbam_core.spec import ModelSpec
+from cbam_core.spec import ModelSpec, TimmOptimizerSpec
 from service.errors import InvalidField, PreviewUnavailable
 
 MEASURE_SECONDS = 120.0  # a cold start of torch on a busy machine is half of it
@@ -36,21 +37,30 @@ class Previewer:
         self._process: Process | None = None
         self._turn = asyncio.Lock()
         self._waiting = 0
-        self._known: OrderedDict[str, Measured] = OrderedDict()
+        self._known: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
     async def measure(self, model: ModelSpec, *, channels: int, classes: int, image_size: int) -> Measured:
         """Measure a network. Raises InvalidField (it cannot be built), PreviewUnavailable (too many ask, or it takes
         too long).
         """
         fields = {"model": model.model_dump(mode="json"), "channels": channels, "classes": classes}
-        request = json.dumps(fields | {"image_size": image_size}, sort_keys=True)
+        answer = await self._answer(fields | {"image_size": image_size}, "/model")
+        return Measured(**answer | {"sites": tuple(AttentionSite(**site) for site in answer["sites"])})
+
+    async def check_optimizer(self, optimizer: TimmOptimizerSpec) -> None:
+        """Try the options of an optimiser. Raises InvalidField (it refuses them), PreviewUnavailable."""
+        await self._answer({"optimizer": optimizer.model_dump(mode="json")}, "/train/optimizer")
+
+    async def _answer(self, fields: dict[str, Any], pointer: str) -> dict[str, Any]:
+        """The worker's answer to a request about what is at `pointer` of a spec."""
+        request = json.dumps(fields, sort_keys=True)
         if request not in self._known:
             if self._waiting >= MOST_WAITING:
                 raise PreviewUnavailable("too many previews are asked for at once")
             self._waiting += 1
             try:
                 async with self._turn:
-                    self._known.setdefault(request, await self._ask(request))
+                    self._known.setdefault(request, await self._ask(request, pointer))
             finally:
                 self._waiting -= 1
         self._known.move_to_end(request)
@@ -65,7 +75,7 @@ class Previewer:
             process.kill()
             await process.wait()
 
-    async def _ask(self, request: str) -> Measured:
+    async def _ask(self, request: str, pointer: str) -> dict[str, Any]:
         if (known := self._known.get(request)) is not None:  # whoever stood before in the line asked the same
             return known
         try:
@@ -78,10 +88,10 @@ class Previewer:
             raise
         if not answer:
             raise PreviewUnavailable("the process that builds networks ended; is torch installed here?")
-        fields = json.loads(answer)
+        fields: dict[str, Any] = json.loads(answer)
         if "refused" in fields:
-            raise InvalidField("/model", fields["refused"])
-        return Measured(**fields | {"sites": tuple(AttentionSite(**site) for site in fields["sites"])})
+            raise InvalidField(pointer, fields["refused"])
+        return fields
 
     async def _exchange(self, request: str) -> bytes:
         """The worker's answer, or nothing where it ended."""

@@ -16,17 +16,21 @@ from cbam_core.spec import (
     ScheduleSpec,
     SGDSpec,
     StepSchedule,
+    TimmOptimizerSpec,
 )
+from cbam_core.timm_optimizer import build_timm_optimizer
 
 _IMPLEMENTATION = ("foreach", "fused")
 """What a parameter group says about the kernels that do its step."""
 
 
 def build_optimizer(spec: OptimizerSpec, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser over all weights of `network`; LAMB is timm's, without the clipping of its own (see clip_norm).
+    """The optimiser over all weights of `network`. Raises SpecError where one of timm's refuses its options.
+
+    `lamb` is timm's without the clipping of its own (see clip_norm); `timm:lamb` has it.
 
     On a GPU, SGD and AdamW are torch's fused ones: a step is one kernel for many weights, and with a loss scaler (fp16)
-    the kernel itself skips a step that overflows. LAMB has no such kernel: with fp16 the scaler reads at every step
+    the kernel itself skips a step that overflows. timm's have no such kernel: with fp16 the scaler reads at every step
     whether it overflowed, and waits for the GPU.
     """
     groups, fused = weight_groups(spec, network), _is_on_gpu(network) or None
@@ -39,6 +43,8 @@ def build_optimizer(spec: OptimizerSpec, network: nn.Module) -> torch.optim.Opti
             return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=fused)
         case LambSpec():
             return _lamb(spec, groups)
+        case TimmOptimizerSpec():
+            return build_timm_optimizer(spec, groups)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

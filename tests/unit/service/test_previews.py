@@ -178,6 +178,23 @@ def test_a_network_that_cannot_be_built_is_refused(http, fields, word):
     assert (error["pointer"], word in error["detail"]) == ("/model", True)
 
 
+def test_options_that_timms_optimiser_refuses_are_refused(http):
+    for betas, status in (([0.9, 0.95], 200), ([0.9, 1.5], 422)):
+        optimizer = {"type": "timm:lion", "lr": 0.001, "options": {"betas": betas}}
+        body = spec_dict(train={"epochs": 2, "global_batch_size": 64, "optimizer": optimizer})
+        answer = http.post("/v1/experiments/preview", json=body)
+        assert answer.status_code == status, answer.text
+    (error,) = answer.json()["errors"]
+    assert error["pointer"] == "/train/optimizer"
+    assert error["detail"].startswith("timm:lion cannot train with")
+
+
+@pytest.mark.parametrize(("type_", "slots"), [("timm:lion", 1), ("timm:adopt", 2), ("timm:adan", 4)])
+def test_memory_counts_what_timms_optimiser_remembers(type_, slots):
+    one = spec(train=train(optimizer={"type": type_, "lr": 0.001}))
+    assert estimate(one, MEASURED, DATASETS["digits"]).optimizer == slots * 4 * MEASURED.parameters
+
+
 def test_previews_at_once_are_answered_one_by_one_and_too_many_are_sent_away(http, monkeypatch):
     monkeypatch.setattr(previewer, "MOST_WAITING", 2)
     statuses = []

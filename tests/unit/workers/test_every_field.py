@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from cbam_core.recipe import AugmentSpec, DataSpec, TrainSpec
+from cbam_core.timm_options import TimmOptimizerSpec
 from workers.data.batches import Batches, Share
 from workers.data.synthetic import load_synthetic
 
@@ -13,6 +14,7 @@ BASE = {
     "train": {"epochs": 2, "global_batch_size": 700, "optimizer": {"type": "sgd", "lr": 0.05}},
 }
 
+LION = {"type": "timm:lion", "lr": 0.001, "weight_decay": 0.1}
 CHANGES = {
     "train.epochs": {"epochs": 1},
     "train.global_batch_size": {"global_batch_size": 350},
@@ -25,6 +27,7 @@ CHANGES = {
     },
     "train.optimizer.type": {"optimizer": {"type": "adamw"}},
     "train.optimizer.lamb": {"optimizer": {"type": "lamb"}},
+    "train.optimizer.timm": {"optimizer": LION},
     "train.schedule.type": {"schedule": {"type": "constant"}},
     "train.schedule.warmup_epochs": {"schedule": {"type": "cosine", "warmup_epochs": 1}},
     "train.schedule.min_lr": {"schedule": {"type": "cosine", "min_lr": 0.01}},
@@ -67,6 +70,16 @@ ELSEWHERE = {
 }
 
 
+OF_TIMM = {  # each beside an optimiser that is the same but for this field
+    "type": (LION, {"type": "timm:lionc"}),
+    "lr": (LION, {"lr": 0.002}),
+    "weight_decay": (LION, {"weight_decay": 0.2}),
+    "decay_norms_and_biases": (LION, {"decay_norms_and_biases": False}),
+    "options": (LION, {"options": {"betas": [0.5, 0.9]}}),
+    "momentum": ({"type": "timm:muon", "lr": 0.01}, {"momentum": 0.5}),
+}
+
+
 @pytest.fixture(scope="module")
 def plain_losses():
     return {}
@@ -96,6 +109,34 @@ def test_a_field_changes_the_training(tiny_spec, assign, train, plain_losses, fi
     weights = load_file(assignment.folder.weights)
     same = all(weights[name].equal(value) for name, value in plain_losses["weights"].items())
     assert not same or losses(seen) != losses(plain_losses["seen"])
+
+
+@pytest.mark.parametrize("field", TimmOptimizerSpec.model_fields)
+def test_a_field_of_timms_optimisers_changes_the_training(tiny_spec, assign, train, field):
+    base, change = OF_TIMM[field]
+    weights = []
+    for number, optimizer in enumerate((base, base | change)):
+        one = assign(
+            tiny_spec(model=BASE["model"], train={"epochs": 2, "optimizer": optimizer}), experiment_id=f"e{number}"
+        )
+        outcome, _ = train(one)
+        assert outcome.outcome == "succeeded", outcome.message
+        weights.append(load_file(one.folder.weights))
+    assert any(not weights[0][name].equal(weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("type_", ["timm:lion", "timm:adopt", "timm:cnadamc"])
+def test_a_resume_with_timms_optimiser_gives_the_bits_of_the_unbroken_training(tiny_spec, assign, train, type_):
+    optimizer = {"type": type_, "lr": 0.01, "weight_decay": 0.1, "decay_norms_and_biases": False}
+    spec = tiny_spec(train={"epochs": 2, "optimizer": optimizer, "schedule": {"type": "cosine", "warmup_epochs": 0.5}})
+    assert spec.train.deterministic
+    unbroken, broken = (assign(spec, experiment_id=name) for name in ("unbroken", "broken"))
+    _, whole = train(unbroken)
+    _, first = train(broken, stop_when=lambda progress: progress.step == 7 and "pause")
+    _, rest = train(assign(spec, experiment_id="broken", attempt=2, token="t2"))
+    assert losses(first) + losses(rest) == losses(whole)
+    ours, theirs = load_file(broken.folder.weights), load_file(unbroken.folder.weights)
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from cbam_core.spec import (
     MultistepSchedule,
     SGDSpec,
     StepSchedule,
+    TimmOptimizerSpec,
 )
-from workers.train.optimizer import build_optimizer, learning_rate
+from workers.train.optimizer import build_optimizer, learning_rate, set_learning_rate
 
 
 def torch_rates(make_scheduler, steps, warmup):
@@ -84,6 +85,24 @@ def test_the_warm_up_is_a_line_that_ends_at_the_peak():
 def test_the_optimizer_has_what_the_spec_says(spec, expected):
     group = build_optimizer(spec, nn.Linear(2, 2)).param_groups[0]
     assert {name: group[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("type_", ["timm:lion", "timm:adopt", "timm:muon"])
+def test_timms_optimisers_have_our_groups_and_follow_our_schedule(type_):
+    spec = TimmOptimizerSpec(type=type_, lr=0.2, weight_decay=0.3, decay_norms_and_biases=False)
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    optimizer = build_optimizer(spec, network)
+    assert [(len(group["params"]), group["weight_decay"]) for group in optimizer.param_groups] == [(1, 0.3), (3, 0.0)]
+    set_learning_rate(optimizer, 0.0)
+    before = [weight.detach().clone() for weight in network.parameters()]
+    for rate, moves in ((0.0, False), (0.1, True)):
+        set_learning_rate(optimizer, rate)
+        for _ in range(2):  # Adopt's first step only looks
+            for weight in network.parameters():
+                weight.grad = torch.ones_like(weight)
+            optimizer.step()
+        moved = [not weight.detach().equal(old) for weight, old in zip(network.parameters(), before, strict=True)]
+        assert moved == [moves] * 4
 
 
 def test_lamb_takes_the_steps_of_its_paper():
