@@ -68,7 +68,7 @@ def main() -> int:
         )
         print(f"{label:<32} {seconds:6.2f} s   {processes:3.0f} processes and {mib:6.0f} MiB beside the workers")
     if not HAS_JOBS:
-        print("Ray Jobs: not measured, pip install 'cbam-lab[jobs]'")
+        print("Ray Jobs: not measured, .venv/bin/uv pip install -c requirements.lock --group jobs")
     return 0
 
 

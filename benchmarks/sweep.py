@@ -8,7 +8,7 @@ is so for one of them, so what counts is the median of several rounds. Budgets: 
 defaults, 1.0 of it with reused actors, and 1/10 of Ray Jobs, which gets fewer trials, as each takes some ten seconds,
 and is compared by the seconds of a trial.
 
-Ray Tune needs pandas and pyarrow (both come with MLflow), Ray Jobs `ray[default]` (pip install 'cbam-lab[jobs]').
+Ray Tune needs pandas and pyarrow (both come with MLflow), Ray Jobs `ray[default]` (the dependency group `jobs`).
 
     python -m benchmarks.sweep [--trials 50] [--jobs 10] [--rounds 3] [--standby 2] [--ways defaults reuse_actors jobs]
 """

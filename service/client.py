@@ -27,7 +27,7 @@ from service.schemas import (
     ExperimentView,
     Readiness,
 )
-from service.stack_record import recorded_url
+from service.stack_record import DEFAULT_HOME, recorded_url
 from service.states import State
 from service.wire import PATIENCE, Wire, path
 
@@ -243,9 +243,8 @@ class Client(CatalogueCalls, AccessCalls, WebhookCalls):
 
 
 def _local_url() -> str:
-    from service.settings import Settings
-
-    return recorded_url(Settings().home)
+    """Where the local stack answers. The server's settings are not read: this environment may have no server."""
+    return recorded_url(Path(os.environ.get("CBAM_HOME") or DEFAULT_HOME).expanduser().absolute())
 
 
 def _body(spec: "Spec") -> Any:

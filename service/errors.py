@@ -112,6 +112,10 @@ class BackupError(ServiceError):
     """The database cannot be backed up or restored."""
 
 
+class MissingExtra(ServiceError):
+    """A command needs packages that only an extra of cbam-lab brings."""
+
+
 class ApiError(ServiceError):
     """The server refused the request."""
 

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.log_lines import LogFormat
 from service.secrecy import without_login
+from service.stack_record import DEFAULT_HOME
 
 
 class Settings(BaseSettings):
@@ -17,7 +18,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CBAM_", frozen=True, extra="ignore", populate_by_name=True)
 
-    home: Path = Field(Path("~/.cbam"), description="folder of the local stack: database, logs, storage, process ids")
+    home: Path = Field(DEFAULT_HOME, description="folder of the local stack: database, logs, storage, process ids")
     database_url: str = Field("", description="SQLAlchemy URL; a SQLite file in the home folder where left empty")
     storage: Path | None = Field(None, description="root of checkpoints and logs, shared by all nodes; home/storage")
     data_roots: Annotated[tuple[Path, ...], NoDecode] = Field(

@@ -23,6 +23,7 @@ GIB = 1024**3
 DISK_GIB = 2.0
 SHARED_MEMORY_GIB = 0.25
 COMMAND_SECONDS = 60.0
+INSTALL = "scripts/setup, or pip install 'cbam-lab[all]'"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def examine(stack: Stack) -> list[Check]:
 
 def _python() -> Check:
     found = ".".join(map(str, sys.version_info[:3]))
-    return Check("python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer and run scripts/setup")
+    return Check("python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer, then cbam-lab")
 
 
 def _packages() -> Iterator[Check]:
@@ -64,7 +65,7 @@ def _packages() -> Iterator[Check]:
         try:
             yield Check(name, True, version(name))
         except PackageNotFoundError:
-            yield Check(name, False, "not installed", "scripts/setup")
+            yield Check(name, False, "not installed", INSTALL)
 
 
 def _imports() -> Check:
@@ -75,7 +76,7 @@ def _imports() -> Check:
     except subprocess.TimeoutExpired:
         return Check("imports", False, f"not done in {COMMAND_SECONDS:.0f} s", "look for a full disk or a busy machine")
     lines = done.stderr.strip().splitlines()
-    return Check("imports", done.returncode == 0, lines[-1] if done.returncode and lines else "fine", "scripts/setup")
+    return Check("imports", done.returncode == 0, lines[-1] if done.returncode and lines else "fine", INSTALL)
 
 
 def _disk(home: Path) -> Check:

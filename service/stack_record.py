@@ -12,6 +12,7 @@ from pathlib import Path
 
 from service.errors import StackError
 
+DEFAULT_HOME = Path("~/.cbam")
 DEFAULT_URL = "http://127.0.0.1:8000"
 LOCK_PATIENCE_SECONDS = 300.0
 

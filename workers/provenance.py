@@ -12,12 +12,15 @@ from pathlib import Path
 import psutil
 
 _CODE = ("cbam_core", "workers")
-_PACKAGES = ("cbam-lab", "torch", "torchvision", "timm", "ray", "mlflow")
+_PACKAGES = {name: name for name in ("cbam-lab", "torch", "torchvision", "timm", "ray")}
+_PACKAGES["mlflow"] = "mlflow-skinny"  # the part of it that every worker has, always of the same version
 
 
 def provenance() -> dict[str, str]:
     """Where the result comes from: versions of what made it, and the commit of the code where it is a checkout."""
-    tags = {f"version.{name}": version_of(name) for name in _PACKAGES} | {"version.python": sys.version.split()[0]}
+    tags = {f"version.{name}": version_of(package) for name, package in _PACKAGES.items()} | {
+        "version.python": sys.version.split()[0]
+    }
     if commit := os.environ.get("CBAM_GIT_COMMIT") or _git_commit():
         tags["mlflow.source.git.commit"] = commit
     return tags

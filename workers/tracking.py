@@ -384,7 +384,7 @@ def load_mlflow() -> None:
     import mlflow.pytorch  # noqa: F401
     from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
-    warn_dependency_requirement_mismatches([f"mlflow=={version_of('mlflow')}"])
+    warn_dependency_requirement_mismatches([f"mlflow-skinny=={version_of('mlflow-skinny')}"])
 
 
 def _set_environment() -> None:

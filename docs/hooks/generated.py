@@ -10,6 +10,7 @@ from typing import Any
 
 Schema = Mapping[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
+MOST_WORDS = 12  # of an enumeration, in a cell of a table
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 LENGTHS = {
     "minLength": "at least {:,} long",
@@ -63,8 +64,13 @@ def _paths(schema: Schema, parts: Schema, above: str = "") -> Iterator[tuple[str
             if "$ref" in choice:
                 name = _name(choice)
                 kind = parts[name]["properties"].get("type")
-                yield name, f"{path}, type: {kind['const']}" if kind else path
+                yield name, f"{path}, type: {_chosen_by(kind)}" if kind else path
                 yield from _paths(parts[name], parts, path)
+
+
+def _chosen_by(kind: Schema) -> str:
+    """The type that chooses a part; of many with one prefix, how they are written."""
+    return str(kind["const"]) if "const" in kind else kind["enum"][0].partition(":")[0] + ":NAME"
 
 
 def _section(name: str, part: Schema, path: str, parts: Schema) -> str:
@@ -100,6 +106,8 @@ def _type(value: Schema) -> str:
         return " or ".join(map(_type, choices))
     if "$ref" in value:
         return f"[{_name(value)}](#{_name(value).lower()})"
+    if len(value.get("enum", ())) > MOST_WORDS:
+        return f"one of {len(value['enum'])}, as `{value['enum'][0]}`"
     if "const" in value or "enum" in value:
         return ", ".join(f"`{word}`" for word in value.get("enum") or [value["const"]])
     words = [f"{_kind(value)}"]
@@ -115,8 +123,9 @@ def _kind(value: Schema) -> str:
         fixed = value.get("prefixItems")
         return f"list of {len(fixed)}: {_type(fixed[0])}" if fixed else f"list of: {_type(value['items'])}"
     if value["type"] == "object":
-        ((pattern, item),) = value["patternProperties"].items()
-        return f"mapping of {_type({'type': 'string', 'pattern': pattern, **value['propertyNames']})} to {_type(item)}"
+        ((pattern, item),) = value.get("patternProperties", {None: value.get("additionalProperties")}).items()
+        key = {"type": "string", **({"pattern": pattern} if pattern else {}), **value["propertyNames"]}
+        return f"mapping of {_type(key)} to {_type(item)}"
     return str(value["type"])
 
 

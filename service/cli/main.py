@@ -21,10 +21,13 @@ from service.cli import (
     watch,
     webhook,
 )
+from service.cli.extras import Commands
 from service.cli.output import complain
+from service.errors import MissingExtra
 
 app = typer.Typer(
     name="cbam",
+    cls=Commands,
     help="Does CBAM help on my data and backbone, by how much, at what cost? Submit experiments, watch, review.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -38,12 +41,15 @@ for group in (
 
 
 def main() -> None:
-    """Run the command. What goes wrong is one clear message, never a traceback; exit code 2 for a bad spec, else 1."""
+    """Run the command. What goes wrong is one clear message, never a traceback.
+
+    Exit code 2 for a bad spec and for an extra that is not installed, else 1.
+    """
     try:
         app()
     except CbamError as error:
         complain(str(error))
-        sys.exit(2 if isinstance(error, SpecError) else 1)
+        sys.exit(2 if isinstance(error, SpecError | MissingExtra) else 1)
     except BrokenPipeError:  # `cbam list | head`: whoever read has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from service.cli.extras import need_torch
 from service.cli.output import AsJson, note, print_json, print_table, table
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 def start_stack() -> "StackRecord":
     """Bring the stack up with a display of its progress."""
+    need_torch()
     for name in FOREIGN:
         if name in os.environ:
             note(f"{name} is set, and not used: the local stack has its own")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 
 from cbam_core.spec import ExperimentSpec
 from tests.mlflow_server import MlflowServer
+from tests.only_extras import run_with_extras
 from workers import tracking
 from workers.assignment import Assignment
 from workers.classifier import load_classifier
@@ -91,6 +93,7 @@ def test_a_run_explains_itself(tmp_path, server, client):
     tags = found.data.tags
     assert (tags["paper"], tags["cbam.attempt"]) == ("cbam", "1")
     assert tags["version.torch"] == torch.__version__.split("+")[0]
+    assert tags["version.mlflow"] == version("mlflow")
     assert tags["cbam.parameters"] == str(outcome.summary["parameters"])
     for key in ("train/loss", "val/loss", "val/top1", "lr", "images_per_second", "epoch"):
         values = history(client, found, key)
@@ -99,6 +102,20 @@ def test_a_run_explains_itself(tmp_path, server, client):
     assert "system/cpu_utilization_percentage" in found.data.metrics
     paths = {artifact.path for artifact in client.list_artifacts(found.info.run_id)}
     assert {"spec.yaml", "confusion_matrix.png", "weights"} <= paths
+
+
+def test_a_worker_needs_no_more_of_mlflow_than_its_extra_brings(tmp_path, server, client):
+    spec = tmp_path / "skinny.json"
+    spec.write_text(assignment_for(tmp_path, "skinny", server).spec.model_dump_json())
+    code = "from workers.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    words = (spec, "--storage", tmp_path / "runs")
+    ran = run_with_extras("worker", code=code, words=words, MLFLOW_TRACKING_URI=server.uri, OMP_NUM_THREADS="1")
+    assert ran.returncode == 0, ran.stderr
+    found = only_run(client, "skinny")
+    assert found.info.status == "FINISHED", ran.stderr
+    models = client.search_logged_models([found.info.experiment_id])
+    (model,) = [model for model in models if model.source_run_id == found.info.run_id]
+    assert model.status == "READY"
 
 
 def test_a_run_asks_mlflow_for_nothing_but_its_project(tmp_path, server, client, monkeypatch):
