@@ -30,6 +30,7 @@ GROUPS = {
         "tests/integration/test_training_gang.py",
         "tests/integration/test_training_resume.py",
     ),
+    "alone": ("tests/integration/test_gpu_script.py",),  # compiles for minutes: it must not be the last to begin
 }
 
 
