@@ -7,6 +7,7 @@ import typer
 from service.cli.experiments import each
 from service.cli.ids import Ids
 from service.cli.output import AsJson, print_json
+from service.errors import ChangedMeanwhile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,8 @@ Tags = Annotated[
 Untags = Annotated[
     list[str] | None, typer.Option("--untag", help="Take this tag away; may be repeated.", metavar="NAME")
 ]
+
+_MOST_TRIES = 10  # an experiment that trains changes about once a second, the two requests take milliseconds
 
 
 def register(app: typer.Typer) -> None:
@@ -46,8 +49,7 @@ def edit(
     with Client() as client:
 
         def change(one: str) -> None:
-            retagged, version = _retagged(client, one, tags, untag or ())
-            views.append(client.update(one, priority=priority, tags=retagged, description=description, version=version))
+            views.append(_change(client, one, tags, untag or (), priority=priority, description=description))
 
         all_well = each(client, experiment_ids, change)
     if as_json:
@@ -69,11 +71,27 @@ def _tag(word: str) -> tuple[str, str]:
     return name, value
 
 
-def _retagged(
-    client: "Client", experiment_id: str, tags: dict[str, str], untag: "Sequence[str]"
-) -> "tuple[dict[str, str] | None, int | None]":
-    """All tags it is to have, and the version they were read of, as the server takes them whole; None: as they are."""
+def _change(
+    client: "Client",
+    experiment_id: str,
+    tags: dict[str, str],
+    untag: "Sequence[str]",
+    *,
+    priority: int | None,
+    description: str | None,
+) -> "ExperimentView":
+    """Change it. The server takes tags whole: they are read first, and again where the experiment changed meanwhile."""
     if not tags and not untag:
-        return None, None
-    view = client.view(experiment_id)
-    return {name: value for name, value in (view.tags | tags).items() if name not in untag}, view.version
+        return client.update(experiment_id, priority=priority, description=description)
+    tries = 0
+    while True:
+        tries += 1
+        view = client.view(experiment_id)
+        retagged = {name: value for name, value in (view.tags | tags).items() if name not in untag}
+        try:
+            return client.update(
+                experiment_id, priority=priority, tags=retagged, description=description, version=view.version
+            )
+        except ChangedMeanwhile:
+            if tries == _MOST_TRIES:
+                raise

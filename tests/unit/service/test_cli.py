@@ -228,22 +228,27 @@ def test_edit_changes_what_is_named_and_nothing_else(cbam, server, spec_file):
     assert "priority -1  b=z=1 c=" in cbam("edit", made["id"], "--priority", -1)[1]
 
 
-def test_edit_does_not_overwrite_the_tags_that_somebody_else_gave_meanwhile(cbam, server, spec_file, monkeypatch):
+@pytest.mark.parametrize(("changes", "code", "tags"), [(3, 0, {"theirs": "3", "ours": "1"}), (99, 1, {"theirs": "10"})])
+def test_edit_reads_again_the_tags_that_somebody_else_gave_meanwhile(
+    cbam, server, spec_file, monkeypatch, changes, code, tags
+):
     made = json.loads(cbam("submit", spec_file, "--json")[1])[0]
     read = Client.view
+    reads = iter(range(1, changes + 1))
 
     def read_late(client, experiment_id):
         view = read(client, experiment_id)
-        client.update(experiment_id, tags={"theirs": "1"})
+        if number := next(reads, None):
+            client.update(experiment_id, tags={"theirs": str(number)})
         return view
 
     monkeypatch.setattr(Client, "view", read_late)
-    code, out, err = cbam("edit", made["id"], "--tag", "ours=1")
-    assert (code, out) == (1, "")
-    assert "changed" in err
+    given, _, err = cbam("edit", made["id"], "--tag", "ours=1")
+    assert given == code
+    assert ("changed" in err) == (code == 1)
     monkeypatch.undo()
     monkeypatch.setenv("CBAM_URL", server)
-    assert json.loads(cbam("show", made["id"], "--json")[1])["tags"] == {"theirs": "1"}
+    assert json.loads(cbam("show", made["id"], "--json")[1])["tags"] == tags
 
 
 @pytest.mark.parametrize("words", [(), ("--tag", "novalue"), ("--tag", "=x"), ("--priority", "high")])
