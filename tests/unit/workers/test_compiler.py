@@ -57,13 +57,13 @@ def test_a_second_attempt_uses_what_the_first_one_compiled(attempt):
     assert attempt(3) == FROM_DISK
 
 
-def test_any_number_of_networks_is_compiled_each_for_its_own_shape(attempt, monkeypatch):
+def test_any_number_of_networks_is_compiled_each_for_its_own_shape(attempt):
     """Though Dynamo gives up after as many as its limit says, and compiles a second shape for all shapes."""
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
-    for width in (3, 5, 6):
-        assert attempt(width)["graphs"] == 1
-    assert attempt(6, images=8)["graphs"] == 1
-    assert attempt(6, images=4) == FROM_DISK, "it is the code for this shape again"
+    with torch._dynamo.config.patch(recompile_limit=2):  # monkeypatch would leave the process without a limit
+        for width in (3, 5, 6):
+            assert attempt(width)["graphs"] == 1
+        assert attempt(6, images=8)["graphs"] == 1
+        assert attempt(6, images=4) == FROM_DISK, "it is the code for this shape again"
 
 
 def test_a_trainer_tells_trainings_apart_by_what_is_compiled(tiny_spec, assign, train, monkeypatch):
