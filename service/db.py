@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 BUSY_SECONDS = 30
+MIGRATION_LOCK = 1807065219  # PostgreSQL's number of the lock that everybody takes before the first other statement
 
 
 class Database:
@@ -91,7 +92,7 @@ def _finite(value: Any) -> Any:
 
 def _take_migration_lock(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(1807065219)")  # freed with the transaction
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")  # freed with the transaction
 
 
 def _prepare_sqlite(engine: Engine) -> None:
