@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 from service.backup_checks import problems_of, revision_of, rows_of, tables_of
 from service.db import MIGRATION_LOCK
 from service.errors import BackupError
+from service.private import private_file
 
 BUSY = "something uses the database; stop the service first (`cbam down`), then restore"
 DUMP = ("--format=custom", "--no-owner", "--no-privileges", "--no-password")
@@ -108,8 +109,9 @@ class SqliteFile:
 
         Nobody can hold a damaged file, and nobody can use it either.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._later, closing(self._open("rwc")) as connection:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_file(self.path)
+        with self._later, closing(self._open()) as connection:
             try:
                 connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # a lock stays when its transaction has ended
                 connection.execute("PRAGMA journal_mode = DELETE")
@@ -133,6 +135,8 @@ class SqliteFile:
                 copy.backup(self._held)
             return
         draft = self.path.with_name(f"{self.path.name}.restoring")
+        draft.unlink(missing_ok=True)
+        private_file(draft)
         shutil.copyfile(source, draft)
         with draft.open("rb") as file:
             os.fsync(file.fileno())
@@ -160,13 +164,13 @@ class SqliteFile:
         """The file as it is. It stays open: to close any descriptor of a file frees all locks of a process on it."""
         target.parent.mkdir(parents=True, exist_ok=True)
         source = self._later.enter_context(self.path.open("rb"))
+        private_file(target)
         with target.open("wb") as copy:
             shutil.copyfileobj(source, copy)
         return target
 
-    def _open(self, mode: str = "rw") -> sqlite3.Connection:
-        uri = f"{self.path.absolute().as_uri()}?mode={mode}"
-        return sqlite3.connect(uri, uri=True, timeout=1, isolation_level=None)
+    def _open(self) -> sqlite3.Connection:
+        return sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=1, isolation_level=None)
 
 
 class Postgresql:

@@ -17,6 +17,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from service.private import private_file
+
 BUSY_SECONDS = 30
 MIGRATION_LOCK = 1807065219  # PostgreSQL's number of the lock that everybody takes before the first other statement
 
@@ -29,7 +31,7 @@ class Database:
         if parsed.drivername in ("postgresql", "postgres"):  # as everybody writes it; SQLAlchemy would take psycopg2
             parsed = parsed.set(drivername="postgresql+psycopg")
         if parsed.get_backend_name() == "sqlite" and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            _make_private(parsed.database)
         self.engine = create_engine(
             parsed,
             pool_pre_ping=parsed.get_backend_name() != "sqlite",
@@ -64,6 +66,15 @@ class Database:
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
+
+
+def _make_private(file: str) -> None:
+    """Make the file for its owner alone, where it is not there; SQLite's journals have the same mode as their file."""
+    if file == ":memory:" or file.startswith("file:"):
+        return
+    path = Path(file)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_file(path)
 
 
 def _strict_json(value: object) -> str:

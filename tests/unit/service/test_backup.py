@@ -182,6 +182,7 @@ def test_a_database_that_is_not_there_cannot_be_backed_up_but_restored(busy, set
         make_backup(new, tmp_path / "second.zip")
     assert restore_backup(new, tmp_path / "backup.zip", keep_in=tmp_path)[1] is None
     assert names(new) == ["first", "second"]
+    assert (tmp_path / "new" / "cbam.db").stat().st_mode & 0o077 == 0
     with sqlite3.connect(tmp_path / "new" / "cbam.db") as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
