@@ -12,7 +12,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -20,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from service.private import private_file
 
 BUSY_SECONDS = 30
+ALONE_LOCK = 1807065220  # the first of the two numbers of locks on names
 MIGRATION_LOCK = 1807065219  # PostgreSQL's number of the lock that everybody takes before the first other statement
 
 
@@ -52,6 +53,15 @@ class Database:
         """A transaction that writes; on SQLite it takes the write lock at once, so that it cannot fail halfway."""
         engine = self.engine.execution_options(cbam_writes=True)
         with Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def writing_alone(self, what: str) -> Iterator[Session]:
+        """A transaction that writes while nobody else writes `what`: for a limit, whose count must hold to the end."""
+        with self.writing() as session:
+            if self.engine.dialect.name == "postgresql":  # on SQLite there is one writer anyway
+                lock = func.pg_advisory_xact_lock(ALONE_LOCK, func.hashtext(what))
+                session.execute(select(lock))
             yield session
 
     def migrate(self) -> None:
