@@ -52,12 +52,15 @@ def make_backup(database_url: str, target: Path) -> Manifest:
 
     What is inconsistent is written too, and said in the manifest's `problems`: better that than no backup.
     """
+    return _back_up(kept_database(database_url), target)
+
+
+def _back_up(database: Kept, target: Path) -> Manifest:
     if target.exists():
         raise BackupError(f"{target} exists already")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".backup-") as folder:
         copy = Path(folder) / "database"
-        database = kept_database(database_url)
         seen = database.dump(copy)
         manifest = Manifest(
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -97,9 +100,9 @@ def restore_backup(database_url: str, source: Path, *, keep_in: Path) -> tuple[M
         if manifest.database != database.kind:
             raise BackupError(f"{source} is of {manifest.database}; CBAM_DATABASE_URL names {database.kind}")
         with database.at_rest():
-            kept = _keep(database, database_url, keep_in)
+            kept = _keep(database, keep_in)
             database.load(copy, manifest.rows)
-        seen = database.look()
+            seen = database.look()
         if seen.problems or seen.rows != manifest.rows:
             found = "; ".join(seen.problems) or f"{seen.rows} rows where the backup has {manifest.rows}"
             raise BackupError(f"what was restored is not well: {found}; before it there was {kept}")
@@ -111,13 +114,13 @@ def restore_backup(database_url: str, source: Path, *, keep_in: Path) -> tuple[M
     return manifest, kept
 
 
-def _keep(database: Kept, database_url: str, folder: Path) -> Path | None:
+def _keep(database: Kept, folder: Path) -> Path | None:
     """A backup of what is about to be replaced; of a damaged database, its file as it is."""
     if database.is_empty():
         return None
     path = new_name(folder, "before-restore")
     try:
-        make_backup(database_url, path)
+        _back_up(database, path)
     except Damaged as error:
         aside = database.copy_aside(path.with_suffix(".damaged"))
         if aside is None:

@@ -6,18 +6,20 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DatabaseError, DBAPIError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 from service.backup_checks import problems_of, revision_of, rows_of, tables_of
+from service.db import MIGRATION_LOCK
 from service.errors import BackupError
+from service.private import private_file
 
 BUSY = "something uses the database; stop the service first (`cbam down`), then restore"
 DUMP = ("--format=custom", "--no-owner", "--no-privileges", "--no-password")
@@ -48,7 +50,7 @@ class Kept(Protocol):
         ...
 
     def at_rest(self) -> AbstractContextManager[None]:
-        """Raise BackupError where anything uses it."""
+        """Hold it: who comes meanwhile waits, and finds what was restored. Raises BackupError where it is used."""
         ...
 
     def load(self, source: Path, rows: Mapping[str, int]) -> None:
@@ -85,14 +87,17 @@ class SqliteFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._held: sqlite3.Connection | None = None
+        self._later = ExitStack()
 
     def dump(self, target: Path) -> Seen:
         """Copy the pages, and check the copy."""
         if not self.path.exists():
             raise BackupError(f"there is no database at {self.path}")
         try:
-            with closing(self._open()) as source, closing(sqlite3.connect(target)) as copy:
-                source.backup(copy)
+            source = nullcontext(self._held) if self._held else closing(self._open())
+            with source as connection, closing(sqlite3.connect(target)) as copy:
+                connection.backup(copy)
                 copy.execute("PRAGMA journal_mode = DELETE")  # all of it in the one file
             return SqliteFile(target).look()
         except (sqlite3.DatabaseError, DatabaseError) as error:
@@ -100,21 +105,38 @@ class SqliteFile:
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """To leave WAL mode takes the file alone: any open connection, even an idle one, stands in the way."""
-        if self.path.exists():
-            with closing(self._open()) as connection:
-                try:
-                    connection.execute("PRAGMA journal_mode = DELETE")
-                except sqlite3.OperationalError as error:
-                    raise BackupError(BUSY) from error
-                except sqlite3.DatabaseError:
-                    pass  # it is damaged, and about to be replaced
-        yield
+        """To leave WAL mode takes the file alone: any open connection, even an idle one, stands in the way.
+
+        Nobody can hold a damaged file, and nobody can use it either.
+        """
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_file(self.path)
+        with self._later, closing(self._open()) as connection:
+            try:
+                connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # a lock stays when its transaction has ended
+                connection.execute("PRAGMA journal_mode = DELETE")
+                connection.execute("BEGIN EXCLUSIVE")
+                connection.execute("COMMIT")
+                self._held = connection
+            except sqlite3.OperationalError as error:
+                is_busy = error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+                raise BackupError(BUSY if is_busy else f"{self.path}: {error}") from error
+            except sqlite3.DatabaseError:
+                pass  # it is damaged, and about to be replaced
+            try:
+                yield
+            finally:
+                self._held = None
 
     def load(self, source: Path, rows: Mapping[str, int]) -> None:  # noqa: ARG002
-        """Put the file in its place by one rename."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Replace its pages in one transaction; a damaged file by one rename."""
+        if self._held is not None:
+            with closing(sqlite3.connect(source)) as copy:
+                copy.backup(self._held)
+            return
         draft = self.path.with_name(f"{self.path.name}.restoring")
+        draft.unlink(missing_ok=True)
+        private_file(draft)
         shutil.copyfile(source, draft)
         with draft.open("rb") as file:
             os.fsync(file.fileno())
@@ -123,17 +145,29 @@ class SqliteFile:
         draft.replace(self.path)
 
     def look(self) -> Seen:
-        """Open it for this look alone."""
-        return _seen(URL.create("sqlite", database=str(self.path)))
+        """Through the connection that holds it, or one for this look alone."""
+        if self._held is None:
+            return _seen(create_engine(URL.create("sqlite", database=str(self.path)), poolclass=NullPool))
+        held = self._held
+        return _seen(create_engine("sqlite://", creator=lambda: held, poolclass=StaticPool))
 
     def is_empty(self) -> bool:
-        """A file that is not there, or holds nothing."""
-        return not self.path.exists() or self.path.stat().st_size == 0
+        """A file that is not there, or holds nothing; to hold it has made it."""
+        if self._held is None:
+            return not self.path.exists() or self.path.stat().st_size == 0
+        try:
+            return self._held.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+        except sqlite3.DatabaseError:
+            return False
 
     def copy_aside(self, target: Path) -> Path | None:
-        """The file as it is."""
+        """The file as it is. It stays open: to close any descriptor of a file frees all locks of a process on it."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.copyfile(self.path, target))
+        source = self._later.enter_context(self.path.open("rb"))
+        private_file(target)
+        with target.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+        return target
 
     def _open(self) -> sqlite3.Connection:
         return sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=1, isolation_level=None)
@@ -161,16 +195,23 @@ class Postgresql:
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """Nobody else is connected. What served a connection ends a moment after that was closed."""
+        """Nobody else is connected, and who comes waits where everybody begins, at the lock of migrations.
+
+        What served a connection ends a moment after that was closed.
+        """
         others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         deadline = time.monotonic() + LEAVING_SECONDS
         with self._connected() as connection:
+            while not connection.scalar(text(f"SELECT pg_try_advisory_xact_lock({MIGRATION_LOCK})")):
+                if time.monotonic() > deadline:
+                    raise BackupError(BUSY)
+                time.sleep(0.05)
             while connection.scalar(text(f"{others} AND backend_type = 'client backend'")):
                 if time.monotonic() > deadline:
                     raise BackupError(BUSY)
                 time.sleep(0.05)
                 connection.execute(text("SELECT pg_stat_clear_snapshot()"))
-        yield
+            yield
 
     def load(self, source: Path, rows: Mapping[str, int]) -> None:
         """Replace the tables in one transaction, after those that only a newer schema has."""
@@ -182,7 +223,7 @@ class Postgresql:
 
     def look(self) -> Seen:
         """Connect for this look alone."""
-        return _seen(self.url)
+        return _seen(create_engine(self.url, poolclass=NullPool))
 
     def is_empty(self) -> bool:
         """No table of ours."""
@@ -225,8 +266,7 @@ def _program(name: str) -> str:
     return found
 
 
-def _seen(url: URL) -> Seen:
-    engine = create_engine(url, poolclass=NullPool)
+def _seen(engine: Engine) -> Seen:
     with engine.connect() as connection:
         return _look(connection)
 

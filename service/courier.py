@@ -2,28 +2,33 @@
 
 Any number of couriers may work at once: whoever claims a message has it for a minute. A message arrives at least once;
 its `webhook-id` stays the same, so that a receiver can tell a second copy. Messages to one webhook go one at a time.
+Owners take turns: who has many slow receivers holds up their own messages alone.
 """
 
 import base64
 import hashlib
 import hmac
+import itertools
 import json
 import logging
 import random
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, func, not_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.db import Database
 from service.errors import AddressRefused, DeliveryFailed
-from service.models import Webhook, WebhookDelivery
+from service.models import UtcDateTime, Webhook, WebhookDelivery
 from service.outbound import post
+from service.outbox import MAY_BE_TOLD
 from service.settings import Settings
 from service.store import utc_now
 
@@ -34,9 +39,12 @@ PAUSES_SECONDS = (5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 21600.0, 43200.0)  # 
 KEEP = timedelta(days=30)
 PRUNE_LOOKS = 3600
 AT_ONCE = 8
+OF_ONE_OWNER = 2
+TURN_SECONDS = 1.0  # after which a webhook with more to be told makes room
 GONE = 410
 
 Send = Callable[..., int]
+_DUE = (WebhookDelivery.state == "pending", WebhookDelivery.next_at <= bindparam("at", type_=UtcDateTime()))
 
 
 class Courier:
@@ -47,9 +55,12 @@ class Courier:
         self.allow_private = settings.webhook_allow_private
         self.send = send
         self.pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="courier")
-        self.busy: set[str] = set()  # webhooks that are being told something
+        self.busy: dict[str, str] = {}  # webhooks that are being told something, with their owners
+        self.served: dict[str, int] = {}  # owners, with the number of the turn that was theirs last
+        self.turns = itertools.count(1)
         self.lock = threading.Lock()
         self.stop = threading.Event()
+        self.wake = threading.Event()  # there is something to look at before the time
         self.thread = threading.Thread(target=self._run, name="courier", daemon=True)
 
     def start(self) -> None:
@@ -59,6 +70,7 @@ class Courier:
     def close(self) -> None:
         """End after the tries in hand."""
         self.stop.set()
+        self.wake.set()
         self.thread.join()
         self.pool.shutdown(cancel_futures=True)
 
@@ -74,49 +86,89 @@ class Courier:
             except Exception:
                 log.exception("webhooks cannot be looked at")
             looks += 1
-            self.stop.wait(LOOK_SECONDS)
+            self.wake.wait(LOOK_SECONDS)
+            self.wake.clear()
 
     def _look(self) -> None:
-        """Give every webhook that something is due for a thread, unless it has one."""
+        """Give threads that are free to webhooks that something is due for: first to whose turn is longest ago."""
+        self._end_what_nobody_may_be_told()
         query = (
-            select(WebhookDelivery.webhook_id)
-            .join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
-            .where(WebhookDelivery.state == "pending", WebhookDelivery.next_at <= utc_now(), Webhook.enabled)
-            .distinct()
+            select(Webhook.id, Webhook.owner)
+            .join(WebhookDelivery, WebhookDelivery.webhook_id == Webhook.id)
+            .where(*_DUE, Webhook.enabled, MAY_BE_TOLD)
+            .group_by(Webhook.id, Webhook.owner)
+            .order_by(func.min(WebhookDelivery.next_at))
         )
         with self.database.reading() as session:
-            due = set(session.scalars(query))
-        with self.lock:
-            new = due - self.busy
-            self.busy |= new
-        for webhook_id in new:
+            due = [(webhook_id, owner) for webhook_id, owner in session.execute(query, {"at": utc_now()})]
+        for webhook_id in self._chosen(due):
             self.pool.submit(self._serve, webhook_id)
 
+    def _chosen(self, due: Sequence[tuple[str, str]]) -> list[str]:
+        """The webhooks that get a thread now; from here on they count as busy."""
+        chosen: list[str] = []
+        with self.lock:
+            while len(self.busy) < AT_ONCE:
+                held = Counter(self.busy.values())
+                waiting = [
+                    (self.served.get(owner, 0), place, webhook_id, owner)
+                    for place, (webhook_id, owner) in enumerate(due)
+                    if webhook_id not in self.busy and held[owner] < OF_ONE_OWNER
+                ]
+                if not waiting:
+                    break
+                *_, webhook_id, owner = min(waiting)
+                self.busy[webhook_id] = owner
+                self.served[owner] = next(self.turns)
+                chosen.append(webhook_id)
+        return chosen
+
+    def _end_what_nobody_may_be_told(self) -> None:
+        """An owner whose tokens are revoked, or have expired, gets nothing more, whenever it was written down."""
+        now = utc_now()
+        query = (
+            select(WebhookDelivery.id)
+            .join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
+            .where(*_DUE, not_(MAY_BE_TOLD))
+            .limit(1000)
+        )
+        with self.database.reading() as session:
+            found = list(session.scalars(query, {"at": now}))
+        if found:
+            ended = {"state": "failed", "ended_at": now, "error": "its owner has no token any more that is good"}
+            with self.database.writing() as session:
+                session.execute(update(WebhookDelivery).where(WebhookDelivery.id.in_(found)).values(**ended))
+
     def _serve(self, webhook_id: str) -> None:
-        """Send what is due for one webhook, the oldest first, until something fails."""
+        """Send what is due for one webhook, the oldest first, until something fails or its turn is over."""
+        ends_at = time.monotonic() + TURN_SECONDS
         try:
             while not self.stop.is_set() and (claimed := self._claim(webhook_id)) and self._try(*claimed):
-                pass
+                if time.monotonic() > ends_at:
+                    break
         except SQLAlchemyError as error:
             log.warning("webhook %s waits for the database: %s", webhook_id, error)
         except Exception:
             log.exception("webhook %s cannot be served", webhook_id)
         finally:
             with self.lock:
-                self.busy.discard(webhook_id)
+                is_full = len(self.busy) == AT_ONCE
+                del self.busy[webhook_id]
+            if is_full or time.monotonic() > ends_at:
+                self.wake.set()
 
     def _claim(self, webhook_id: str) -> tuple[Webhook, WebhookDelivery] | None:
         now = utc_now()
         query = (
             select(Webhook, WebhookDelivery)
             .join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
-            .where(WebhookDelivery.webhook_id == webhook_id, Webhook.enabled)
-            .where(WebhookDelivery.state == "pending", WebhookDelivery.next_at <= now)
+            .where(WebhookDelivery.webhook_id == webhook_id, Webhook.enabled, MAY_BE_TOLD, *_DUE)
             .order_by(WebhookDelivery.created_at, WebhookDelivery.id)
             .limit(1)
         )
         with self.database.writing() as session:
-            found = session.execute(query.with_for_update(of=WebhookDelivery, skip_locked=True)).one_or_none()
+            locked = query.with_for_update(of=WebhookDelivery, skip_locked=True)
+            found = session.execute(locked, {"at": now}).one_or_none()
             if found is None:
                 return None
             webhook, message = found

@@ -12,12 +12,16 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from service.private import private_file
+
 BUSY_SECONDS = 30
+ALONE_LOCK = 1807065220  # the first of the two numbers of locks on names
+MIGRATION_LOCK = 1807065219  # PostgreSQL's number of the lock that everybody takes before the first other statement
 
 
 class Database:
@@ -28,7 +32,7 @@ class Database:
         if parsed.drivername in ("postgresql", "postgres"):  # as everybody writes it; SQLAlchemy would take psycopg2
             parsed = parsed.set(drivername="postgresql+psycopg")
         if parsed.get_backend_name() == "sqlite" and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            _make_private(parsed.database)
         self.engine = create_engine(
             parsed,
             pool_pre_ping=parsed.get_backend_name() != "sqlite",
@@ -51,6 +55,15 @@ class Database:
         with Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
 
+    @contextmanager
+    def writing_alone(self, what: str) -> Iterator[Session]:
+        """A transaction that writes while nobody else writes `what`: for a limit, whose count must hold to the end."""
+        with self.writing() as session:
+            if self.engine.dialect.name == "postgresql":  # on SQLite there is one writer anyway
+                lock = func.pg_advisory_xact_lock(ALONE_LOCK, func.hashtext(what))
+                session.execute(select(lock))
+            yield session
+
     def migrate(self) -> None:
         """Bring the schema to the newest version. Safe to call from several processes at once."""
         config = Config()
@@ -63,6 +76,15 @@ class Database:
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
+
+
+def _make_private(file: str) -> None:
+    """Make the file for its owner alone, where it is not there; SQLite's journals have the same mode as their file."""
+    if file == ":memory:" or file.startswith("file:"):
+        return
+    path = Path(file)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_file(path)
 
 
 def _strict_json(value: object) -> str:
@@ -91,7 +113,7 @@ def _finite(value: Any) -> Any:
 
 def _take_migration_lock(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(1807065219)")  # freed with the transaction
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")  # freed with the transaction
 
 
 def _prepare_sqlite(engine: Engine) -> None:

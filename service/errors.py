@@ -30,6 +30,10 @@ class TooManyWebhooks(ServiceError):
     """Nobody may have so many webhooks."""
 
 
+class TooManyTests(ServiceError):
+    """A webhook may not be tested so often."""
+
+
 class AddressRefused(ServiceError):
     """This address is not a public one."""
 

@@ -19,6 +19,19 @@ from service.errors import AddressRefused, DeliveryFailed
 
 TOTAL_SECONDS = 10.0
 NAT64 = ip_network("64:ff9b::/96")  # an IPv4 address in IPv6 clothes
+NOT_PUBLIC = tuple(
+    ip_network(network)
+    for network in (
+        # recommended_v1 of microsoft-antissrf 1.0.0, without NAT64; 168.63.129.16 is a part of every Azure machine
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16"),
+        *("172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24"),
+        *("192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4"),
+        *("240.0.0.0/4", "::1/128", "::/128", "64:ff9b:1::/48", "100::/64", "100:0:0:1::/64", "2001::/23"),
+        *("2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10"),
+        *("fec0::/10", "ff00::/8"),
+        *("::/96", "::ffff:0:0:0/96"),  # IPv4 in older clothes, which some systems still take off
+    )
+)
 Address = IPv4Address | IPv6Address
 
 
@@ -41,16 +54,12 @@ def post(
 
 
 def is_public(address: Address) -> bool:
-    """Whether anybody on the internet can reach it. An address that wraps another is judged by what it wraps."""
+    """Whether anybody on the internet can reach it. What is translated on the way is judged by what comes of it."""
     if isinstance(address, IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if address in NAT64:
-            inner = IPv4Address(int(address) & 0xFFFF_FFFF)
+        inner = IPv4Address(int(address) & 0xFFFF_FFFF) if address in NAT64 else address.ipv4_mapped
         if inner is not None:
             return is_public(inner)
-        if address.teredo is not None:
-            return False
-    return address.is_global and not address.is_multicast
+    return address.is_global and not any(address in network for network in NOT_PUBLIC)
 
 
 def checked(host: str, addresses: Iterable[Address], *, allow_private: bool) -> list[Address]:

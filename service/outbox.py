@@ -18,11 +18,13 @@ _VALID = and_(
     Token.revoked_at.is_(None),
     or_(Token.expires_at.is_(None), Token.expires_at > bindparam("at", type_=UtcDateTime())),
 )
+MAY_BE_TOLD = or_(exists().where(_VALID), ~exists().where(Token.id.is_not(None)))
+"""Of a webhook at the time `at`: who was shut out is told nothing more. Where no token was ever made, nobody was."""
 _WAITING = select(Webhook).where(  # made once, as it comes with every move
     Webhook.enabled,
     or_(Webhook.everyone, Webhook.owner == bindparam("owner")),
     or_(Webhook.project.is_(None), Webhook.project == bindparam("project")),
-    or_(exists().where(_VALID), ~exists().where(Token.id.is_not(None))),  # whoever was shut out is told nothing more
+    MAY_BE_TOLD,
 )
 
 

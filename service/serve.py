@@ -91,6 +91,8 @@ def main() -> None:
         log_config=None,
         access_log=False,  # service/request_log.py writes it
         server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),  # uvicorn would believe whoever connects from loopback
+        forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     for signum in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises its signal again at the end: the end was a good one

@@ -1,7 +1,7 @@
 """Everything the operator may set, read once from the environment into one frozen object."""
 
 import hashlib
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -29,6 +29,11 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="names by which users reach the API (the Host header), separated by commas"
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="addresses or networks of reverse proxies, separated by commas: of what one of them forwards, "
+        "X-Forwarded-For says whose it is; any other proxy is one client, whoever stands behind it",
     )
     bootstrap_token_file: Path | None = Field(
         None,
@@ -91,7 +96,12 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(ip_network(network)) for network in value)
+
+    @field_validator("allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _names(cls, value: object) -> object:
         if not isinstance(value, str):

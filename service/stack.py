@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import psutil
 
 from service.errors import StackError
-from service.stack_parts import Part, environment, is_taken, parts, ray_temp_dir
+from service.private import private_folder
+from service.stack_parts import Part, environment, is_taken, parts, ray_folder
 from service.stack_processes import leader, members, start, terminate
 from service.stack_record import StackRecord, load, locked, save
 from service.stack_settings import StackSettings
@@ -75,7 +76,7 @@ class Stack:
                 return []
             running = [name for name in record.processes if members(record.processes[name], record.stack_id)]
             self._stop(record, list(record.processes), grace_seconds=self.settings.stop_grace_seconds)
-            shutil.rmtree(ray_temp_dir(self.settings.home), ignore_errors=True)
+            shutil.rmtree(ray_folder(self.settings), ignore_errors=True)
             record.processes.clear()
             save(self.settings.home, record)
         return running
@@ -138,7 +139,9 @@ class Stack:
             raise StackError(f"port {port} of {part.name} was taken by somebody else meanwhile; `cbam down`, `cbam up`")
         home = self.settings.home
         if part.name == "ray":
-            shutil.rmtree(ray_temp_dir(home), ignore_errors=True)  # the logs of the head before this one
+            folder = ray_folder(self.settings)
+            shutil.rmtree(folder, ignore_errors=True)  # the logs of the head before this one
+            private_folder(folder)  # Ray opens its own to everybody
         (home / "mlflow").mkdir(parents=True, exist_ok=True)
         record.processes[part.name] = start(
             part.command,

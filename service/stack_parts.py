@@ -71,9 +71,9 @@ def environment(settings: StackSettings, record: StackRecord, inherited: Mapping
     }
 
 
-def ray_temp_dir(home: Path) -> Path:
-    """Ray's sockets and logs: a short path, as sockets need, and another one for each home and user."""
-    return RAY_TEMP_ROOT / f"cbam-{os.getuid()}-{sha256(str(home).encode()).hexdigest()[:8]}"
+def ray_folder(settings: StackSettings) -> Path:
+    """Where Ray's sockets and logs are: a short path, as sockets need, and one that no other user can foresee."""
+    return RAY_TEMP_ROOT / f"cbam-{sha256(f'{settings.home} {settings.ray_token()}'.encode()).hexdigest()[:12]}"
 
 
 def _ray_command(settings: StackSettings, record: StackRecord) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ def _ray_command(settings: StackSettings, record: StackRecord) -> tuple[str, ...
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
         *("--node-ip-address=127.0.0.1", f"--port={record.ports['ray']}"),
         *("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"),  # theirs are other Rays'
-        *(f"--temp-dir={ray_temp_dir(settings.home)}", f"--object-store-memory={OBJECT_STORE_BYTES}"),
+        *(f"--temp-dir={ray_folder(settings) / 'ray'}", f"--object-store-memory={OBJECT_STORE_BYTES}"),
         *("--include-dashboard=false", "--include-log-monitor=false", "--no-monitor", "--disable-usage-stats"),
         *((f"--num-cpus={cpus}",) if cpus else ()),
     )

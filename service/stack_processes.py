@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from service.private import private_file
 from service.stack_record import ProcessRecord
 
 MARK = "CBAM_STACK_ID"
@@ -22,8 +23,12 @@ _children: list[subprocess.Popen[bytes]] = []  # kept so that they can be reaped
 
 
 def start(command: Sequence[str], *, environment: Mapping[str, str], cwd: Path, log: Path) -> ProcessRecord:
-    """Start a session leader that writes to `log`, and does not mind the end of this process or of its terminal."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    """Start a session leader that writes to `log`, and does not mind the end of this process or of its terminal.
+
+    What it writes, and what its children write, is for its owner alone.
+    """
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_file(log)
     with log.open("ab") as output:
         child = subprocess.Popen(
             command,
@@ -33,6 +38,7 @@ def start(command: Sequence[str], *, environment: Mapping[str, str], cwd: Path, 
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            umask=0o077,
         )
     _children.append(child)
     return ProcessRecord(child.pid, psutil.Process(child.pid).create_time())

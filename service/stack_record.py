@@ -11,10 +11,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from service.errors import StackError
+from service.private import private_file, private_home
 
 DEFAULT_HOME = Path("~/.cbam")
 DEFAULT_URL = "http://127.0.0.1:8000"
 LOCK_PATIENCE_SECONDS = 300.0
+OURS = ("stack.json", "stack.lock", "cbam.db")
+"""What tells a home folder from another one."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ def load(home: Path) -> StackRecord | None:
 def save(home: Path, record: StackRecord) -> None:
     """Write the record so that a reader sees the old one or the new one."""
     path = home / f"stack.json.{os.getpid()}"
+    private_file(path)
     path.write_text(json.dumps(asdict(record), indent=2))
     path.replace(home / "stack.json")
 
@@ -82,8 +86,9 @@ def recorded_url(home: Path) -> str:
 @contextlib.contextmanager
 def locked(home: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the home folder's lock: one `up` or `down` at a time. The kernel frees it when its holder dies."""
-    home.mkdir(parents=True, exist_ok=True)
+    private_home(home, OURS)
     deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
+    private_file(home / "stack.lock")
     with (home / "stack.lock").open("w") as file:
         said = False
         while True:

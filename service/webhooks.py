@@ -2,11 +2,12 @@
 
 import secrets
 from base64 import b64encode
+from datetime import timedelta
 
 from sqlalchemy import func, select
 
 from service.db import Database
-from service.errors import TooManyWebhooks, WebhookNotFound
+from service.errors import TooManyTests, TooManyWebhooks, WebhookNotFound
 from service.models import Webhook, WebhookDelivery
 from service.outbox import delivery
 from service.roles import Caller, Role
@@ -14,6 +15,7 @@ from service.store import new_id, utc_now
 from service.webhook_schemas import WebhookChange, WebhookRequest
 
 MOST_OF_ONE_OWNER = 20
+MOST_TESTS_AN_HOUR = 20
 SECRET_BYTES = 32
 TEST = "webhook.test"
 
@@ -33,7 +35,7 @@ class Webhooks:
             secret="whsec_" + b64encode(secrets.token_bytes(SECRET_BYTES)).decode(),
             created_at=utc_now(),
         )
-        with self.database.writing() as session:
+        with self.database.writing_alone(f"webhooks of {caller.name}") as session:
             count = session.scalar(select(func.count()).select_from(Webhook).where(Webhook.owner == caller.name))
             if (count or 0) >= MOST_OF_ONE_OWNER:
                 raise TooManyWebhooks(f"{caller.name} has {count} webhooks, and nobody may have more; remove one")
@@ -73,9 +75,17 @@ class Webhooks:
                 session.delete(current)
 
     def test(self, row: Webhook) -> WebhookDelivery:
-        """Leave a message that says nothing, to see whether it arrives."""
+        """Leave a message that says nothing, to see whether it arrives. Raises TooManyTests."""
         message = delivery(row, TEST, {"webhook_id": row.id}, None, at=utc_now())
-        with self.database.writing() as session:
+        lately = (
+            select(func.count())
+            .select_from(WebhookDelivery)
+            .where(WebhookDelivery.webhook_id == row.id, WebhookDelivery.type == TEST)
+            .where(WebhookDelivery.created_at > message.created_at - timedelta(hours=1))
+        )
+        with self.database.writing_alone(f"tests of webhook {row.id}") as session:
+            if (session.scalar(lately) or 0) >= MOST_TESTS_AN_HOUR:
+                raise TooManyTests(f"a webhook is tested at most {MOST_TESTS_AN_HOUR} times an hour")
             session.add(message)
         return message
 

@@ -61,7 +61,7 @@ def remove(row: Mine, webhooks: TheWebhooks) -> None:
     webhooks.remove(row)
 
 
-@router.post("/{webhook_id}/test", status_code=202, responses=documented(404))
+@router.post("/{webhook_id}/test", status_code=202, responses=documented(404, 409))
 def test(row: Mine, response: Response, webhooks: TheWebhooks) -> DeliveryView:
     """Send a message that says nothing, on the way that all messages go; the Location tells how it fared."""
     message = webhooks.test(row)

@@ -44,7 +44,7 @@ def records_of(path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_every_part_runs_at_tiny_sizes_without_the_packages_of_the_service(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))\n")
     environment = {name: value for name, value in os.environ.items() if name != "OUT"}
@@ -66,6 +66,14 @@ def test_every_part_runs_at_tiny_sizes_without_the_packages_of_the_service(tmp_p
     assert by_name["tail"]["results"]
     assert by_name["step"]["ratios"]
     assert {row.get("buckets") for row in by_name["gpus"]["results"]} >= {"5 MB buckets", "100 MB buckets"}
+
+
+def test_the_limits_of_parts_are_those_of_a_gpu(tmp_path):
+    short = part("short", "import time; time.sleep(2)", limit=1)
+    for tiny, result in ((False, "killed"), (True, "passed")):
+        output = tmp_path / f"{result}.jsonl"
+        gpu.Runner(output, dict(os.environ), deadline=time.monotonic() + 60, tiny=tiny).run(short, gpus=1)
+        assert records_of(output)[0]["result"] == result
 
 
 def test_a_part_that_crashes_is_reported_and_the_next_one_runs(runner):

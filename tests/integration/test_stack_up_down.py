@@ -14,7 +14,7 @@ import pytest
 from service.errors import StackError
 from service.stack import Stack
 from service.stack_checks import examine
-from service.stack_parts import environment
+from service.stack_parts import environment, ray_folder
 from service.stack_processes import members
 from service.stack_record import load
 from service.stack_settings import StackSettings
@@ -83,6 +83,14 @@ def test_two_workers_stand_by_and_go_with_the_stack(running):
 
     expected = min(2, os.cpu_count() or 1)
     wait_until(lambda: len(standing_by()) == expected, "the workers", seconds=120)
+
+
+def test_nothing_of_it_is_for_other_users_of_the_machine(running):
+    stack, _ = running
+    home, ray = stack.settings.home, ray_folder(stack.settings)
+    assert {oct(folder.stat().st_mode & 0o777) for folder in (home, ray)} == {"0o700"}
+    assert {"cbam.db", "mlflow.db", "api.log"} <= {path.name for path in home.rglob("*")}
+    assert [path for path in home.rglob("*") if path.is_file() and path.stat().st_mode & 0o077] == []
 
 
 def test_a_second_up_starts_nothing_and_is_quick(running):

@@ -3,12 +3,14 @@
 import json
 import sqlite3
 import zipfile
+from threading import Thread
 
 import pytest
 from sqlalchemy import text
 
 from service.backup import check_backup, make_backup, restore_backup
 from service.backup_checks import known_revisions
+from service.backup_databases import kept_database
 from service.db import Database
 from service.errors import BackupError
 from service.lease import Leadership
@@ -65,6 +67,32 @@ def test_nothing_is_restored_while_anything_is_connected(busy, database, setting
     with pytest.raises(BackupError, match="cbam down"):  # an idle connection is one, too
         restore_backup(settings.database_url, file, keep_in=tmp_path)
     assert len(busy.page(Filter())[0]) == 2
+
+
+def test_what_a_service_accepts_that_starts_meanwhile_stays(busy, database, settings, tmp_path, monkeypatch):
+    file = tmp_path / "backup.zip"
+    make_backup(settings.database_url, file)
+    database.close()
+
+    def start_service():
+        starting = Database(settings.database_url)
+        starting.migrate()
+        Store(starting).submit(spec(name="accepted meanwhile"))
+        starting.close()
+
+    kind = type(kept_database(settings.database_url))
+    load = kind.load
+    service = Thread(target=start_service)
+
+    def load_late(kept, source, rows):
+        service.start()
+        service.join(timeout=1)  # time enough to be accepted, where nothing stands in its way
+        load(kept, source, rows)
+
+    monkeypatch.setattr(kind, "load", load_late)
+    restore_backup(settings.database_url, file, keep_in=tmp_path / "kept")
+    service.join()
+    assert names(settings.database_url) == ["accepted meanwhile", "first", "second"]
 
 
 def test_a_schema_of_a_newer_program_is_refused(busy, database, settings, tmp_path):
@@ -154,6 +182,7 @@ def test_a_database_that_is_not_there_cannot_be_backed_up_but_restored(busy, set
         make_backup(new, tmp_path / "second.zip")
     assert restore_backup(new, tmp_path / "backup.zip", keep_in=tmp_path)[1] is None
     assert names(new) == ["first", "second"]
+    assert (tmp_path / "new" / "cbam.db").stat().st_mode & 0o077 == 0
     with sqlite3.connect(tmp_path / "new" / "cbam.db") as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()

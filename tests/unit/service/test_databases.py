@@ -123,3 +123,12 @@ def test_two_dispatchers_at_once_run_each_experiment_once_and_one_follows_the_ot
     assert {store.get(one).state for one in ids} == {State.SUCCEEDED}
     assert cluster.starts == list(dict.fromkeys(cluster.starts)), "no attempt was started twice"
     assert all(len(store.attempts(one)) == 1 for one in ids)
+
+
+def test_a_new_database_is_for_its_owner_alone(tmp_path):
+    file = tmp_path / "new" / "cbam.db"
+    database = Database(f"sqlite:///{file}")
+    database.migrate()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (file.parent, *file.parent.iterdir())}
+    database.close()
+    assert modes == {"new": 0o700, "cbam.db": 0o600, "cbam.db-shm": 0o600, "cbam.db-wal": 0o600}

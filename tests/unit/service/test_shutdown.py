@@ -9,10 +9,15 @@ import time
 from contextlib import contextmanager
 
 import httpx2
+import pytest
 
+from service.access_schemas import TokenRequest
+from service.audit import AuditLog
 from service.lease import current_leader
+from service.roles import Role
 from service.serve import DRAIN_SECONDS
 from service.store import Store
+from service.tokens import Tokens
 from tests.ports import free_port
 from tests.specs import spec
 from tests.waiting import wait_until
@@ -66,6 +71,22 @@ def test_the_dispatcher_gives_its_lease_back(settings, database):
         assert child.returncode == 0
     assert current_leader(database) is None  # long before the lease's 10 s
     assert any(json.loads(line)["message"].endswith("leads") for line in log.splitlines())
+
+
+@pytest.mark.parametrize(("trusted", "address"), [("", "127.0.0.1"), ("127.0.0.0/8", "203.0.113.7")])
+def test_what_a_proxy_says_counts_only_where_it_is_trusted(settings, database, trusted, address):
+    Tokens(database).create(TokenRequest(name="ada", role=Role.ADMIN), by="test")
+    port = free_port()
+    with process("service.serve", settings, CBAM_PORT=str(port), CBAM_TRUSTED_PROXIES=trusted):
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: _answers(url), "the API")
+        headers = {"X-Forwarded-For": "203.0.113.7", "Authorization": "Bearer cbam_wrong"}
+        assert httpx2.get(f"{url}/v1/experiments", headers=headers).status_code == 401
+
+        def noted():
+            return [entry.address for entry in AuditLog(database, keep_days=1).page(actor=None, before=None, limit=10)]
+
+        wait_until(lambda: noted() == [address], f"the audit to say {address}")
 
 
 def _answers(url):

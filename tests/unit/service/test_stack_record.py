@@ -1,14 +1,16 @@
 """The file that says what was started."""
 
 import os
+import stat
 import threading
 
 import pytest
 
 from service import stack_record
 from service.errors import StackError
+from service.private import private_folder
 from service.stack import Stack
-from service.stack_parts import environment, ray_temp_dir
+from service.stack_parts import environment, ray_folder
 from service.stack_record import DEFAULT_URL, ProcessRecord, StackRecord, load, locked, recorded_url, save
 from service.stack_settings import StackSettings
 
@@ -79,5 +81,50 @@ def test_the_parts_get_nothing_of_another_cluster_or_tracking_server(tmp_path):
 def test_rays_sockets_fit_however_long_the_home_is(tmp_path):
     longest = len("/session_2026-11-22_17-15-53_802600_4194304/sockets/plasma_store.4294967296")
     homes = [tmp_path / ("x" * 200), tmp_path / ("x" * 200 + "y")]
-    assert all(len(str(ray_temp_dir(home))) + longest < 107 for home in homes)
-    assert ray_temp_dir(homes[0]) != ray_temp_dir(homes[1])
+    for home in homes:
+        home.mkdir()
+    folders = [ray_folder(StackSettings(home=home)) for home in homes]
+    assert all(len(str(folder / "ray")) + longest < 107 for folder in folders)
+    assert folders[0] != folders[1]
+
+
+def test_a_folder_that_somebody_else_has_made_first_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir(mode=0o755)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(StackError, match="belongs to another user"):
+        private_folder(tmp_path / "link")
+    private_folder(tmp_path / "real")
+    assert mode(tmp_path / "real") == 0o700
+    monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    for refused in (lambda: private_folder(tmp_path / "real"), lambda: locked(tmp_path).__enter__()):
+        with pytest.raises(StackError, match="belongs to another user"):
+            refused()
+
+
+def test_a_home_is_closed_to_others_unless_it_holds_other_things(tmp_path):
+    cases = {"new": None, "empty": [], "ours": ["stack.json", "x"], "mixed": ["x"]}
+    for name, files in cases.items():
+        home = tmp_path / name
+        if files is not None:
+            home.mkdir()
+            home.chmod(0o755)
+        for file in files or ():
+            (home / file).touch()
+        with locked(home):
+            pass
+    assert {name: mode(tmp_path / name) for name in cases} == {
+        "new": 0o700,
+        "empty": 0o700,
+        "ours": 0o700,
+        "mixed": 0o755,
+    }
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    (shared / "x").touch()
+    with pytest.raises(StackError, match="other users may write"), locked(shared):
+        pass
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)

@@ -1,8 +1,10 @@
 """Webhooks: whose they are, what they are told, and that it arrives."""
 
 import base64
+import contextlib
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -11,10 +13,11 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from service.access_schemas import TokenRequest
 from service.courier import Courier
-from service.errors import StaleMove
+from service.errors import StaleMove, TooManyWebhooks
 from service.models import WebhookDelivery
 from service.roles import LOCAL
 from service.store import utc_now
+from service.webhook_schemas import WebhookRequest
 from tests.receiver import receiving
 from tests.specs import spec_dict
 from tests.waiting import wait_until
@@ -37,14 +40,23 @@ def receiver():
         yield receiver
 
 
-@pytest.fixture
-def courier(http, settings, monkeypatch):
+@contextlib.contextmanager
+def started_courier(http, settings, monkeypatch, **options):
     monkeypatch.setattr("service.courier.LOOK_SECONDS", 0.02)
     monkeypatch.setattr("service.courier.PAUSES_SECONDS", (0.02,) * 3)
-    courier = Courier(http.app.state.store.database, settings.model_copy(update={"webhook_allow_private": True}))
+    allowed = settings.model_copy(update={"webhook_allow_private": True})
+    courier = Courier(http.app.state.store.database, allowed, **options)
     courier.start()
-    yield courier
-    courier.close()
+    try:
+        yield courier
+    finally:
+        courier.close()
+
+
+@pytest.fixture
+def courier(http, settings, monkeypatch):
+    with started_courier(http, settings, monkeypatch) as courier:
+        yield courier
 
 
 def messages(http) -> list[WebhookDelivery]:
@@ -105,6 +117,24 @@ def test_nobody_has_more_than_twenty(http):
     assert answers == [201] * 20 + [409]
 
 
+def test_nobody_has_more_than_twenty_however_many_are_asked_for_at_once(http):
+    webhooks, wanted = http.app.state.webhooks, WebhookRequest(url=URL)
+
+    def create(_number):
+        with contextlib.suppress(TooManyWebhooks):
+            webhooks.create(wanted, LOCAL)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(create, range(40)))
+    assert len(webhooks.seen_by(LOCAL)) == 20
+
+
+def test_a_webhook_is_not_tested_without_end(http):
+    path = http.post("/v1/webhooks", json={"url": URL}).headers["Location"]
+    answers = [http.post(f"{path}/test").status_code for _ in range(22)]
+    assert answers == [202] * 20 + [409] * 2
+
+
 def test_each_is_told_of_what_it_waits_for(http, bearer, leader):
     ada, bob = bearer("ada"), bearer("bob")
     for headers, wanted in (
@@ -141,6 +171,46 @@ def test_whoever_was_shut_out_is_told_nothing_more(http, bearer):
     http.delete(f"/v1/tokens/{token_id}", headers=root)
     http.post("/v1/experiments", json=spec_dict(), headers=root)
     assert len(messages(http)) == 1
+
+
+def test_what_waits_for_an_owner_who_is_shut_out_is_not_sent(http, bearer, receiver, settings, monkeypatch):
+    ada, root = bearer("ada"), bearer("root", "admin")
+    path = http.post("/v1/webhooks", json={"url": receiver.url}, headers=ada).headers["Location"]
+    http.post(f"{path}/test", headers=ada)
+    token_id = http.get("/v1/whoami", headers=ada).json()["token_id"]
+    assert http.delete(f"/v1/tokens/{token_id}", headers=root).is_success
+    with started_courier(http, settings, monkeypatch):
+        wait_until(lambda: messages(http)[0].state == "failed", "the message to be given up")
+    assert "no token" in messages(http)[0].error
+    assert receiver.requests == []
+
+
+def test_who_has_many_slow_receivers_holds_up_nobody_else(http, bearer, settings, monkeypatch):
+    sent, over = [], threading.Event()
+
+    def send(url, *_, **__):
+        if "slow" in url:
+            over.wait(60)
+        sent.append(url)
+        return 200
+
+    mallory, bob = bearer("mallory"), bearer("bob")
+    for headers, url in [(mallory, f"{URL}/slow")] * 12 + [(bob, f"{URL}/quick")]:
+        path = http.post("/v1/webhooks", json={"url": url}, headers=headers).headers["Location"]
+        http.post(f"{path}/test", headers=headers)
+    with started_courier(http, settings, monkeypatch, send=send):
+        wait_until(lambda: sent == [f"{URL}/quick"], "what is bob's, while mallory's receivers take their time")
+        over.set()
+        wait_until(lambda: len(sent) == 13, "the others")
+
+
+def test_owners_take_turns_and_none_holds_more_than_two_threads(settings, store):
+    courier = Courier(store.database, settings)
+    due = [(f"{owner}{number}", owner) for owner in "abcde" for number in range(3)]
+    assert courier._chosen(due) == ["a0", "b0", "c0", "d0", "e0", "a1", "b1", "c1"]
+    for webhook_id in ("a0", "a1", "c0"):
+        del courier.busy[webhook_id]
+    assert courier._chosen(due) == ["d1", "e1", "a0"]
 
 
 def test_a_message_arrives_signed(http, receiver, courier):

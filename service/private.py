@@ -1,0 +1,40 @@
+"""Folders and files that only their owner may read: other users of a machine may be strangers."""
+
+import os
+from pathlib import Path
+
+from service.errors import StackError
+
+FOR_OTHERS = 0o077
+WRITABLE_BY_OTHERS = 0o022
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder for its owner alone. Raises StackError where somebody else made it, or it is a link."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state = path.lstat()
+    if path.is_symlink() or state.st_uid != os.getuid():
+        raise StackError(f"{path} belongs to another user; remove it, or set CBAM_HOME to a folder of your own")
+    if state.st_mode & FOR_OTHERS:
+        path.chmod(0o700)
+
+
+def private_home(home: Path, ours: tuple[str, ...]) -> None:
+    """Close a home folder to others. One that holds other things than `ours` stays open for reading.
+
+    Raises StackError where another user owns it, or may write into it.
+    """
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state = home.stat()
+    if state.st_uid != os.getuid():
+        raise StackError(f"{home} belongs to another user; set CBAM_HOME to a folder of your own")
+    names = {entry.name for entry in home.iterdir()}
+    if not names or names & set(ours):
+        home.chmod(state.st_mode & 0o700)
+    elif state.st_mode & WRITABLE_BY_OTHERS:
+        raise StackError(f"other users may write in {home}; set CBAM_HOME to a folder of its own, or run chmod 700")
+
+
+def private_file(path: Path) -> None:
+    """Make an empty file for its owner alone, unless it is there."""
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
