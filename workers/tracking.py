@@ -54,6 +54,9 @@ class Tracker:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Values measured at `step`."""
 
+    def sync(self) -> None:
+        """Have what was logged outlast the loss of this machine: a checkpoint is about to go on behind it."""
+
     def close(self, outcome: Outcome) -> bool:  # noqa: ARG002
         """The attempt ended like this; hand over what is left, in bounded time.
 
@@ -89,8 +92,19 @@ class JournalTracker(Tracker):
         self._fence.check_now_and_then()
         self._journal.append_metrics(step, metrics, time.time_ns() // 1_000_000)
 
+    def sync(self) -> None:
+        """Have what was logged outlast the loss of this machine. Raises CheckpointError where storage fails."""
+        try:
+            self._journal.sync()
+        except OSError as error:
+            raise CheckpointError(f"cannot write the journal: {error}") from error
+
     def close(self, outcome: Outcome) -> bool:
         """Write no more."""
+        try:
+            self._journal.sync()
+        except OSError as error:
+            logger.warning("the end of the journal would not outlast the loss of this machine: %s", error)
         self._journal.close()
         return super().close(outcome)
 
