@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from service.backup_checks import problems_of, revision_of, rows_of, tables_of
 from service.errors import BackupError
+from workers.storage import make_folder, sync_file, sync_folder
 
 BUSY = "something uses the database; stop the service first (`cbam down`), then restore"
 DUMP = ("--format=custom", "--no-owner", "--no-privileges", "--no-password")
@@ -112,15 +113,19 @@ class SqliteFile:
         yield
 
     def load(self, source: Path, rows: Mapping[str, int]) -> None:  # noqa: ARG002
-        """Put the file in its place by one rename."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Put the file in its place by one rename; what was there goes for good first.
+
+        A log of the old database beside the new one, as after a loss of power, would be played into it.
+        """
+        make_folder(self.path.parent)
         draft = self.path.with_name(f"{self.path.name}.restoring")
         shutil.copyfile(source, draft)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
+        sync_file(draft)
         for suffix in ("-wal", "-shm"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        sync_folder(self.path.parent)
         draft.replace(self.path)
+        sync_folder(self.path.parent)
 
     def look(self) -> Seen:
         """Open it for this look alone."""
@@ -132,8 +137,11 @@ class SqliteFile:
 
     def copy_aside(self, target: Path) -> Path | None:
         """The file as it is."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.copyfile(self.path, target))
+        make_folder(target.parent)
+        shutil.copyfile(self.path, target)
+        sync_file(target)
+        sync_folder(target.parent)
+        return target
 
     def _open(self) -> sqlite3.Connection:
         return sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=1, isolation_level=None)

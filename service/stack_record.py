@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import json
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from service.errors import StackError
+from workers.storage import write_atomically
 
 DEFAULT_HOME = Path("~/.cbam")
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -64,10 +64,8 @@ def load(home: Path) -> StackRecord | None:
 
 
 def save(home: Path, record: StackRecord) -> None:
-    """Write the record so that a reader sees the old one or the new one."""
-    path = home / f"stack.json.{os.getpid()}"
-    path.write_text(json.dumps(asdict(record), indent=2))
-    path.replace(home / "stack.json")
+    """Write the record so that a reader, or whoever comes after a loss of power, sees the old one or the new one."""
+    write_atomically(home / "stack.json", json.dumps(asdict(record), indent=2))
 
 
 def recorded_url(home: Path) -> str:
