@@ -4,6 +4,7 @@ The note of a deletion is written in the transaction that takes the rows, and go
 in between, the next dispatcher finds it. An experiment whose gang is still seen waits, for a worker could write again.
 """
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Collection
@@ -63,9 +64,21 @@ class Eraser:
 
 
 def erase(folder: ExperimentFolder) -> None:
-    """Delete the folder; one that is not there is no error. Raises OSError where something of it stays."""
+    """Delete the folder; one that is not there is no error. Raises OSError where something of it stays.
+
+    It loses its name first: a worker that still writes sees at once that its fence is gone, and cannot put a file
+    into what is being deleted.
+    """
+    going = folder.path.with_name(f".{folder.experiment_id}.deleted")
+    _remove(going)  # what an earlier try left
+    with contextlib.suppress(FileNotFoundError):
+        folder.path.rename(going)
+    _remove(going)
+
+
+def _remove(path: Path) -> None:
     try:
-        shutil.rmtree(folder.path)
+        shutil.rmtree(path)
     except FileNotFoundError:
-        if folder.path.exists():  # something in it went meanwhile: not by us
+        if path.exists():  # something in it went meanwhile: not by us
             raise
