@@ -4,7 +4,6 @@ The note of a deletion is written in the transaction that takes the rows, and go
 in between, the next dispatcher finds it. An experiment whose gang is still seen waits, for a worker could write again.
 """
 
-import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Collection
@@ -71,9 +70,11 @@ def erase(folder: ExperimentFolder) -> None:
     """
     going = folder.path.with_name(f".{folder.experiment_id}.deleted")
     _remove(going)  # what an earlier try left
-    with contextlib.suppress(FileNotFoundError):
+    if folder.path.is_dir():
         folder.path.rename(going)
-    _remove(going)
+        _remove(going)
+    else:
+        _remove(folder.path)
 
 
 def _remove(path: Path) -> None:

@@ -8,6 +8,7 @@ experiments/<id>/checkpoints/step-<k>/
 experiments/<id>/export/
 """
 
+import errno
 import os
 import re
 import secrets
@@ -148,7 +149,10 @@ def make_folder(path: Path, *, parents: bool = True) -> None:
         return
     if parents:
         make_folder(path.parent)
-    path.mkdir(exist_ok=True)
+    try:
+        path.mkdir(exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
     sync_folder(path.parent)
 
 
