@@ -5,6 +5,7 @@ import json
 import pytest
 from mlflow import MlflowClient
 
+from workers.__main__ import BAD_SPEC, main
 from workers.journal import Journal
 from workers.outcome import Outcome
 from workers.run_identity import CREATION_TAG, EXPERIMENT_TAG, read_run, stored_run_id
@@ -181,3 +182,11 @@ def test_the_tags_of_a_stored_spec_do_not_say_which_run_it_is(client, folder, se
     tags = run.data.tags
     assert (tags[EXPERIMENT_TAG], tags["cbam.attempt"], tags["paper"]) == (folder.experiment_id, "1", "cbam")
     assert run.info.run_name == "a name"
+
+
+def test_a_spec_with_such_tags_is_refused_also_without_a_service(tmp_path, tiny_spec, capsys):
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(tiny_spec(tags={EXPERIMENT_TAG: "another"}).to_yaml())
+    assert main([str(spec), "--storage", str(tmp_path / "runs")]) == BAD_SPEC
+    assert f"tags {EXPERIMENT_TAG}: names below cbam." in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
