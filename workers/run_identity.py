@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from workers.journal import Journal
-from workers.storage import ExperimentFolder, write_atomically
+from workers.storage import ExperimentFolder, write_atomically, write_once
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,6 +48,11 @@ def stored_run_id(folder: ExperimentFolder) -> str | None:
     """The id of the experiment's run, once storage knows it."""
     known = read_run(folder)
     return known.run_id if known else None
+
+
+def begin(folder: ExperimentFolder) -> None:
+    """Note, before anything else is told of a new experiment, that no run made without its word is its own."""
+    write_once(folder.mlflow_run, json.dumps(asdict(KnownRun(secrets.token_hex(16)))), parents=False)
 
 
 class RunIdentity:

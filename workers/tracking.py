@@ -18,7 +18,7 @@ from workers.figures import confusion_matrix_png
 from workers.journal import Journal
 from workers.outcome import Outcome
 from workers.provenance import provenance, system_metrics, version_of
-from workers.run_identity import IDENTITY_TAGS, RunIdentity
+from workers.run_identity import IDENTITY_TAGS, RunIdentity, begin
 from workers.storage import ExperimentFolder, write_atomically
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class JournalTracker(Tracker):
         self._journal = Journal(assignment.folder.journal)
         self._fence = Fence(assignment)
         if self._journal.is_new:
+            begin(self._folder)
             self._journal.append({"artifact": str(self._folder.spec)})  # a call of its own: what follows goes in one
             params = list(flatten(self._spec.model_dump(mode="json")).items())
             most = _BATCH_LIMITS["params"]

@@ -190,3 +190,13 @@ def test_a_spec_with_such_tags_is_refused_also_without_a_service(tmp_path, tiny_
     assert main([str(spec), "--storage", str(tmp_path / "runs")]) == BAD_SPEC
     assert f"tags {EXPERIMENT_TAG}: names below cbam." in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_experiment_whose_first_worker_died_before_it_told_anything_has_no_run_by_a_tag(
+    client, folder, send, tiny_spec, assign
+):
+    (trap,) = begin_as_before(client, ExperimentFolder(folder.storage_root / "other", folder.experiment_id), 1)
+    assignment = assign(tiny_spec(), storage=str(folder.storage_root), experiment_id=folder.experiment_id)
+    write_once(folder.spec, assignment.spec.to_yaml())
+    JournalTracker(assignment).close(Outcome("failed"))
+    assert send(folder, 1) not in (None, trap)
