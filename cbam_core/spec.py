@@ -245,7 +245,7 @@ class ExperimentSpec(Part):
     name: Name = Field(description="name of the experiment and of its MLflow run; need not be unique")
     project: Name = Field("default", description="MLflow experiment under which the run appears")
     description: Markdown = Field("", description="what it is for, in Markdown; MLflow shows it beside the run")
-    tags: Tags = Field(default={}, description="labels to find it by, in lists and in MLflow")
+    tags: Tags = Field(default={}, description="labels to find it by, in MLflow too; none below cbam. or mlflow.")
     priority: Priority = Field(0, description="the larger number starts first")
     model: ModelSpec
     data: DataSpec

@@ -6,7 +6,6 @@ sha256 of the database. Checkpoints and logs are on shared storage, and are copi
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import zipfile
@@ -22,6 +21,7 @@ from service.backup_checks import known_revisions
 from service.backup_databases import Damaged, Kept, kept_database
 from service.db import Database
 from service.errors import BackupError
+from workers.storage import make_folder, sync_file, sync_folder
 
 FORMAT = 1
 BLOCK_BYTES = 1024 * 1024
@@ -58,7 +58,7 @@ def make_backup(database_url: str, target: Path) -> Manifest:
 def _back_up(database: Kept, target: Path) -> Manifest:
     if target.exists():
         raise BackupError(f"{target} exists already")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".backup-") as folder:
         copy = Path(folder) / "database"
         seen = database.dump(copy)
@@ -77,9 +77,9 @@ def _back_up(database: Kept, target: Path) -> Manifest:
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("manifest.json", json.dumps(asdict(manifest), indent=2))
             archive.write(copy, "database")
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
+        sync_file(draft)
         draft.rename(target)
+        sync_folder(target.parent)
     return manifest
 
 

@@ -20,6 +20,7 @@ from service.backup_checks import problems_of, revision_of, rows_of, tables_of
 from service.db import MIGRATION_LOCK
 from service.errors import BackupError
 from service.private import private_file
+from workers.storage import make_folder, sync_file, sync_folder
 
 BUSY = "something uses the database; stop the service first (`cbam down`), then restore"
 DUMP = ("--format=custom", "--no-owner", "--no-privileges", "--no-password")
@@ -129,7 +130,10 @@ class SqliteFile:
                 self._held = None
 
     def load(self, source: Path, rows: Mapping[str, int]) -> None:  # noqa: ARG002
-        """Replace its pages in one transaction; a damaged file by one rename."""
+        """Replace its pages in one transaction; a damaged file by one rename, once what was there is gone for good.
+
+        A log of the old database beside the new one, as after a loss of power, would be played into it.
+        """
         if self._held is not None:
             with closing(sqlite3.connect(source)) as copy:
                 copy.backup(self._held)
@@ -138,11 +142,12 @@ class SqliteFile:
         draft.unlink(missing_ok=True)
         private_file(draft)
         shutil.copyfile(source, draft)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
+        sync_file(draft)
         for suffix in ("-wal", "-shm"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        sync_folder(self.path.parent)
         draft.replace(self.path)
+        sync_folder(self.path.parent)
 
     def look(self) -> Seen:
         """Through the connection that holds it, or one for this look alone."""
@@ -161,12 +166,14 @@ class SqliteFile:
             return False
 
     def copy_aside(self, target: Path) -> Path | None:
-        """The file as it is. It stays open: to close any descriptor of a file frees all locks of a process on it."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source = self._later.enter_context(self.path.open("rb"))
+        """The file as it is. It stays open while it is held: to close any descriptor frees a process's locks on a file."""
+        make_folder(target.parent)
         private_file(target)
-        with target.open("wb") as copy:
+        with ExitStack() as now, target.open("wb") as copy:
+            source = (self._later if self._held else now).enter_context(self.path.open("rb"))
             shutil.copyfileobj(source, copy)
+        sync_file(target)
+        sync_folder(target.parent)
         return target
 
     def _open(self) -> sqlite3.Connection:

@@ -1,15 +1,18 @@
 """The history of an experiment's metrics, read from the journal on shared storage: it is there when MLflow is not."""
 
-import json
+import logging
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from workers.journal import read_record
 from workers.storage import ExperimentFolder
 
-_METRICS = b'{"metrics"'  # how a line of the journal begins that holds values
+log = logging.getLogger(__name__)
+_OTHERS = (b'{"params"', b'{"tags"', b'{"artifact"')  # how most lines without values begin: they need not be parsed
 
 
 @dataclass
@@ -53,12 +56,25 @@ def read_curves(
 
 
 def _records(journal: Path) -> Iterator[Mapping[str, Any]]:
-    """The records with values; a last line that is still being written does not count."""
+    """The records with values; a last line that is still being written does not count, nor does what is no record."""
     try:
         file = journal.open("rb")
     except FileNotFoundError:
         return
     with file:
         for line in file:
-            if line.startswith(_METRICS) and line.endswith(b"\n"):
-                yield json.loads(line)
+            if not line.endswith(b"\n"):
+                return
+            if line.startswith(_OTHERS):
+                continue
+            record = read_record(line)
+            if record is None:
+                _tell_of(journal)
+            elif "metrics" in record:
+                yield record
+
+
+@lru_cache(maxsize=1024)
+def _tell_of(journal: Path) -> None:
+    """Say it once of a journal, not at every look at its curves."""
+    log.warning("%s has lines that are no records, as after the loss of a machine; they are passed over", journal)

@@ -63,9 +63,23 @@ class Eraser:
 
 
 def erase(folder: ExperimentFolder) -> None:
-    """Delete the folder; one that is not there is no error. Raises OSError where something of it stays."""
+    """Delete the folder; one that is not there is no error. Raises OSError where something of it stays.
+
+    It loses its name first: a worker that still writes sees at once that its fence is gone, and cannot put a file
+    into what is being deleted.
+    """
+    going = folder.path.with_name(f".{folder.experiment_id}.deleted")
+    _remove(going)  # what an earlier try left
+    if folder.path.is_dir():
+        folder.path.rename(going)
+        _remove(going)
+    else:
+        _remove(folder.path)
+
+
+def _remove(path: Path) -> None:
     try:
-        shutil.rmtree(folder.path)
+        shutil.rmtree(path)
     except FileNotFoundError:
-        if folder.path.exists():  # something in it went meanwhile: not by us
+        if path.exists():  # something in it went meanwhile: not by us
             raise

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cbam_core.pointers import MOST_COMPLAINTS
 from cbam_core.spec import ExperimentSpec
-from service.errors import IllegalAction, InvalidField
+from cbam_core.tags import WHY_RESERVED, reserved
+from service.errors import IllegalAction, InvalidField, InvalidFields
 from service.models import Experiment
 from service.overrides import overridden
 from service.roles import Caller, require_change
@@ -25,9 +27,10 @@ def submit(
 ) -> tuple[Experiment, bool]:
     """Accept an experiment, which is the caller's from now on. Returns it and whether it is new: a key may be known.
 
-    Raises InvalidField (a dataset outside the data roots, a spec that is too large) or IdempotencyConflict (the key
-    came with another body).
+    Raises InvalidFields (a dataset outside the data roots, a spec that is too large, tags that are not a user's to
+    give) or IdempotencyConflict (the key came with another body).
     """
+    check_tags(spec.tags)
     check_size(spec.model_dump(mode="json"))
     check_data_root(settings, spec)
     return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(spec.model_dump(mode="json")))
@@ -49,6 +52,7 @@ def clone(
     """Submit an experiment's spec, as it is now, with changes. Raises what `submit` raises, and InvalidFields."""
     fields = original.spec if isinstance(original.spec, dict) else {}  # damaged by hand
     spec = checked(overridden(fields, overrides))
+    check_tags(spec.tags)
     check_size(spec.model_dump(mode="json"))
     check_data_root(settings, spec)
     body = {"clone": original.id, "overrides": dict(overrides)}
@@ -60,6 +64,12 @@ def check_size(fields: Mapping[str, Any]) -> None:
     size = len(json.dumps(fields))
     if size > LONGEST_SPEC_BYTES:
         raise InvalidField("", f"the spec has {size} bytes as JSON; at most {LONGEST_SPEC_BYTES} are stored")
+
+
+def check_tags(tags: Mapping[str, str]) -> None:
+    """Raise InvalidFields where they are not a user's to give."""
+    if names := reserved(tags):
+        raise InvalidFields([(f"/tags/{name.replace('/', '~1')}", WHY_RESERVED) for name in names[:MOST_COMPLAINTS]])
 
 
 def check_data_root(settings: Settings, spec: ExperimentSpec) -> None:
@@ -75,7 +85,8 @@ def check_data_root(settings: Settings, spec: ExperimentSpec) -> None:
 
 
 def change(store: Store, row: Experiment, changes: Changes, *, version: int | None) -> Experiment:
-    """Change priority, tags or description. Raises InvalidField (the spec becomes too large) and VersionConflict."""
+    """Change priority, tags or description. Raises what `submit` raises of them, and VersionConflict."""
+    check_tags(changes.tags or {})
     if isinstance(row.spec, dict):  # else it was damaged by hand
         check_size(row.spec | {name: value for name, value in vars(changes).items() if value is not None})
     return store.change(row.id, changes, version=version)

@@ -15,8 +15,8 @@ from service.models import Experiment
 from service.states import State
 from workers.fence import newest_attempt
 from workers.replay import is_waiting
+from workers.run_identity import find_old_run, read_run
 from workers.storage import ExperimentFolder
-from workers.tracking import find_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -95,8 +95,9 @@ class RunCloser:
         self._replay(self.tracking_uri, rows)
         for row in rows:
             try:
-                run_id = _end_run(client, row, goes_on=newest_attempt(self._folder(row)) > row.attempt)
-                if is_waiting(self._folder(row)):
+                folder = self._folder(row)
+                run_id = _end_run(client, row, folder, goes_on=newest_attempt(folder) > row.attempt)
+                if is_waiting(folder):
                     raise RuntimeError("its journal could not be sent")
                 said.closed.append((row, run_id))
             except Exception as error:  # whatever is wrong with one run is no other's
@@ -129,15 +130,16 @@ class RunCloser:
         return ExperimentFolder(self.storage, row.id)
 
 
-def _end_run(client: "MlflowClient", row: Experiment, *, goes_on: bool) -> str | None:
+def _end_run(client: "MlflowClient", row: Experiment, folder: ExperimentFolder, *, goes_on: bool) -> str | None:
     """Set the status of the row's run, unless it `goes_on` with an attempt that began since the row was read.
 
     Returns the run, or None for an experiment that never had one. A run that was deleted in MLflow needs no status.
     """
     from mlflow.exceptions import MlflowException
 
-    run_id = row.mlflow_run_id
-    if run_id is None and (found := find_run(client, row.project, row.id)):
+    known = read_run(folder)
+    run_id = known.run_id if known and known.run_id else row.mlflow_run_id
+    if known is None and run_id is None and (found := find_old_run(client, row.project, row.id)):
         run_id = found.info.run_id
     if run_id is None or goes_on:
         return run_id

@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import json
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from service.errors import StackError
 from service.private import private_file, private_home
+from workers.storage import write_atomically
 
 DEFAULT_HOME = Path("~/.cbam")
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -67,11 +67,8 @@ def load(home: Path) -> StackRecord | None:
 
 
 def save(home: Path, record: StackRecord) -> None:
-    """Write the record so that a reader sees the old one or the new one."""
-    path = home / f"stack.json.{os.getpid()}"
-    private_file(path)
-    path.write_text(json.dumps(asdict(record), indent=2))
-    path.replace(home / "stack.json")
+    """Write the record so that a reader, or whoever comes after a loss of power, sees the old one or the new one."""
+    write_atomically(home / "stack.json", json.dumps(asdict(record), indent=2), private=True)
 
 
 def recorded_url(home: Path) -> str:

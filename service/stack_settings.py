@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from service.settings import Settings
+from workers.storage import sync_file, sync_folder
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 RAY_TEMP_ROOT = Path("/tmp")  # Ray's sockets lie deep below it, and their paths may have 107 characters
@@ -42,5 +43,7 @@ class StackSettings(Settings):
             draft.unlink(missing_ok=True)
             draft.touch(mode=0o600)
             draft.write_text(secrets.token_urlsafe(32))
+            sync_file(draft)  # after a loss of power it must not be there, but empty
             draft.rename(path)
+            sync_folder(self.home)
         return path.read_text().strip()

@@ -50,7 +50,7 @@ class ExperimentChanges(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, json_schema_extra={"minProperties": 1})
 
     priority: Priority | None = Field(None, description="the larger number starts first")
-    tags: Tags | None = Field(None, description="all tags: those that are not named go")
+    tags: Tags | None = Field(None, description="all tags: those that are not named go; none below cbam. or mlflow.")
     description: Markdown | None = Field(None, description="what it is for, in Markdown")
 
 

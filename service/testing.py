@@ -10,7 +10,7 @@ from service.gang import ClusterView, GangKey, GangView, Launch, Need, Node, Sto
 from service.states import Liveness, Reason
 from workers.outcome import Ending, Outcome
 from workers.progress import Progress
-from workers.storage import ExperimentFolder
+from workers.storage import ExperimentFolder, make_folder
 
 STEPS_PER_EPOCH = 10
 
@@ -158,7 +158,9 @@ class InMemoryCluster:
             }
         )
         if self.writes_records:
-            outcome.record(ExperimentFolder(gang.launch.storage, key.experiment_id).attempt(key.attempt))
+            folder = ExperimentFolder(gang.launch.storage, key.experiment_id).attempt(key.attempt)
+            make_folder(folder.path)
+            outcome.record(folder)
         gang.outcome = outcome
 
     def _view(self, gang: _FakeGang) -> GangView:

@@ -19,6 +19,7 @@ from service.errors import TokenNotFound, UnusableToken
 from service.models import Token
 from service.roles import Caller, Role
 from service.store import new_id, utc_now
+from workers.storage import sync_file, sync_folder
 
 PREFIX = "cbam_"  # so that scanners for leaked secrets, and people, recognise one
 HINT_LENGTH = len(PREFIX) + 4
@@ -127,4 +128,6 @@ def _left_at(path: Path) -> str:
     path.unlink(missing_ok=True)  # it is empty
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(f"{secret}\n")
+    sync_file(path)  # the database, which knows only its hash, is synced too
+    sync_folder(path.parent)
     return secret

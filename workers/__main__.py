@@ -16,6 +16,7 @@ from types import FrameType
 
 from cbam_core.errors import CbamError
 from cbam_core.spec import ExperimentSpec, read_spec
+from cbam_core.tags import WHY_RESERVED, reserved
 from workers.assignment import Assignment
 from workers.display import Display, display_for
 from workers.loading import load_training
@@ -37,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return BAD_SPEC
     folder = ExperimentFolder(Path(options.storage).resolve(), options.id or spec.name.replace(" ", "-"))
+    if not folder.spec.exists() and (names := reserved(spec.tags)):
+        print(f"{options.spec}: tags {', '.join(names)}: {WHY_RESERVED}", file=sys.stderr)
+        return BAD_SPEC
     if not _same_spec(folder, spec):
         print(f"{folder.path} holds another experiment; choose another --id, or --storage", file=sys.stderr)
         return BAD_SPEC

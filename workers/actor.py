@@ -22,6 +22,7 @@ from workers.outcome import Outcome, classify, read_outcome
 from workers.progress import Progress
 from workers.provenance import code_fingerprint
 from workers.stop import StopMode, StopSignal
+from workers.storage import make_folder
 from workers.watchdog import dump_stacks
 
 logger = logging.getLogger(__name__)
@@ -156,19 +157,25 @@ class TrainWorker:
         return self._thread is not None and self._thread.is_alive()
 
     def _is_recorded(self) -> bool:
-        """Whether what it ran last is on record: whoever goes before rank 0 has written it looks like one that died."""
+        """Whether what it ran last is on record: whoever goes before rank 0 has written it looks like one that died.
+
+        Of a deleted experiment there is nothing to wait for.
+        """
         if self._assignment is None:
             return True
         try:
-            return read_outcome(self._assignment.folder.attempt(self._assignment.attempt)) is not None
+            attempt = self._assignment.folder.attempt(self._assignment.attempt)
+            return not attempt.path.exists() or read_outcome(attempt) is not None
         except (OSError, ValueError, TypeError):
             return False
 
     def _run(self, assignment: Assignment, stop: StopSignal) -> None:
+        began = False
         try:
             self._importing.join()  # an import that fails in another thread leaves this one half a module
             from workers.run import run
 
+            began = True
             outcome = run(assignment, stop=stop, report=self._remember)
         except BaseException as error:  # an import that fails, a disk that is full: the dispatcher must learn of it
             outcome = Outcome(
@@ -180,7 +187,10 @@ class TrainWorker:
                 token=assignment.token,
             )
             with contextlib.suppress(OSError):  # then the answer to a poll is the only record
-                outcome = outcome.record(assignment.folder.attempt(assignment.attempt))
+                folder = assignment.folder.attempt(assignment.attempt)
+                if not began:  # else it was made, and where it is gone the experiment is deleted
+                    make_folder(folder.path)
+                outcome = outcome.record(folder)
         self._fit = outcome.outcome == "succeeded" and self._footprint.is_back()
         with self._changed:
             self._outcome = outcome

@@ -5,7 +5,7 @@ import json
 from safetensors.torch import save
 
 from workers.portable import check_weights, write_programs
-from workers.storage import ExperimentFolder, write_atomically
+from workers.storage import ExperimentFolder, make_folder, write_atomically
 from workers.train.loop import Trainer
 
 
@@ -23,7 +23,8 @@ def export(trainer: Trainer, folder: ExperimentFolder) -> None:
         "input_shape": json.dumps(dataset.input_shape),
     }
     weights = {name: value.detach().cpu().contiguous() for name, value in trainer.learner.result.state_dict().items()}
-    write_atomically(folder.weights, save(weights, metadata))
+    make_folder(folder.export, parents=False)  # that of a deleted experiment is not made again
+    write_atomically(folder.weights, save(weights, metadata), parents=False)
     check_weights(folder.weights, trainer.learner.result, trainer.gang.device)
     write_programs(folder, trainer.spec.export)
     if trainer.evaluation is not None:
@@ -32,4 +33,4 @@ def export(trainer: Trainer, folder: ExperimentFolder) -> None:
             "counts": trainer.evaluation.confusion.tolist(),
             "accuracy": trainer.evaluation.per_class,
         }
-        write_atomically(folder.confusion_matrix, json.dumps(matrix))
+        write_atomically(folder.confusion_matrix, json.dumps(matrix), parents=False)

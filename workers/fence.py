@@ -2,7 +2,8 @@
 
 Before it trains, an attempt puts a file of its own beside its log; the newest attempt is the one with the highest
 number that has done so. A worker that was taken for dead while it was only cut off, or stopped, finds a higher number
-than its own before its next write, and ends. The file says when the attempt began, and its time of change when it was
+than its own before its next write, and ends; so it does where its own file is gone, with the whole experiment. The
+file says when the attempt began, and its time of change when it was
 last seen to be the newest: so one can tell afterwards that no two were alive at once. Imports no torch, no Ray.
 """
 
@@ -33,7 +34,7 @@ class Fence:
 
     def __init__(self, assignment: Assignment) -> None:
         self._folder, self._attempt = assignment.folder, assignment.attempt
-        self._token = assignment.token
+        self._token, self._took_it = assignment.token, assignment.rank == 0  # before any other look at the fence
         self._path = self._folder.attempt(self._attempt).fence
         self._checked_at = float("-inf")
 
@@ -45,15 +46,20 @@ class Fence:
         self.check()
 
     def check(self) -> None:
-        """To be called before a write. Raises Superseded where a later attempt has begun, CheckpointError where storage
-        cannot say so.
+        """To be called before a write. Raises Superseded where a later attempt has begun, or the experiment is deleted;
+        CheckpointError where storage cannot say so.
+
+        Rank 0 has put the file there; the other ranks, which may begin before it, must have seen it first.
         """
         try:
-            newest = newest_attempt(self._folder)
+            newest, is_there = newest_attempt(self._folder), self._is_there()
         except OSError as error:
             raise CheckpointError(f"storage does not say which attempt is the newest: {error}") from error
         if newest > self._attempt:
             raise Superseded(f"attempt {newest} of this experiment has begun, so attempt {self._attempt} ends")
+        if self._took_it and not is_there:
+            raise Superseded(f"the fence of attempt {self._attempt} is gone: the experiment has been deleted")
+        self._took_it |= is_there
         self._checked_at = time.monotonic()
         with suppress(OSError):
             os.utime(self._path)
@@ -63,6 +69,13 @@ class Fence:
         if time.monotonic() - self._checked_at >= EVERY_SECONDS:
             with suppress(CheckpointError):
                 self.check()
+
+    def _is_there(self) -> bool:
+        try:
+            self._path.stat()
+        except FileNotFoundError:
+            return False
+        return True
 
 
 def newest_attempt(folder: ExperimentFolder) -> int:

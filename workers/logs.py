@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from workers.storage import make_folder
+
 LOGGERS = ("workers", "cbam_core", "py.warnings")
 QUOTA_BYTES = 16 * 1024 * 1024
 TAIL_LINES = 200
@@ -21,7 +23,7 @@ class RankLog(logging.Handler):
 
     def __init__(self, path: Path, *, quota_bytes: int = QUOTA_BYTES) -> None:
         super().__init__()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)  # it also holds how the attempt ended
         self._file: TextIO = path.open("a", encoding="utf-8", errors="replace", buffering=1)
         self._left = quota_bytes - self._file.tell()
         self._full = False

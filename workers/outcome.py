@@ -92,8 +92,14 @@ class Outcome:
         return cls(**value)
 
     def record(self, folder: AttemptFolder) -> "Outcome":
-        """Write this outcome unless another rank has written one; return the one that stands."""
-        if write_once(folder.result, json.dumps(self.to_dict(), indent=2)):
+        """Write this outcome unless another rank has written one; return the one that stands.
+
+        The folder, which the attempt's logs have made, is not made again: without it, the experiment is deleted.
+        """
+        try:
+            if write_once(folder.result, json.dumps(self.to_dict(), indent=2), parents=False):
+                return self
+        except FileNotFoundError:
             return self
         return read_outcome(folder) or self
 

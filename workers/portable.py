@@ -68,9 +68,9 @@ def write_programs(folder: ExperimentFolder, formats: Iterable[ExportFormat]) ->
     with torch.inference_mode():
         expected = classifier(images)
     if "torch_export" in formats:
-        write_atomically(folder.torch_program, torch_program(program, images, expected))
+        write_atomically(folder.torch_program, torch_program(program, images, expected), parents=False)
     if "onnx" in formats:
-        write_atomically(folder.onnx_program, onnx_program(program, images, expected))
+        write_atomically(folder.onnx_program, onnx_program(program, images, expected), parents=False)
 
 
 def torch_program(program: ExportedProgram, images: Tensor, expected: Tensor) -> bytes:

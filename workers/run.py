@@ -73,7 +73,8 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
     with log_to(attempt.log(assignment.rank)) as log:
 
         def give_up(seconds: float) -> None:
-            _failed(assignment, Stalled(_STALLED.format(seconds)), log, progress.last).record(attempt)
+            with contextlib.suppress(OSError):  # no room for it: whoever stalls ends all the same
+                _failed(assignment, Stalled(_STALLED.format(seconds)), log, progress.last).record(attempt)
 
         tracker = Tracker()
         with contextlib.ExitStack() as stack, first_step.current():
@@ -135,6 +136,7 @@ def _train(
     with _watched(assignment, report, give_up):
         mode = trainer.fit()
     if mode is None and gang.leads:
+        Fence(assignment).check()
         export(trainer, assignment.folder)
     return Outcome(
         outcome=_ENDINGS[mode],
@@ -172,7 +174,7 @@ def _tracker(assignment: Assignment) -> Tracker:
     """Rank 0 tracks, and leaves the spec, which is one of the run's artifacts."""
     if assignment.rank:
         return Tracker()
-    write_once(assignment.folder.spec, assignment.spec.to_yaml())
+    write_once(assignment.folder.spec, assignment.spec.to_yaml(), parents=False)
     return MlflowTracker(assignment, assignment.tracking_uri) if assignment.tracking_uri else JournalTracker(assignment)
 
 

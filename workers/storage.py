@@ -8,6 +8,7 @@ experiments/<id>/checkpoints/step-<k>/
 experiments/<id>/export/
 """
 
+import errno
 import os
 import re
 import secrets
@@ -90,6 +91,11 @@ class ExperimentFolder:
         return self.export / "confusion_matrix.json"
 
     @property
+    def mlflow_run(self) -> Path:
+        """Which run of MLflow is this experiment's; see workers/run_identity.py."""
+        return self.path / "mlflow_run.json"
+
+    @property
     def journal(self) -> Path:
         """What goes to MLflow, in order; see workers/journal.py."""
         return self.path / "tracking.jsonl"
@@ -108,31 +114,65 @@ class ExperimentFolder:
         return max(self.attempt_numbers(), default=0)
 
 
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Replace `path` by `data`: a reader, or a crash at any moment, sees the old content or all of the new."""
-    temporary = _write_beside(path, data)
+def write_atomically(path: Path, data: bytes | str, *, parents: bool = True, private: bool = False) -> None:
+    """Replace `path` by `data`: a reader, or a crash at any moment, sees the old content or all of the new.
+
+    Without `parents`, only into a folder that is there: FileNotFoundError where it has been deleted. `private`: for its
+    owner alone, whatever the umask.
+    """
+    temporary = _write_beside(path, data, parents=parents, private=private)
     temporary.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def write_once(path: Path, data: bytes | str) -> bool:
-    """Make `path` with `data` unless it exists. True for the one writer that made it, however many try at once."""
-    temporary = _write_beside(path, data)
+def write_once(path: Path, data: bytes | str, *, parents: bool = True) -> bool:
+    """Make `path` with `data` unless it exists. True for the one writer that made it, however many try at once.
+
+    Without `parents`, only in a folder that is there: FileNotFoundError where it has been deleted.
+    """
+    temporary = _write_beside(path, data, parents=parents)
     try:
         os.link(temporary, path)
     except FileExistsError:
         return False
     finally:
         temporary.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return True
 
 
-def _write_beside(path: Path, data: bytes | str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def make_folder(path: Path, *, parents: bool = True) -> None:
+    """Make `path`, for good: a folder that its parent has not been synced with is gone after a loss of power.
+
+    Without `parents`, only in a folder that is there: FileNotFoundError where it has been deleted.
+    """
+    if path.is_dir():
+        return
+    if parents:
+        make_folder(path.parent)
+    try:
+        path.mkdir(exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
+    sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Have all that was written to `path`, by whatever process of this machine, outlast a loss of power."""
+    _sync(path)
+
+
+def sync_folder(path: Path) -> None:
+    """Have what was made, renamed and removed in this folder outlast a loss of power."""
+    _sync(path)
+
+
+def _write_beside(path: Path, data: bytes | str, *, parents: bool, private: bool = False) -> Path:
+    if parents:
+        make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
-        with temporary.open("wb") as file:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666), "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
@@ -142,8 +182,8 @@ def _write_beside(path: Path, data: bytes | str) -> Path:
     return temporary
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cbam_core.errors import CheckpointError, Superseded
+from cbam_core.tags import reserved
 from workers.assignment import Assignment
 from workers.fence import Fence
 from workers.figures import confusion_matrix_png
 from workers.journal import Journal
 from workers.outcome import Outcome
 from workers.provenance import provenance, system_metrics, version_of
+from workers.run_identity import IDENTITY_TAGS, RunIdentity, begin
 from workers.storage import ExperimentFolder, write_atomically
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 logger = logging.getLogger(__name__)
-EXPERIMENT_TAG = "cbam.experiment_id"
 DESCRIPTION_TAG = "mlflow.note.content"  # what MLflow shows as the run's description, in Markdown
 FLUSH_SECONDS = 2.0
 SYSTEM_SECONDS = 10.0
@@ -54,6 +54,9 @@ class Tracker:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Values measured at `step`."""
 
+    def sync(self) -> None:
+        """Have what was logged outlast the loss of this machine: a checkpoint is about to go on behind it."""
+
     def close(self, outcome: Outcome) -> bool:  # noqa: ARG002
         """The attempt ended like this; hand over what is left, in bounded time.
 
@@ -71,12 +74,17 @@ class JournalTracker(Tracker):
         self._journal = Journal(assignment.folder.journal)
         self._fence = Fence(assignment)
         if self._journal.is_new:
+            begin(self._folder)
             self._journal.append({"artifact": str(self._folder.spec)})  # a call of its own: what follows goes in one
             params = list(flatten(self._spec.model_dump(mode="json")).items())
             most = _BATCH_LIMITS["params"]
             for start in range(0, len(params), most):
                 self._journal.append({"params": dict(params[start : start + most])})
-        self.tag(self._spec.tags | provenance() | {"cbam.attempt": str(assignment.attempt)})
+        ours = reserved(self._spec.tags)  # a spec may have been stored before they were refused
+        if ours:
+            logger.warning("tags of the spec that are not the user's to give are left out: %s", ", ".join(ours))
+        theirs = {name: value for name, value in self._spec.tags.items() if name not in ours}
+        self.tag(theirs | provenance() | {"cbam.attempt": str(assignment.attempt)})
         if self._spec.description:
             self.tag({DESCRIPTION_TAG: self._spec.description})
 
@@ -89,8 +97,19 @@ class JournalTracker(Tracker):
         self._fence.check_now_and_then()
         self._journal.append_metrics(step, metrics, time.time_ns() // 1_000_000)
 
+    def sync(self) -> None:
+        """Have what was logged outlast the loss of this machine. Raises CheckpointError where storage fails."""
+        try:
+            self._journal.sync()
+        except OSError as error:
+            raise CheckpointError(f"cannot write the journal: {error}") from error
+
     def close(self, outcome: Outcome) -> bool:
         """Write no more."""
+        try:
+            self._journal.sync()
+        except OSError as error:
+            logger.warning("the end of the journal would not outlast the loss of this machine: %s", error)
         self._journal.close()
         return super().close(outcome)
 
@@ -99,7 +118,7 @@ class MlflowTracker(JournalTracker):
     """The journal, and one background thread that sends it to MLflow.
 
     The training thread never waits for MLflow, and MLflow's import (seconds) happens beside the first steps. An
-    experiment has one run, found by its tag: a later attempt continues it.
+    experiment has one run, whose id storage keeps: a later attempt continues it.
     """
 
     def __init__(self, assignment: Assignment, uri: str) -> None:
@@ -204,16 +223,17 @@ class Sender:
     ) -> None:
         self.journal = journal or Journal(folder.journal)
         self.run_id: str | None = None
-        self._experiment_id = folder.experiment_id
-        self._uri, self._run_name, self._project = uri, run_name, project
+        self._uri = uri
+        self._identity = RunIdentity(folder, self.journal, project=project, run_name=run_name)
         self._client: MlflowClient | None = None
         self._artifacts: ArtifactRepository  # those of the run, once it is known
         self._project_id = ""
-        self._never_tried = self.journal.is_new
         self.refused_status = False  # by MLflow, which does not know then how the run ended
 
     def send(self, may_send: Callable[[], bool]) -> None:
         """Send what the journal holds, call by call while it may. Raises what MLflow raises while it is away."""
+        if self.run_id is None and self.journal.pending() and may_send():
+            self._connect()  # it may be a new run, to which all is pending
         while pending := self.journal.pending():
             for records, offset in _batches(pending):
                 if not may_send():
@@ -228,18 +248,10 @@ class Sender:
 
             self._client = mlflow.MlflowClient(self._uri)
         if self.run_id is None:
-            run = self._ensure_run(self._client)
+            run = self._identity.ensure(self._client)
+            self._project_id = str(run.info.experiment_id)
             self.run_id, self._artifacts = str(run.info.run_id), _artifacts_at(run.info.artifact_uri, self._uri)
         return self._client
-
-    def _ensure_run(self, client: "MlflowClient") -> "Run":
-        self._project_id = _ensure_project(client, self._project)
-        found = None if self._never_tried else find_run(client, self._project, self._experiment_id)
-        self._never_tried = False  # the answer to a creation may get lost
-        if found is not None:
-            client.update_run(found.info.run_id, status="RUNNING")
-            return found
-        return client.create_run(self._project_id, tags={EXPERIMENT_TAG: self._experiment_id}, run_name=self._run_name)
 
     def _send_one(self, client: "MlflowClient", records: Sequence[Mapping[str, Any]]) -> None:
         from mlflow.exceptions import MlflowException
@@ -247,6 +259,8 @@ class Sender:
         try:
             self._dispatch(client, records)
         except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # the run is gone: the next try sees what to do
+                self.run_id = None
             if error.error_code not in _REFUSED:
                 raise
             if len(records) > 1:  # only one of them is to blame
@@ -264,7 +278,7 @@ class Sender:
             case {"confusion": path}:
                 matrix = json.loads(Path(path).read_text(encoding="utf-8"))
                 picture = Path(path).with_suffix(".png")
-                write_atomically(picture, confusion_matrix_png(matrix["counts"], matrix["classes"]))
+                write_atomically(picture, confusion_matrix_png(matrix["counts"], matrix["classes"]), parents=False)
                 self._artifacts.log_artifact(str(picture))
             case {"model": path}:
                 _log_model(client, Path(path), self.run_id, self._project_id)
@@ -272,25 +286,6 @@ class Sender:
                 client.set_terminated(self.run_id, status)
             case _:
                 _log_batch(client, self.run_id, records)
-
-
-def find_run(client: "MlflowClient", project: str, experiment_id: str) -> "Run | None":
-    """The one MLflow run of an experiment, found by its tag; None where there is none yet."""
-    experiment = client.get_experiment_by_name(project)
-    if experiment is None:
-        return None
-    runs = client.search_runs([experiment.experiment_id], f"tags.`{EXPERIMENT_TAG}` = '{experiment_id}'", max_results=1)
-    return runs[0] if runs else None
-
-
-def _ensure_project(client: "MlflowClient", name: str) -> str:
-    """The id of MLflow's experiment of this name, made or restored where it has to be."""
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        return str(client.create_experiment(name))
-    if experiment.lifecycle_stage == "deleted":
-        client.restore_experiment(experiment.experiment_id)
-    return str(experiment.experiment_id)
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, str]:
@@ -333,7 +328,12 @@ def _log_batch(client: "MlflowClient", run_id: str, records: Sequence[Mapping[st
             for name, value in record.get("metrics", {}).items()
         ],
         params=[Param(*pair) for record in records for pair in record.get("params", {}).items()],
-        tags=[RunTag(*pair) for record in records for pair in record.get("tags", {}).items()],
+        tags=[
+            RunTag(name, value)
+            for record in records
+            for name, value in record.get("tags", {}).items()
+            if name not in IDENTITY_TAGS  # those of a spec, in a journal of before they were left out
+        ],
     )
 
 

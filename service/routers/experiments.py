@@ -61,6 +61,7 @@ def submit(
 async def show_preview(submission: Submission, settings: TheSettings, previewer: ThePreviewer) -> PreviewView:
     """Say what would run: parameters, MACs, attention sites, steps, memory, and what looks odd. Nothing is stored."""
     spec = spec_of(submission)
+    experiments.check_tags(spec.tags)
     experiments.check_data_root(settings, spec)
     return await preview.preview(previewer, spec)
 

@@ -20,8 +20,8 @@ from tests.ray_head import RAY_ENVIRONMENT, ray_head
 from tests.small_disk import kept_full, small_disk
 from tests.specs import spec
 from tests.waiting import wait_until
+from workers.run_identity import stored_run_id
 from workers.storage import ExperimentFolder
-from workers.tracking import find_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(300)]
 PROJECT = "tests"  # as tests/specs.py has it
@@ -69,9 +69,10 @@ def freeze_in_a_write(site: Site, row: Experiment) -> list[psutil.Process]:
     return []
 
 
-def assert_tracked(tracking: MlflowClient, row: Experiment, status: str) -> None:
+def assert_tracked(site: Site, tracking: MlflowClient, row: Experiment, status: str) -> None:
     """One run, with the status; every value is there once, and of a success every value."""
-    run_id = wait_until(lambda: find_run(tracking, PROJECT, row.id), "the run").info.run_id
+    folder = ExperimentFolder(site.settings.storage_root, row.id)
+    run_id = wait_until(lambda: stored_run_id(folder), "the run")
     wait_until(lambda: tracking.get_run(run_id).info.status == status, f"MLflow to say {status}")
     for name, every in (("train/loss", 1), ("val/top1", row.progress["total_steps"] // EPOCHS)):
         steps = [point.step for point in tracking.get_metric_history(run_id, name)]
@@ -103,7 +104,7 @@ def test_a_disk_that_fills_up(site: Site, tracking: MlflowClient, room: str):
         first, second = site.store.attempts(row.id)
         assert first.reason == Reason.CHECKPOINT_ERROR
         assert not checkpoints(site, row, whole=False), "a torn checkpoint is left"
-        assert_tracked(tracking, ended, "FINISHED" if room == "comes back" else "FAILED")
+        assert_tracked(site, tracking, ended, "FINISHED" if room == "comes back" else "FAILED")
         if room == "stays away":
             assert (ended.reason, second.reason) == (Reason.CHECKPOINT_ERROR, Reason.CHECKPOINT_ERROR)
             assert "No space left on device" in ended.message

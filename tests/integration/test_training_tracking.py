@@ -19,6 +19,7 @@ from tests.only_extras import run_with_extras
 from workers import tracking
 from workers.assignment import Assignment
 from workers.classifier import load_classifier
+from workers.fence import Fence
 from workers.outcome import Outcome, read_outcome
 from workers.replay import is_waiting, replay
 from workers.run import run
@@ -258,6 +259,7 @@ def test_a_status_that_mlflow_refuses_is_left_to_the_service(tmp_path, server, c
 
 def test_a_value_that_mlflow_refuses_does_not_hold_up_the_others(tmp_path, server, client):
     assignment = assignment_for(tmp_path, "refused", server)
+    Fence(assignment).take()
     tracker = tracking.MlflowTracker(assignment, server.uri)
     tracker.tag({"a name with ?": "is refused"})
     tracker.log(1, {"train/loss": 1.0})

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ import torch
 
 from cbam_core.errors import CheckpointError
 from cbam_core.spec import CheckpointSpec
-from workers.storage import write_atomically
+from workers.storage import make_folder, write_atomically
 
 logger = logging.getLogger(__name__)
 STATE = "state.pt"
@@ -47,16 +48,22 @@ class Checkpoints:
         self._damaged: set[int] = set()
 
     def save(self, step: int, state: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Write `state` as the checkpoint of `step`, then delete what the policy does not keep."""
+        """Write `state` as the checkpoint of `step`, then delete what the policy does not keep.
+
+        Nothing is deleted before all of the new one, and every folder on the way to it, outlasts a loss of power.
+        """
         folder = self._folder / f"step-{step}"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder, parents=False)  # that of a deleted experiment is not made again
+            make_folder(folder, parents=False)
             (folder / MANIFEST).unlink(missing_ok=True)
             path = folder / STATE
             with path.open("wb") as file:
                 torch.save(dict(state), file)
+                file.flush()
+                os.fsync(file.fileno())
             manifest = Manifest(step, dict(metrics), path.stat().st_size, _sha256(path))
-            write_atomically(folder / MANIFEST, json.dumps(asdict(manifest)))
+            write_atomically(folder / MANIFEST, json.dumps(asdict(manifest)), parents=False)
             self._damaged.discard(step)
             self._prune()
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError

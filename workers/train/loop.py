@@ -220,6 +220,7 @@ class Trainer:
             "normalisation": vars(self.normalisation),
         }
         self._fence.check()
+        self.tracker.sync()  # the values before this step are not measured again by whoever goes on from it
         self.checkpoints.save(self.step, state, evaluated.metrics() if evaluated else {})
         self._saved_step = self.step
 

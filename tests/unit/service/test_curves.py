@@ -75,3 +75,15 @@ def test_a_long_history_is_thinned_on_request(http, path, journal):
 
 def test_curves_without_a_journal_are_none(tmp_path):
     assert read_curves(tmp_path, "abc", most_points=10) == []
+
+
+def test_a_journal_that_lost_a_part_with_its_machine_shows_what_is_whole(settings, path, journal, http, caplog):
+    journal.append_metrics(1, {"a": 1.0}, 0)
+    with ExperimentFolder(settings.storage_root, path.rsplit("/", 1)[-1]).journal.open("ab") as file:
+        file.write(b'{"metrics": {"a": 2.0\n{"metrics": [7]}\n{"metrics": {"a": null}, "step": 2, "time": 0}\n[]\n')
+        file.write(b"\0" * 4096 + b"\n" + b"\0" * 64)
+    journal.append_metrics(3, {"a": 3.0}, 0)
+    for _ in range(2):
+        (curve,) = http.get(f"{path}/metrics").json()["items"]
+        assert (curve["steps"], curve["values"]) == ([1, 3], [1.0, 3.0])
+    assert len([message for message in caplog.messages if "no records" in message]) == 1

@@ -1,5 +1,7 @@
 """What MLflow is told of the end of experiments: a real store of MLflow's, and rows that one cannot close."""
 
+import json
+
 import pytest
 from mlflow import MlflowClient
 
@@ -13,8 +15,8 @@ from tests.specs import spec
 from tests.waiting import wait_until
 from workers.journal import Journal
 from workers.outcome import Outcome
-from workers.storage import ExperimentFolder
-from workers.tracking import EXPERIMENT_TAG
+from workers.run_identity import EXPERIMENT_TAG
+from workers.storage import ExperimentFolder, make_folder, write_atomically
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -73,9 +75,9 @@ def test_mlflow_is_not_told_again_what_the_worker_has_told_it(dispatcher, store,
     row, _ = store.submit(spec())
     until(dispatcher, store, row.id, State.RUNNING)
     (attempt,) = store.attempts(row.id)
-    Outcome(**record, attempt=1, token=attempt.token, mlflow_run_id="the run").record(
-        ExperimentFolder(settings.storage_root, row.id).attempt(1)
-    )
+    folder = ExperimentFolder(settings.storage_root, row.id).attempt(1)
+    make_folder(folder.path)
+    Outcome(**record, attempt=1, token=attempt.token, mlflow_run_id="the run").record(folder)
     until(dispatcher, store, row.id, state)
     assert (store.get(row.id).tracking_closed, store.get(row.id).mlflow_run_id) == (closed, "the run")
 
@@ -137,3 +139,22 @@ def test_a_run_that_cannot_be_closed_holds_up_no_other(ledger, store, client, cl
     clock.advance(LONGEST_PAUSE_SECONDS)
     round_of(closer)
     assert store.get(unread.id).tracking_closed
+
+
+def test_a_run_with_the_tag_of_an_experiment_is_not_closed_in_its_place(ledger, store, client, closer, settings):
+    row, other_run = failed(ledger, store, client)
+    mine = client.create_run(client.get_run(other_run).info.experiment_id).info.run_id
+    folder = ExperimentFolder(settings.storage_root, row.id)
+    write_atomically(folder.mlflow_run, json.dumps({"creation": "a word", "run_id": mine}))
+    round_of(closer)
+    assert (store.get(row.id).tracking_closed, store.get(row.id).mlflow_run_id) == (True, mine)
+    assert [client.get_run(run).info.status for run in (mine, other_run)] == ["FAILED", "RUNNING"]
+
+
+def test_an_experiment_that_never_had_a_run_is_given_none_by_a_tag(ledger, store, client, closer, settings):
+    row, other_run = failed(ledger, store, client)
+    folder = ExperimentFolder(settings.storage_root, row.id)
+    write_atomically(folder.mlflow_run, json.dumps({"creation": "a word"}))
+    round_of(closer)
+    assert (store.get(row.id).tracking_closed, store.get(row.id).mlflow_run_id) == (True, None)
+    assert client.get_run(other_run).info.status == "RUNNING"

@@ -1,6 +1,7 @@
 """TrainWorker without Ray: it is a plain class, and trains in a thread of its own."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -188,3 +189,12 @@ def test_what_breaks_outside_the_training_is_an_outcome_too(worker, tiny_spec, a
     wait_until(lambda: worker.poll()["outcome"])
     assert worker.poll()["outcome"]["outcome"] == "failed"
     assert "Not a directory" in worker.poll()["outcome"]["message"]
+
+
+def test_a_worker_whose_experiment_was_deleted_waits_for_no_record_of_it(worker, tiny_spec, assign):
+    assignment = assign(tiny_spec())
+    worker.start(assignment.to_dict())
+    wait_until(lambda: worker.poll()["outcome"])
+    assert worker._is_recorded()
+    shutil.rmtree(assignment.folder.path)
+    assert worker._is_recorded()

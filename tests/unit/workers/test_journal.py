@@ -82,7 +82,7 @@ def test_a_record_that_the_disk_has_no_room_for_leaves_nothing_and_is_written_on
 
 
 def test_what_was_sent_is_not_sent_again_by_this_process_where_the_mark_has_no_room(tmp_path, opened, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     journal = opened(tmp_path / "tracking.jsonl")
