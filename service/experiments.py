@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cbam_core.data_roots import DataRoots
 from cbam_core.spec import ExperimentSpec
 from service.errors import IllegalAction, InvalidField
 from service.models import Experiment
@@ -68,10 +69,12 @@ def check_data_root(settings: Settings, spec: ExperimentSpec) -> None:
         raise InvalidField("/data/download", "the operator allows no downloads (CBAM_ALLOW_DOWNLOAD)")
     if spec.data.root is None:
         return
-    root = Path(spec.data.root).resolve()
-    if not any(root.is_relative_to(allowed.resolve()) for allowed in settings.data_roots):
+    roots, root = DataRoots.of(settings.data_roots), Path(spec.data.root)
+    if not roots.hold(root):
         opened = ", ".join(map(str, settings.data_roots)) or "none; the operator sets CBAM_DATA_ROOTS"
         raise InvalidField("/data/root", f"{spec.data.root} is not below one of the data roots ({opened})")
+    if (link := roots.first_link_out(root, spec.data.dataset)) is not None:
+        raise InvalidField("/data/root", f"{link} is a link that leads out of the data roots; put the data there")
 
 
 def change(store: Store, row: Experiment, changes: Changes, *, version: int | None) -> Experiment:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from cbam_core.data_roots import ANYWHERE
 from cbam_core.errors import CbamError
 from cbam_core.spec import ExperimentSpec, read_spec
 from workers.assignment import Assignment
@@ -94,8 +95,8 @@ def _assignment(spec: ExperimentSpec, folder: ExperimentFolder, rank: int, world
         master_address=address,
         master_port=port,
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"),
-        data_roots=(spec.data.root,) if spec.data.root else (),
-        allow_download=True,  # who runs it by hand is the operator
+        data_roots=ANYWHERE.folders,  # who runs it by hand is the operator, and may link to what is elsewhere
+        allow_download=True,
     )
 
 
