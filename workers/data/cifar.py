@@ -24,7 +24,6 @@ _ALLOWED = {
     ("numpy", "ndarray"),
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),
-    ("_codecs", "encode"),
 }
 _LONGEST_CAUSE = 200
 """Characters of it in a message: it may quote the file."""
@@ -32,12 +31,21 @@ _LONGEST_CAUSE = 200
 
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):
+            return _encode
         if (module, name) in _ALLOWED:
             return super().find_class(module, name)
         self._refuse(module, name)
 
     def _refuse(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"it holds {module}.{name}, which no CIFAR file does")
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """How Python 3 pickles bytes for Python 2; other codecs would make much of little, and can be chained."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it holds text in {encoding}, which no CIFAR file does")
+    return text.encode("latin1")
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,15 @@ def _load(layout: _Layout, root: Path, image_size: int, roots: DataRoots) -> Dat
 def _batch(path: Path, layout: _Layout, classes: int, roots: DataRoots) -> tuple[Tensor, Tensor]:
     """uint8 N 3 32 32 and classes N."""
     with _readable(path, layout, roots) as values:
-        images = np.asarray(values["data"], dtype=np.uint8).reshape(-1, 3, 32, 32).copy()
+        data, size = values["data"], path.stat().st_size
+        if (
+            not isinstance(data, np.ndarray)
+            or data.dtype.hasobject
+            or data.size > size
+            or len(values[layout.labels]) > size
+        ):
+            raise ValueError(f"{size} bytes, which cannot be an array of images with their labels")
+        images = np.asarray(data, dtype=np.uint8).reshape(-1, 3, 32, 32).copy()
         labels = torch.tensor(values[layout.labels], dtype=torch.int64)
         if len(images) == 0 or labels.shape != (len(images),):
             raise ValueError(f"{len(images)} images, but labels of shape {tuple(labels.shape)}")

@@ -4,6 +4,7 @@ import gzip
 import math
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from workers.data.dataset import Dataset, Split, resize
 from workers.data.published import warn_of_others
 
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+MOST_BYTES = 2**30
+"""Of one file, unpacked: the largest set in this format, EMNIST's, has 547 million."""
 _HELP = "put the four files of github.com/zalandoresearch/fashion-mnist there"
 
 
@@ -47,7 +50,7 @@ def read_idx(path: Path, roots: DataRoots) -> Tensor:
     packed = path.with_name(path.name + ".gz")
     try:
         with roots.open(packed if packed.exists() else path) as file:
-            data = gzip.decompress(file.read()) if packed.exists() else file.read()
+            data = _read(gzip.open(file) if packed.exists() else file)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path.name} in {path.parent}: {error}; {_HELP}") from error
     dimensions = data[3] if len(data) > 3 and data[:3] == b"\x00\x00\x08" else 0
@@ -57,3 +60,12 @@ def read_idx(path: Path, roots: DataRoots) -> Tensor:
         said = f"{expected} by its header" if expected else "its header is that of no idx file"
         raise DataError(f"{path.name} in {path.parent} is damaged ({len(data)} bytes; {said}); {_HELP}")
     return torch.from_numpy(np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape).copy())
+
+
+def _read(file: BinaryIO | gzip.GzipFile) -> bytes:
+    """All of it, unless that is more than MOST_BYTES, to which a few kilobytes may be unpacked."""
+    with file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise OSError(f"it holds more than {MOST_BYTES:,} bytes")
+    return data

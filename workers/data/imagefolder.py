@@ -5,7 +5,6 @@ where they are and decoded whenever a batch wants them.
 """
 
 import logging
-import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +15,12 @@ from typing import Self
 import numpy as np
 import psutil
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from cbam_core.data_roots import DataRoots
 from cbam_core.errors import DataError
-from workers.data.augment import part_of
 from workers.data.dataset import Dataset, Order, Split, channel_statistics
+from workers.data.decoding import decode
 
 logger = logging.getLogger(__name__)
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -32,9 +30,6 @@ TRIED_IMAGES = 128
 """So many of the images to test on, evenly spread, are decoded beside those: what is damaged fails before it trains."""
 Files = Sequence[tuple[Path, int]]
 """Paths, each with its class."""
-Part = tuple[float, float, float, float]
-"""Left, top, width and height, as shares of the image's sides."""
-_UNREADABLE = (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError)
 _TEST_NAMES = ("val", "test")
 _LAYOUT = "expected train/<class>/<image> and val/<class>/<image>"
 _NAMED = 5
@@ -112,49 +107,6 @@ def open_imagefolder(root: Path, image_size: int, crop_pct: float = 1.0, *, root
     mean, std = channel_statistics(_read(_spread(train, STATISTICS_IMAGES), image_size, roots=roots).images)
     tested = ImageFiles.of(test, image_size, crop_pct, roots=roots)
     return Dataset(ImageFiles.of(train, image_size, roots=roots), tested, classes, mean, std)
-
-
-def decode(
-    path: Path, image_size: int, crop: Tensor | None = None, *, crop_pct: float = 1.0, roots: DataRoots
-) -> np.ndarray:
-    """uint8 3 H W: the shorter side scaled to image_size, then the middle; or the part that `crop` (4) draws, scaled.
-
-    With `crop_pct` the shorter side is scaled to ⌊image_size / crop_pct⌋ before the middle is cut out, as timm does:
-    224 / 0.875 = 256 pixels are the usual test on ImageNet. It says nothing to a `crop`.
-    A JPEG is decoded at the smallest scale that still has the pixels that are wanted. Raises DataError.
-    """
-    shorter = math.floor(image_size / crop_pct)
-    part, wanted = None, (shorter, shorter)
-    try:
-        with roots.open(path) as opened, Image.open(opened) as file:
-            if crop is not None:
-                part = _part(crop, file.width / file.height)
-                wanted = (math.ceil(image_size / part[2]), math.ceil(image_size / part[3]))
-            file.draft("RGB", wanted)
-            image = file.convert("RGB")
-    except _UNREADABLE as error:
-        raise DataError(f"cannot read {path}: {error}; delete it, or copy it again") from error
-    square = _middle(image, image_size, shorter) if part is None else _scaled_part(image, part, image_size)
-    return np.asarray(square).transpose(2, 0, 1).copy()
-
-
-def _part(crop: Tensor, aspect: float) -> Part:
-    left, top, width, height = (float(share) for share in part_of(crop[None], aspect))
-    return left, top, width, height
-
-
-def _scaled_part(image: Image.Image, part: Part, image_size: int) -> Image.Image:
-    left, top, width, height = (round(share * side) for share, side in zip(part, image.size * 2, strict=True))
-    piece = image.crop((left, top, left + max(1, width), top + max(1, height)))
-    return piece.resize((image_size, image_size), Image.Resampling.BILINEAR)
-
-
-def _middle(image: Image.Image, image_size: int, shorter: int) -> Image.Image:
-    scale = shorter / min(image.size)
-    width, height = (max(shorter, round(side * scale)) for side in image.size)
-    left, top = (width - image_size) // 2, (height - image_size) // 2
-    scaled = image.resize((width, height), Image.Resampling.BILINEAR)
-    return scaled.crop((left, top, left + image_size, top + image_size))
 
 
 def _list(root: Path, roots: DataRoots) -> tuple[Files, Files, tuple[str, ...]]:

@@ -17,8 +17,8 @@ from tests.specs import spec_dict
 from tests.unit.workers.test_datasets import make_cifar, make_fashion, make_imagefolder
 from workers.data import load_dataset
 from workers.data.dataset import Order
+from workers.data.decoding import decode
 from workers.data.download import download
-from workers.data.imagefolder import decode
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from cbam_core.spec import DataSpec
 from workers.data import imagefolder, load_dataset
 from workers.data.cluttered import load_cluttered_digits
 from workers.data.dataset import Order
+from workers.data.decoding import decode
 from workers.data.digits import read_digits
 from workers.data.fashion import read_idx
-from workers.data.imagefolder import decode
 
 
 def make_cifar(root, name="cifar10", count=20):

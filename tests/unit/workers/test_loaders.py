@@ -23,7 +23,7 @@ from cbam_core.spec import AugmentSpec, DataSpec
 from workers.data import load_dataset
 from workers.data.batches import Batches, Share
 from workers.data.dataset import Order
-from workers.data.imagefolder import decode
+from workers.data.decoding import decode
 from workers.data.loaders import BATCHES_AHEAD, Loader
 from workers.data.synthetic import load_synthetic
 
