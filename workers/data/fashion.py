@@ -50,7 +50,7 @@ def read_idx(path: Path, roots: DataRoots) -> Tensor:
     packed = path.with_name(path.name + ".gz")
     try:
         with roots.open(packed if packed.exists() else path) as file:
-            data = _read(gzip.open(file) if packed.exists() else file)
+            data = _read(gzip.GzipFile(fileobj=file) if packed.exists() else file)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path.name} in {path.parent}: {error}; {_HELP}") from error
     dimensions = data[3] if len(data) > 3 and data[:3] == b"\x00\x00\x08" else 0
