@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cbam_core.data_roots import DataRoots
+from cbam_core.printable import unprintable
 from cbam_core.spec import ExperimentSpec
 from service.errors import IllegalAction, InvalidField
 from service.models import Experiment
@@ -29,7 +30,7 @@ def submit(
     Raises InvalidField (a dataset outside the data roots, a spec that is too large) or IdempotencyConflict (the key
     came with another body).
     """
-    check_size(spec.model_dump(mode="json"))
+    check_fields(spec.model_dump(mode="json"))
     check_data_root(settings, spec)
     return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(spec.model_dump(mode="json")))
 
@@ -50,10 +51,31 @@ def clone(
     """Submit an experiment's spec, as it is now, with changes. Raises what `submit` raises, and InvalidFields."""
     fields = original.spec if isinstance(original.spec, dict) else {}  # damaged by hand
     spec = checked(overridden(fields, overrides))
-    check_size(spec.model_dump(mode="json"))
+    check_fields(spec.model_dump(mode="json"))
     check_data_root(settings, spec)
     body = {"clone": original.id, "overrides": dict(overrides)}
     return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(body), cloned_from=original.id)
+
+
+def check_fields(fields: Mapping[str, Any]) -> None:
+    """Raise InvalidField for what is not stored any more, though what was stored before is still read."""
+    check_size(fields)
+    check_text(fields)
+
+
+def check_text(fields: Mapping[str, Any], pointer: str = "") -> None:
+    """Raise InvalidField for characters that steer a terminal, end a line or turn the direction of text.
+
+    A description may have several lines, and tabs.
+    """
+    for name, value in fields.items():
+        place = "/".join((pointer, str(name).replace("~", "~0").replace("/", "~1")))
+        if isinstance(value, Mapping):
+            check_text(value, place)
+        for text in value if isinstance(value, list) else [value]:
+            found = unprintable(text, lines=place == "/description") if isinstance(text, str) else None
+            if found is not None:
+                raise InvalidField(place, f"it holds {found}, which is no character to be shown; leave it out")
 
 
 def check_size(fields: Mapping[str, Any]) -> None:
@@ -78,9 +100,11 @@ def check_data_root(settings: Settings, spec: ExperimentSpec) -> None:
 
 
 def change(store: Store, row: Experiment, changes: Changes, *, version: int | None) -> Experiment:
-    """Change priority, tags or description. Raises InvalidField (the spec becomes too large) and VersionConflict."""
+    """Change priority, tags or description. Raises InvalidField (too large, no plain text) and VersionConflict."""
+    changed = {name: value for name, value in vars(changes).items() if value is not None}
+    check_text(changed)
     if isinstance(row.spec, dict):  # else it was damaged by hand
-        check_size(row.spec | {name: value for name, value in vars(changes).items() if value is not None})
+        check_size(row.spec | changed)
     return store.change(row.id, changes, version=version)
 
 

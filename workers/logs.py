@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from cbam_core.printable import escaped
+
 LOGGERS = ("workers", "cbam_core", "py.warnings")
 QUOTA_BYTES = 16 * 1024 * 1024
 TAIL_LINES = 200
@@ -32,7 +34,7 @@ class RankLog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record, as logging asks."""
         try:
-            self._write(self.format(record) + "\n")
+            self._write(escaped(self.format(record)) + "\n")  # an error may quote any file's name
         except Exception:
             self.handleError(record)
 

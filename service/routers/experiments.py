@@ -62,6 +62,7 @@ def submit(
 async def show_preview(submission: Submission, settings: TheSettings, previewer: ThePreviewer) -> PreviewView:
     """Say what would run: parameters, MACs, attention sites, steps, memory, and what looks odd. Nothing is stored."""
     spec = spec_of(submission)
+    experiments.check_fields(spec.model_dump(mode="json"))
     await run_in_threadpool(experiments.check_data_root, settings, spec)  # it looks at the disk
     return await preview.preview(previewer, spec)
 
