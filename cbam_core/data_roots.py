@@ -71,9 +71,9 @@ class DataRoots:
         for part in (root, *(root / name for name in PARTS.get(dataset, ()))):
             if part.is_symlink() and not self.hold(part):
                 return part
-            if part == root and dataset != "fashion_mnist":
-                continue  # who knows what else lies there
             for link in _links(part):
+                if part == root and not (dataset == "fashion_mnist" and "-ubyte" in link.name):
+                    continue  # who knows what else lies there
                 if not self.hold(link):
                     return link
         return None

@@ -104,6 +104,8 @@ def test_a_link_below_the_root_that_leads_out_is_refused_before_anything_is_stor
     (root / link).symlink_to(settings.data_roots[0] / "shared")
     original = http.post("/v1/experiments", json=spec)
     assert original.status_code == 201, "a link that stays below the data roots"
+    (root / "of no dataset").symlink_to(tmp_path / "private")
+    assert http.post("/v1/experiments", json=spec).status_code == 201
     (root / link).unlink()
     (root / link).symlink_to(tmp_path / "private")
     clone = f"/v1/experiments/{original.json()['id']}/clone"
