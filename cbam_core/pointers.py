@@ -23,9 +23,14 @@ def json_pointer(location: Sequence[str | int], body: object, *, is_missing: boo
         )
         if not inside and not (is_missing and position == len(location) - 1):
             continue
-        parts.append(str(part).replace("~", "~0").replace("/", "~1"))
+        parts.append(f"/{pointer_part(part)}")
         value = value[part] if inside else None  # type: ignore[index]
-    return "".join(f"/{part}" for part in parts)
+    return "".join(parts)
+
+
+def pointer_part(name: object) -> str:
+    """The name of a field as it stands in a pointer."""
+    return str(name).replace("~", "~0").replace("/", "~1")
 
 
 def complaints(

@@ -166,7 +166,7 @@ class SqliteFile:
             return False
 
     def copy_aside(self, target: Path) -> Path | None:
-        """The file as it is. It stays open while it is held: to close any descriptor frees a process's locks on a file."""
+        """The file as it is. It stays open while it is held: to close any descriptor frees a process's locks."""
         make_folder(target.parent)
         private_file(target)
         with ExitStack() as now, target.open("wb") as copy:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cbam_core.pointers import MOST_COMPLAINTS
+from cbam_core.data_roots import DataRoots
+from cbam_core.pointers import MOST_COMPLAINTS, pointer_part
+from cbam_core.printable import unprintable
 from cbam_core.spec import ExperimentSpec
 from cbam_core.tags import WHY_RESERVED, reserved
 from service.errors import IllegalAction, InvalidField, InvalidFields
@@ -30,8 +32,7 @@ def submit(
     Raises InvalidFields (a dataset outside the data roots, a spec that is too large, tags that are not a user's to
     give) or IdempotencyConflict (the key came with another body).
     """
-    check_tags(spec.tags)
-    check_size(spec.model_dump(mode="json"))
+    check_fields(spec.model_dump(mode="json"))
     check_data_root(settings, spec)
     return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(spec.model_dump(mode="json")))
 
@@ -52,11 +53,32 @@ def clone(
     """Submit an experiment's spec, as it is now, with changes. Raises what `submit` raises, and InvalidFields."""
     fields = original.spec if isinstance(original.spec, dict) else {}  # damaged by hand
     spec = checked(overridden(fields, overrides))
-    check_tags(spec.tags)
-    check_size(spec.model_dump(mode="json"))
+    check_fields(spec.model_dump(mode="json"))
     check_data_root(settings, spec)
     body = {"clone": original.id, "overrides": dict(overrides)}
     return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(body), cloned_from=original.id)
+
+
+def check_fields(fields: Mapping[str, Any]) -> None:
+    """Raise InvalidFields for what is not stored any more, though what was stored before is still read."""
+    check_tags(fields["tags"])
+    check_size(fields)
+    check_text(fields)
+
+
+def check_text(fields: Mapping[str, Any], pointer: str = "") -> None:
+    """Raise InvalidField for characters that steer a terminal, end a line or turn the direction of text.
+
+    A description may have several lines, and tabs.
+    """
+    for name, value in fields.items():
+        place = f"{pointer}/{pointer_part(name)}"
+        if isinstance(value, Mapping):
+            check_text(value, place)
+        for text in value if isinstance(value, list) else [value]:
+            found = unprintable(text, lines=place == "/description") if isinstance(text, str) else None
+            if found is not None:
+                raise InvalidField(place, f"it holds {found}, which is no character to be shown; leave it out")
 
 
 def check_size(fields: Mapping[str, Any]) -> None:
@@ -69,7 +91,7 @@ def check_size(fields: Mapping[str, Any]) -> None:
 def check_tags(tags: Mapping[str, str]) -> None:
     """Raise InvalidFields where they are not a user's to give."""
     if names := reserved(tags):
-        raise InvalidFields([(f"/tags/{name.replace('/', '~1')}", WHY_RESERVED) for name in names[:MOST_COMPLAINTS]])
+        raise InvalidFields([(f"/tags/{pointer_part(name)}", WHY_RESERVED) for name in names[:MOST_COMPLAINTS]])
 
 
 def check_data_root(settings: Settings, spec: ExperimentSpec) -> None:
@@ -78,17 +100,21 @@ def check_data_root(settings: Settings, spec: ExperimentSpec) -> None:
         raise InvalidField("/data/download", "the operator allows no downloads (CBAM_ALLOW_DOWNLOAD)")
     if spec.data.root is None:
         return
-    root = Path(spec.data.root).resolve()
-    if not any(root.is_relative_to(allowed.resolve()) for allowed in settings.data_roots):
+    roots, root = DataRoots.of(settings.data_roots), Path(spec.data.root)
+    if not roots.hold(root):
         opened = ", ".join(map(str, settings.data_roots)) or "none; the operator sets CBAM_DATA_ROOTS"
         raise InvalidField("/data/root", f"{spec.data.root} is not below one of the data roots ({opened})")
+    if (link := roots.first_link_out(root, spec.data.dataset)) is not None:
+        raise InvalidField("/data/root", f"{link} is a link that leads out of the data roots; put the data there")
 
 
 def change(store: Store, row: Experiment, changes: Changes, *, version: int | None) -> Experiment:
     """Change priority, tags or description. Raises what `submit` raises of them, and VersionConflict."""
+    changed = {name: value for name, value in vars(changes).items() if value is not None}
     check_tags(changes.tags or {})
+    check_text(changed)
     if isinstance(row.spec, dict):  # else it was damaged by hand
-        check_size(row.spec | {name: value for name, value in vars(changes).items() if value is not None})
+        check_size(row.spec | changed)
     return store.change(row.id, changes, version=version)
 
 

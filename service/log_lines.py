@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
 
+from cbam_core.printable import escaped_line
 from service.secrecy import without_secrets
 
 LogFormat = Literal["logfmt", "json"]
@@ -41,7 +42,11 @@ def configure(process: str, *, form: LogFormat = "logfmt", level: str = "INFO") 
 
 
 class LineFormatter(logging.Formatter):
-    """A record as one line. Line breaks are escaped, so that no text from outside can pass for a record of its own."""
+    """A record as one line.
+
+    What breaks a line, steers a terminal or turns the direction of text is escaped, as in JSON: so no text from outside
+    can pass for a record of its own, or for another text.
+    """
 
     def __init__(self, process: str, form: LogFormat) -> None:
         super().__init__()
@@ -63,7 +68,7 @@ class LineFormatter(logging.Formatter):
         fields |= {name: value for name, value in extras.items() if not name.startswith("_")}  # Ray adds its own
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
-        return without_secrets(self.write(fields))
+        return escaped_line(without_secrets(self.write(fields)))
 
 
 def _json(fields: Mapping[str, object]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cbam_core.pointers import pointer_part
 from service.errors import InvalidField
 
 TAGS = "tags"  # the names of tags have dots of their own
@@ -42,7 +43,7 @@ def _check_path(fields: Mapping[str, Any], path: list[str], key: str) -> None:
 
 
 def _pointer(key: str) -> str:
-    return "/" + key.replace("~", "~0").replace("/", "~1")
+    return f"/{pointer_part(key)}"
 
 
 def _depth(value: Any) -> int:

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cbam_core.printable import escaped, escaped_line
 from service.schemas import ExperimentView
 from service.states import TERMINAL
 
@@ -53,7 +54,7 @@ def _row(view: ExperimentView) -> Iterator[Text | ProgressBar]:
     progress, live = view.progress, view.state not in TERMINAL
     top1 = view.metrics.get("val/top1")
     yield Text(view.id)
-    yield Text(view.name)
+    yield Text(escaped_line(view.name))
     yield Text(f"{view.state} {view.reason or ''}".rstrip(), style=STYLES.get(view.state, "cyan"))
     yield ProgressBar(total=progress.total_steps or 1, completed=progress.step, width=BAR_WIDTH)
     yield Text(f"{progress.epoch}/{progress.epochs}" if progress.epochs else "")
@@ -77,7 +78,7 @@ class Lines:
             moved = self._state.get(view.id) != view.state
             if moved or (view.state not in TERMINAL and now >= self._next[view.id]):
                 self._state[view.id], self._next[view.id] = view.state, now + LINE_SECONDS
-                print(self._line(view), file=self._stream, flush=True)
+                print(escaped(self._line(view)), file=self._stream, flush=True)
 
 
 def _line(view: ExperimentView) -> str:

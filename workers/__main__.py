@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from cbam_core.data_roots import ANYWHERE
 from cbam_core.errors import CbamError
+from cbam_core.printable import escaped
 from cbam_core.spec import ExperimentSpec, read_spec
 from cbam_core.tags import WHY_RESERVED, reserved
 from workers.assignment import Assignment
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         spec = read_spec(options.spec)
         rank, world_size = _place(spec)
     except CbamError as error:
-        print(error, file=sys.stderr)
+        print(escaped(str(error)), file=sys.stderr)
         return BAD_SPEC
     folder = ExperimentFolder(Path(options.storage).resolve(), options.id or spec.name.replace(" ", "-"))
     if not folder.spec.exists() and (names := reserved(spec.tags)):
@@ -98,8 +100,8 @@ def _assignment(spec: ExperimentSpec, folder: ExperimentFolder, rank: int, world
         master_address=address,
         master_port=port,
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"),
-        data_roots=(spec.data.root,) if spec.data.root else (),
-        allow_download=True,  # who runs it by hand is the operator
+        data_roots=ANYWHERE.folders,  # who runs it by hand is the operator, and may link to what is elsewhere
+        allow_download=True,
     )
 
 
@@ -122,7 +124,7 @@ def _train(assignment: Assignment, display: Display) -> Outcome:
 def _say_how_it_ended(outcome: Outcome, assignment: Assignment, *, as_json: bool) -> None:
     if as_json:
         told = {name: value for name, value in outcome.to_dict().items() if name != "token"}
-        print(json.dumps({"folder": str(assignment.folder.path), **told}, indent=2, ensure_ascii=False))
+        print(escaped(json.dumps({"folder": str(assignment.folder.path), **told}, indent=2, ensure_ascii=False)))
         return
     print(f"{outcome.outcome} at step {outcome.step}: {assignment.folder.path}")
     for name, value in outcome.metrics.items():
@@ -133,7 +135,7 @@ def _say_how_it_ended(outcome: Outcome, assignment: Assignment, *, as_json: bool
     if outcome.outcome == "paused":
         print("run the same command again to go on from there")
     if outcome.message:
-        print(f"{outcome.reason}: {outcome.message}", file=sys.stderr)
+        print(escaped(f"{outcome.reason}: {outcome.message}"), file=sys.stderr)
 
 
 if __name__ == "__main__":

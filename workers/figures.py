@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     Counts = npt.NDArray[np.int64]
-    Shares = npt.NDArray[np.float64]
 
 MOST_NAMED_CLASSES = 60
 _DPI = 100
 _MOST_CHARACTERS = 32  # of the name of a class
 _LARGEST_CELL, _SMALLEST_CELL, _WANTED_SIDE = 60, 24, 600  # pixels
 _PIXELS_SIDE = 1000  # pixels, about, of a matrix without names
+_MOST_CELLS = 1500  # a side; of more classes neighbours share one: 3,000 took 4 s and a gigabyte
 _DIGIT_WIDTHS = {10: 8.9, 8: 7.1, 7: 6.2}  # points of the font to pixels of a digit
 
 
-def confusion_matrix_png(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
+def confusion_matrix_png(counts: Sequence[Sequence[int]] | Counts, classes: Sequence[str]) -> bytes:
     """Draw a confusion matrix as a PNG; see `confusion_figure`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -35,15 +35,15 @@ def confusion_matrix_png(counts: Sequence[Sequence[int]], classes: Sequence[str]
     return png.getvalue()
 
 
-def confusion_figure(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
+def confusion_figure(counts: Sequence[Sequence[int]] | Counts, classes: Sequence[str]) -> Figure:
     """Draw a confusion matrix: rows are true classes, colours the share of the row.
 
     Up to 60 classes have their names, and each cell its number of images. Of more, each cell is a square of pixels, and
-    the axes number the classes from 0; the colours then follow the cube root, or one image in fifty would be white.
+    the axes number the classes from 0; the colours then follow the cube root, or one image in fifty would be white. Of
+    more than 1,500, neighbouring classes share a cell.
     """
     images = np.asarray(counts)
-    shares = images / np.maximum(1, images.sum(1, keepdims=True))
-    figure = _named(images, shares, classes) if len(classes) <= MOST_NAMED_CLASSES else _pixels(shares)
+    figure = _named(images, classes) if len(classes) <= MOST_NAMED_CLASSES else _pixels(images)
     right, total = int(images.trace()), int(images.sum())
     axes = figure.axes[0]
     axes.set_title(f"{right} of {total} images right ({right / max(1, total):.1%})", fontsize=11)
@@ -52,10 +52,11 @@ def confusion_figure(counts: Sequence[Sequence[int]], classes: Sequence[str]) ->
     return figure
 
 
-def _named(images: Counts, shares: Shares, classes: Sequence[str]) -> Figure:
+def _named(images: Counts, classes: Sequence[str]) -> Figure:
     """A cell for each pair of classes, with its count; the figure is as large as cells and names need."""
     from matplotlib.figure import Figure
 
+    shares = images / np.maximum(1, images.sum(1, keepdims=True))
     digits = len(str(images.max()))
     cell = max(_SMALLEST_CELL, _DIGIT_WIDTHS[7] * digits + 6, min(_LARGEST_CELL, _WANTED_SIDE / len(classes)))
     names = [name if len(name) <= _MOST_CHARACTERS else f"{name[: _MOST_CHARACTERS - 1]}…" for name in classes]
@@ -77,17 +78,24 @@ def _named(images: Counts, shares: Shares, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def _pixels(shares: Shares) -> Figure:
-    """A square of the same whole number of pixels for each pair of classes."""
+def _pixels(images: Counts) -> Figure:
+    """A square of the same whole number of pixels for each pair of classes, or of as many neighbours as share one."""
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
+    classes = len(images)
+    starts = np.arange(0, classes, -(-classes // _MOST_CELLS))
+    cells = np.add.reduceat(np.add.reduceat(images, starts, 0), starts, 1)
+    shares = cells / np.maximum(1, cells.sum(1, keepdims=True))
     side = max(1, _PIXELS_SIDE // len(shares)) * len(shares)
     left, below, right, above = 80, 60, 120, 40  # pixels
     width, height = left + side + right, below + side + above
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
     axes = figure.add_axes((left / width, below / height, side / width, side / height))
-    drawn = axes.imshow(shares, cmap="Blues", norm=PowerNorm(1 / 3, 0, 1), interpolation="nearest", aspect="auto")
+    edges = (-0.5, classes - 0.5, classes - 0.5, -0.5)
+    drawn = axes.imshow(
+        shares, cmap="Blues", norm=PowerNorm(1 / 3, 0, 1), interpolation="nearest", aspect="auto", extent=edges
+    )
     bar = figure.add_axes(((left + side + 20) / width, (below + side / 4) / height, 20 / width, side / 2 / height))
     figure.colorbar(drawn, cax=bar, label="share of the true class", ticks=(0, 0.01, 0.1, 0.2, 0.5, 1))
     return figure

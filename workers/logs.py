@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from cbam_core.printable import escaped
 from workers.storage import make_folder
 
 LOGGERS = ("workers", "cbam_core", "py.warnings")
@@ -34,7 +35,7 @@ class RankLog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record, as logging asks."""
         try:
-            self._write(self.format(record) + "\n")
+            self._write(escaped(self.format(record)) + "\n")  # an error may quote any file's name
         except Exception:
             self.handleError(record)
 

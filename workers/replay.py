@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cbam_core.printable import escaped_line
 from cbam_core.spec import read_spec
 from workers.fence import newest_attempt
 from workers.journal import has_pending
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         try:
             replay(ExperimentFolder(Path(storage), experiment_id), os.environ["MLFLOW_TRACKING_URI"])
         except Exception as error:  # whatever is wrong with one journal is no other's
-            print(f"{experiment_id} cannot be replayed: {error}", file=sys.stderr, flush=True)
+            print(f"{experiment_id} cannot be replayed: {escaped_line(str(error))}", file=sys.stderr, flush=True)
             failed = 1
     return failed
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from cbam_core.errors import CheckpointError, Superseded
 from cbam_core.tags import reserved
 from workers.assignment import Assignment
+from workers.confusion import confusion_artifacts
 from workers.fence import Fence
-from workers.figures import confusion_matrix_png
 from workers.journal import Journal
 from workers.outcome import Outcome
 from workers.provenance import provenance, system_metrics, version_of
 from workers.run_identity import IDENTITY_TAGS, RunIdentity, begin
-from workers.storage import ExperimentFolder, write_atomically
+from workers.storage import ExperimentFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -276,10 +276,8 @@ class Sender:
             case {"artifact": path, **rest}:
                 self._artifacts.log_artifact(path, rest.get("to"))
             case {"confusion": path}:
-                matrix = json.loads(Path(path).read_text(encoding="utf-8"))
-                picture = Path(path).with_suffix(".png")
-                write_atomically(picture, confusion_matrix_png(matrix["counts"], matrix["classes"]), parents=False)
-                self._artifacts.log_artifact(str(picture))
+                for made in confusion_artifacts(Path(path)):
+                    self._artifacts.log_artifact(str(made))
             case {"model": path}:
                 _log_model(client, Path(path), self.run_id, self._project_id)
             case {"status": status}:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.output import AsJson, note, print_json
+from service.cli.output import AsJson, note, print_json, say
 
 if TYPE_CHECKING:
     from service.backup import Manifest
@@ -63,4 +63,4 @@ def _show(manifest: "Manifest", path: Path, *, as_json: bool) -> None:
         print_json({"file": str(path), **asdict(manifest)})
         return
     rows = ", ".join(f"{count} {name}" for name, count in manifest.rows.items() if name != "alembic_version")
-    typer.echo(f"{path}: {manifest.database}, {manifest.bytes:,} bytes, made {manifest.made_at}, holds {rows}")
+    say(f"{path}: {manifest.database}, {manifest.bytes:,} bytes, made {manifest.made_at}, holds {rows}")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.output import AsJson, note, print_json, print_table, table
+from service.cli.output import AsJson, note, print_json, print_table, say, table
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +54,7 @@ def templates(
         return
     import yaml
 
-    typer.echo(yaml.safe_dump(template.spec, sort_keys=False, allow_unicode=True), nl=False)
+    say(yaml.safe_dump(template.spec, sort_keys=False, allow_unicode=True), nl=False)
 
 
 def _shares(cpus: float, free_cpus: float, gpus: float, free_gpus: float) -> tuple[str, ...]:

@@ -2,14 +2,13 @@
 
 import os
 import signal
-import sys
 from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.output import AsJson, note, print_json, print_table, table
+from service.cli.output import AsJson, note, print_json, print_table, say, table
 from service.cli.stack import addresses, make_stack, reporting, start_stack
 from service.cli.watch import follow
 
@@ -112,11 +111,11 @@ def _show(places: "Mapping[str, object]", views: "Sequence[ExperimentView]", *, 
     columns = ("experiment", "state", ">top-1", ">parameters", ">MACs", ">workers", ">images/s", ">wall time")
     print_table(table(columns, [_row(view) for view in views]))
     for name, address in places.items():
-        typer.echo(f"{name:<10} {address}")
+        say(f"{name:<10} {address}")
     for view in views:
-        typer.echo(f"{'MLflow run':<10} {view.links.mlflow}  {view.name}")
+        say(f"{'MLflow run':<10} {view.links.mlflow}  {view.name}")
         if view.message:
-            print(f"{view.name}: {view.message}", file=sys.stderr)
+            note(f"{view.name}: {view.message}")
 
 
 def _row(view: "ExperimentView") -> tuple[str, ...]:

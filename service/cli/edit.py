@@ -6,7 +6,7 @@ import typer
 
 from service.cli.experiments import each
 from service.cli.ids import Ids
-from service.cli.output import AsJson, print_json
+from service.cli.output import AsJson, print_json, say
 from service.errors import ChangedMeanwhile
 
 if TYPE_CHECKING:
@@ -57,9 +57,7 @@ def edit(
     else:
         for view in views:
             words = " ".join(f"{name}={value}" for name, value in view.tags.items())
-            typer.echo(
-                "  ".join(filter(None, (view.id, view.name, f"priority {view.priority}", words, view.description)))
-            )
+            say("  ".join(filter(None, (view.id, view.name, f"priority {view.priority}", words, view.description))))
     if not all_well:
         raise typer.Exit(1)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli.ids import Id, Ids, whole
-from service.cli.output import AsJson, note, print_json, print_table, table
+from service.cli.output import AsJson, note, print_json, print_table, say, table
 from service.errors import ServerUnreachable, ServiceError
 from service.states import State
 
@@ -141,7 +141,7 @@ def _verb(action: Action) -> Callable[..., None]:
             print_json(views)
         else:
             for view in views:
-                typer.echo(f"{view.id}  {view.name}  {view.state}, {action} asked for")
+                say(f"{view.id}  {view.name}  {view.state}, {action} asked for")
         if not all_well:
             raise typer.Exit(1)
 
@@ -164,7 +164,7 @@ def delete(experiment_ids: Ids, as_json: AsJson = False) -> None:
         print_json({"deleted": deleted})
     else:
         for one in deleted:
-            typer.echo(f"{one}  deleted")
+            say(f"{one}  deleted")
     if not all_well:
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cbam_core.errors import CbamError
-from service.cli.output import AsJson, print_json
+from service.cli.output import AsJson, print_json, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +47,7 @@ def export(
     if as_json:
         print_json({"file": str(output), "layout": target.value, "tensors": len(state)})
     else:
-        typer.echo(f"{len(state)} tensors in the layout of {target}: {output}")
+        say(f"{len(state)} tensors in the layout of {target}: {output}")
 
 
 def _read(path: Path) -> "dict[str, Tensor]":

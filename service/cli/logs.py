@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cbam_core.printable import escaped
 from service.cli.ids import Id, whole
 from service.cli.output import AsJsonLines
 
@@ -31,12 +32,12 @@ def logs(
     with Client() as client:
         experiment_id = whole(client, experiment_id)
         if not follow and not as_json:
-            sys.stdout.write(client.logs(experiment_id, rank=rank))
+            sys.stdout.write(escaped(client.logs(experiment_id, rank=rank)))
             return
         lines = client.follow_logs(experiment_id, rank=rank) if follow else _written(client, experiment_id, rank)
         try:
             for line in lines:
-                print(_value(experiment_id, rank, line) if as_json else line, flush=True)
+                print(escaped(_value(experiment_id, rank, line) if as_json else line), flush=True)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cbam_core.printable import escaped
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
@@ -17,12 +19,17 @@ AsJsonLines = Annotated[bool, typer.Option("--json", help="Print JSON, one value
 
 def complain(message: str) -> None:
     """Say what is wrong."""
-    typer.secho(f"cbam: {message}", err=True, fg=typer.colors.RED)
+    typer.secho(escaped(f"cbam: {message}"), err=True, fg=typer.colors.RED)
 
 
 def note(message: str) -> None:
     """Say what happens, beside the answer."""
-    typer.echo(message, err=True)
+    typer.echo(escaped(message), err=True)
+
+
+def say(message: str, *, nl: bool = True) -> None:
+    """Print an answer, or a line of it: what came from elsewhere is escaped where a terminal would take it for more."""
+    typer.echo(escaped(message), nl=nl)
 
 
 def print_json(value: "BaseModel | Sequence[BaseModel] | dict[str, Any]") -> None:
@@ -33,7 +40,7 @@ def print_json(value: "BaseModel | Sequence[BaseModel] | dict[str, Any]") -> Non
         plain = [view.model_dump(mode="json") for view in value]
     else:
         plain = value.model_dump(mode="json")
-    typer.echo(json.dumps(plain, indent=2, ensure_ascii=False))
+    say(json.dumps(plain, indent=2, ensure_ascii=False))
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ def print_table(grid: Grid) -> None:
     """Print a table; in a pipe as plain lines, one for each row, as wide as they need."""
     if not sys.stdout.isatty():
         for line in _lines(grid):
-            typer.echo(line)
+            say(line)
         return
     from rich import box
     from rich.console import Console
@@ -64,13 +71,13 @@ def print_table(grid: Grid) -> None:
     for column in grid.columns:
         made.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
     for row in grid.rows:
-        made.add_row(*(Text(str(cell)) for cell in row))
+        made.add_row(*(Text(escaped(str(cell))) for cell in row))
     Console().print(made)
 
 
 def _lines(grid: Grid) -> Iterator[str]:
     heads = [column.removeprefix(">") for column in grid.columns]
-    cells = [[" ".join(str(cell).splitlines()) for cell in row] for row in grid.rows]
+    cells = [[" ".join(escaped(str(cell)).splitlines()) for cell in row] for row in grid.rows]
     shown = [heads, *cells] if any(heads) else cells
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     for row in shown:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from service.cli.extras import need_torch
-from service.cli.output import AsJson, note, print_json, print_table, table
+from service.cli.output import AsJson, note, print_json, print_table, say, table
 
 if TYPE_CHECKING:
     from service.stack import Report, Stack
@@ -32,7 +32,7 @@ def up(as_json: AsJson = False) -> None:
         print_json(addresses(record))
         return
     for name, address in addresses(record).items():
-        typer.echo(f"{name:<8} {address}")
+        say(f"{name:<8} {address}")
 
 
 def down(as_json: AsJson = False) -> None:

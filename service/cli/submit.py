@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli.ids import Id, whole
-from service.cli.output import AsJson, note, print_json, print_table, table
+from service.cli.output import AsJson, note, print_json, print_table, say, table
 from service.cli.specs import Files, Overrides, Template, need_one, read_overrides, read_specs
 from service.cli.watch import follow
 
@@ -69,7 +69,7 @@ def finish(client: "Client", views: "Sequence[ExperimentView]", *, watch: bool, 
         print_json(views)
     else:
         for view in views:
-            typer.echo("  ".join((view.id, view.name, *((view.state,) if watch else ()))))
+            say("  ".join((view.id, view.name, *((view.state,) if watch else ()))))
     for view in views:
         if watch and view.state is not State.SUCCEEDED and view.message:
             note(f"{view.name}: {view.message}")

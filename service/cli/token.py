@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from service.cli.output import AsJson, note, print_json, print_table, table
+from service.cli.output import AsJson, note, print_json, print_table, say, table
 from service.roles import Role
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def create(
         print_json(made)
         return
     note(f"token {made.id} for {made.name}, {made.role}; it is shown this once, keep it as CBAM_TOKEN:")
-    typer.echo(made.secret)
+    say(made.secret)
 
 
 def list_tokens(local: Local = False, as_json: AsJson = False) -> None:
@@ -88,7 +88,7 @@ def revoke(
         print_json(revoked)
         return
     for token in revoked:
-        typer.echo(f"{token.id}  {token.name}  revoked")
+        say(f"{token.id}  {token.name}  revoked")
 
 
 def whoami(as_json: AsJson = False) -> None:
@@ -100,7 +100,7 @@ def whoami(as_json: AsJson = False) -> None:
     if as_json:
         print_json(caller)
     else:
-        typer.echo(f"{caller.name}, {caller.role}")
+        say(f"{caller.name}, {caller.role}")
 
 
 @contextmanager

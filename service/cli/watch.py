@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli.ids import Ids, SomeIds, whole
-from service.cli.output import AsJson, AsJsonLines, note, print_json
+from service.cli.output import AsJson, AsJsonLines, note, print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ def wait(
         print_json(views)
     else:
         for view in views:
-            typer.echo("  ".join(filter(None, (view.id, view.name, view.state, view.reason))))
+            say("  ".join(filter(None, (view.id, view.name, view.state, view.reason))))
     if late:
         raise typer.Exit(1)
     _exit_as(views)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.output import AsJson, note, print_json, print_table, table
+from service.cli.output import AsJson, note, print_json, print_table, say, table
 from service.states import State
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def add(
         print_json(made)
         return
     note(f"webhook {made.id}; its secret is shown this once:")
-    typer.echo(made.secret)
+    say(made.secret)
 
 
 def list_webhooks(as_json: AsJson = False) -> None:
@@ -107,7 +107,7 @@ def try_out(webhook_id: Id, as_json: AsJson = False) -> None:
     if as_json:
         print_json(told)
     else:
-        typer.echo(_result(told))
+        say(_result(told))
     if told.state != "delivered":
         raise typer.Exit(1)
 

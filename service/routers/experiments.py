@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from service import experiments, preview
 from service.deps import GUARDED, Changeable, Existing, TheCaller, ThePreviewer, TheSettings, TheStore
@@ -61,8 +62,8 @@ def submit(
 async def show_preview(submission: Submission, settings: TheSettings, previewer: ThePreviewer) -> PreviewView:
     """Say what would run: parameters, MACs, attention sites, steps, memory, and what looks odd. Nothing is stored."""
     spec = spec_of(submission)
-    experiments.check_tags(spec.tags)
-    experiments.check_data_root(settings, spec)
+    experiments.check_fields(spec.model_dump(mode="json"))
+    await run_in_threadpool(experiments.check_data_root, settings, spec)  # it looks at the disk
     return await preview.preview(previewer, spec)
 
 

@@ -5,7 +5,6 @@ where they are and decoded whenever a batch wants them.
 """
 
 import logging
-import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +15,12 @@ from typing import Self
 import numpy as np
 import psutil
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from cbam_core.data_roots import DataRoots
 from cbam_core.errors import DataError
-from workers.data.augment import part_of
 from workers.data.dataset import Dataset, Order, Split, channel_statistics
+from workers.data.decoding import decode
 
 logger = logging.getLogger(__name__)
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -31,9 +30,6 @@ TRIED_IMAGES = 128
 """So many of the images to test on, evenly spread, are decoded beside those: what is damaged fails before it trains."""
 Files = Sequence[tuple[Path, int]]
 """Paths, each with its class."""
-Part = tuple[float, float, float, float]
-"""Left, top, width and height, as shares of the image's sides."""
-_UNREADABLE = (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError)
 _TEST_NAMES = ("val", "test")
 _LAYOUT = "expected train/<class>/<image> and val/<class>/<image>"
 _NAMED = 5
@@ -52,17 +48,18 @@ class ImageFiles:
     ends: Tensor
     labels: Tensor
     image_size: int
+    roots: DataRoots
     crop_pct: float = 1.0
 
     cuts = True
 
     @classmethod
-    def of(cls, files: Files, image_size: int, crop_pct: float = 1.0) -> Self:
+    def of(cls, files: Files, image_size: int, crop_pct: float = 1.0, *, roots: DataRoots) -> Self:
         """These files, each with its class."""
         names = [os.fsencode(path) for path, _ in files]
         ends = torch.tensor([len(name) for name in names]).cumsum(0)
         characters = torch.from_numpy(np.frombuffer(b"".join(names), np.uint8).copy())
-        return cls(characters, ends, torch.tensor([label for _, label in files]), image_size, crop_pct)
+        return cls(characters, ends, torch.tensor([label for _, label in files]), image_size, roots, crop_pct)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,7 +74,7 @@ class ImageFiles:
         images = torch.empty(len(order), *self.shape, dtype=torch.uint8)
         crops = [None] * len(order) if order.crops is None else order.crops.unbind()
         for place, (index, crop) in enumerate(zip(order.indices.tolist(), crops, strict=True)):
-            pixels = decode(self._path(index), self.image_size, crop, crop_pct=self.crop_pct)
+            pixels = decode(self._path(index), self.image_size, crop, crop_pct=self.crop_pct, roots=self.roots)
             images[place] = torch.from_numpy(pixels)
         return images
 
@@ -90,83 +87,52 @@ class ImageFiles:
         return Path(os.fsdecode(self.names[start : int(self.ends[index])].numpy().tobytes()))
 
 
-def load_imagefolder(root: Path, image_size: int, crop_pct: float = 1.0) -> Dataset:
+def load_imagefolder(root: Path, image_size: int, crop_pct: float = 1.0, *, roots: DataRoots) -> Dataset:
     """All images below `root`, at `image_size`, three channels; classes are the folders' names, in order.
 
     The images to test on are cropped to `crop_pct` (see `decode`), those to train on are not.
-    Raises DataError, with what to do, for a wrong layout, an unreadable image, or more than memory holds.
+    Raises DataError, with what to do, for a wrong layout, an unreadable image, a link that leads out of `roots`, or
+    more than memory holds.
     """
-    train, test, classes = _list(root)
+    train, test, classes = _list(root, roots)
     _check_memory((len(train) + len(test)) * 3 * image_size**2)
-    return Dataset.of(_read(train, image_size), _read(test, image_size, crop_pct), classes)
+    tested = _read(test, image_size, crop_pct, roots=roots)
+    return Dataset.of(_read(train, image_size, roots=roots), tested, classes)
 
 
-def open_imagefolder(root: Path, image_size: int, crop_pct: float = 1.0) -> Dataset:
-    """The same, left on disk. Raises DataError for a wrong layout, or where an image of a sample cannot be read."""
-    train, test, classes = _list(root)
-    _read(_spread(test, TRIED_IMAGES), image_size, crop_pct)
-    mean, std = channel_statistics(_read(_spread(train, STATISTICS_IMAGES), image_size).images)
-    tested = ImageFiles.of(test, image_size, crop_pct)
-    return Dataset(ImageFiles.of(train, image_size), tested, classes, mean, std)
+def open_imagefolder(root: Path, image_size: int, crop_pct: float = 1.0, *, roots: DataRoots) -> Dataset:
+    """The same, left on disk. Raises DataError likewise, but of the images only a sample is read."""
+    train, test, classes = _list(root, roots)
+    _read(_spread(test, TRIED_IMAGES), image_size, crop_pct, roots=roots)
+    mean, std = channel_statistics(_read(_spread(train, STATISTICS_IMAGES), image_size, roots=roots).images)
+    tested = ImageFiles.of(test, image_size, crop_pct, roots=roots)
+    return Dataset(ImageFiles.of(train, image_size, roots=roots), tested, classes, mean, std)
 
 
-def decode(path: Path, image_size: int, crop: Tensor | None = None, *, crop_pct: float = 1.0) -> np.ndarray:
-    """uint8 3 H W: the shorter side scaled to image_size, then the middle; or the part that `crop` (4) draws, scaled.
+def _list(root: Path, roots: DataRoots) -> tuple[Files, Files, tuple[str, ...]]:
+    """The images to train on and to test on, and the classes' names.
 
-    With `crop_pct` the shorter side is scaled to ⌊image_size / crop_pct⌋ before the middle is cut out, as timm does:
-    224 / 0.875 = 256 pixels are the usual test on ImageNet. It says nothing to a `crop`.
-    A JPEG is decoded at the smallest scale that still has the pixels that are wanted. Raises DataError.
+    Nothing is listed that lies out of `roots`: its names alone would tell.
     """
-    shorter = math.floor(image_size / crop_pct)
-    part, wanted = None, (shorter, shorter)
-    try:
-        with Image.open(path) as file:
-            if crop is not None:
-                part = _part(crop, file.width / file.height)
-                wanted = (math.ceil(image_size / part[2]), math.ceil(image_size / part[3]))
-            file.draft("RGB", wanted)
-            image = file.convert("RGB")
-    except _UNREADABLE as error:
-        raise DataError(f"cannot read {path}: {error}; delete it, or copy it again") from error
-    square = _middle(image, image_size, shorter) if part is None else _scaled_part(image, part, image_size)
-    return np.asarray(square).transpose(2, 0, 1).copy()
-
-
-def _part(crop: Tensor, aspect: float) -> Part:
-    left, top, width, height = (float(share) for share in part_of(crop[None], aspect))
-    return left, top, width, height
-
-
-def _scaled_part(image: Image.Image, part: Part, image_size: int) -> Image.Image:
-    left, top, width, height = (round(share * side) for share, side in zip(part, image.size * 2, strict=True))
-    piece = image.crop((left, top, left + max(1, width), top + max(1, height)))
-    return piece.resize((image_size, image_size), Image.Resampling.BILINEAR)
-
-
-def _middle(image: Image.Image, image_size: int, shorter: int) -> Image.Image:
-    scale = shorter / min(image.size)
-    width, height = (max(shorter, round(side * scale)) for side in image.size)
-    left, top = (width - image_size) // 2, (height - image_size) // 2
-    scaled = image.resize((width, height), Image.Resampling.BILINEAR)
-    return scaled.crop((left, top, left + image_size, top + image_size))
-
-
-def _list(root: Path) -> tuple[Files, Files, tuple[str, ...]]:
-    """The images to train on and to test on, and the classes' names."""
     train = root / "train"
     test = next((root / name for name in _TEST_NAMES if (root / name).is_dir()), None)
     if not train.is_dir() or test is None:
         raise DataError(f"{root} has no train and val folder; {_LAYOUT}")
-    classes = tuple(sorted(folder.name for folder in train.iterdir() if folder.is_dir()))
-    return _files(train, classes), _files(test, classes), classes
+    classes = tuple(sorted(_folders_in(train, roots)))
+    return _files(train, classes, roots), _files(test, classes, roots), classes
 
 
-def _files(folder: Path, classes: tuple[str, ...]) -> Files:
+def _files(folder: Path, classes: tuple[str, ...], roots: DataRoots) -> Files:
     """Every image below `folder` with its class, in a fixed order."""
-    there = {child.name for child in folder.iterdir() if child.is_dir()}
+    there = set(_folders_in(folder, roots))
     if unknown := sorted(there - set(classes)):
         raise DataError(f"{folder} has classes that the training images do not have: {_some(unknown)}")
-    files = [(path, label) for label, name in enumerate(classes) for path in sorted(_images_below(folder / name))]
+    files = [
+        (path, label)
+        for label, name in enumerate(classes)
+        if name in there
+        for path in sorted(_images_below(folder / name, roots))
+    ]
     if not files:
         raise DataError(f"{folder} has no images ({', '.join(sorted(SUFFIXES))}); {_LAYOUT}")
     if empty := sorted(there - {classes[label] for _, label in files}):
@@ -188,9 +154,35 @@ def _spread(files: Files, most: int) -> Files:
     return [files[place * len(files) // count] for place in range(count)]
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
-    for place, _, names in os.walk(folder):
-        yield from (Path(place, name) for name in names if os.path.splitext(name)[1].lower() in SUFFIXES)
+def _folders_in(folder: Path, roots: DataRoots) -> list[str]:
+    """The names of the folders in `folder`, links to folders among them. Raises DataError for what leads out."""
+    roots.check(folder)
+    folders = [entry for entry in _entries(folder) if entry.is_dir()]
+    for entry in folders:
+        if entry.is_symlink():
+            roots.check(entry.path)
+    return [entry.name for entry in folders]
+
+
+def _images_below(folder: Path, roots: DataRoots) -> Iterator[Path]:
+    """Links to images are resolved here, and links to folders not followed: it costs nothing where there are none."""
+    folders = [str(folder)]
+    while folders:
+        for entry in _entries(folders.pop()):
+            if entry.is_dir():
+                folders += [] if entry.is_symlink() else [entry.path]
+            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+                if entry.is_symlink():
+                    roots.check(entry.path)
+                yield Path(entry.path)
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DataError(f"cannot list {folder}: {error}; the training must be able to read it") from error
 
 
 def _check_memory(needed: int) -> None:
@@ -202,11 +194,11 @@ def _check_memory(needed: int) -> None:
         )
 
 
-def _read(files: Files, image_size: int, crop_pct: float = 1.0) -> Split:
+def _read(files: Files, image_size: int, crop_pct: float = 1.0, *, roots: DataRoots) -> Split:
     images = torch.empty(len(files), 3, image_size, image_size, dtype=torch.uint8)
 
     def read(number: int) -> None:
-        images[number] = torch.from_numpy(decode(files[number][0], image_size, crop_pct=crop_pct))
+        images[number] = torch.from_numpy(decode(files[number][0], image_size, crop_pct=crop_pct, roots=roots))
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         list(threads.map(read, range(len(files))))

@@ -5,17 +5,21 @@ import logging
 from functools import lru_cache
 from pathlib import Path
 
+from cbam_core.data_roots import DataRoots
+
 logger = logging.getLogger(__name__)
 
 
-def warn_of_others(folder: Path, theirs: str) -> None:
+def warn_of_others(folder: Path, theirs: str, roots: DataRoots) -> None:
     """Warn, in the log, of files in `folder` that differ from those of `theirs`, a class of torchvision's.
 
     No error: corrected labels, or a few images of one's own, come in the same files. Every reader refuses what is not
     whole; only a checksum knows of single bytes that have changed, or of another dataset by the same names.
     """
     others = [
-        name for name, md5 in _checksums(theirs).items() if (folder / name).exists() and _md5_of(folder / name) != md5
+        name
+        for name, md5 in _checksums(theirs).items()
+        if (folder / name).exists() and _md5_of(folder / name, roots) != md5
     ]
     if others:
         logger.warning(
@@ -36,13 +40,13 @@ def _checksums(theirs: str) -> dict[str, str]:
     return dict([*published.train_list, *published.test_list, (published.meta["filename"], published.meta["md5"])])
 
 
-def _md5_of(path: Path) -> str:
+def _md5_of(path: Path, roots: DataRoots) -> str:
     stat = path.stat()
-    return _md5(path, stat.st_size, stat.st_mtime_ns)
+    return _md5(path, stat.st_size, stat.st_mtime_ns, roots)
 
 
 @lru_cache(maxsize=64)
-def _md5(path: Path, _size: int, _mtime_ns: int) -> str:
+def _md5(path: Path, _size: int, _mtime_ns: int, roots: DataRoots) -> str:
     """Read once for all trials of a warm worker, and anew where the file is another by its size and time."""
-    with path.open("rb") as file:
+    with roots.open(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from cbam_core.data_roots import DataRoots
 from cbam_core.errors import DataError
 from cbam_core.spec import DataSpec
 from workers.data.cifar import load_cifar10, load_cifar100
@@ -21,12 +22,12 @@ MADE: dict[str, Callable[[int], Dataset]] = {
 }
 """Datasets that need no folder, from the image size."""
 
-READ: dict[str, Callable[[Path, int], Dataset]] = {
+READ: dict[str, Callable[[Path, int, DataRoots], Dataset]] = {
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,
     "fashion_mnist": load_fashion_mnist,
 }
-"""Published datasets that are read below a root, from the root and the image size."""
+"""Published datasets, from their root, the image size, and what may be opened at all."""
 
 
 def load_dataset(data: DataSpec, data_roots: tuple[str, ...] = (), *, allow_download: bool = False) -> Dataset:
@@ -35,24 +36,25 @@ def load_dataset(data: DataSpec, data_roots: tuple[str, ...] = (), *, allow_down
         raise DataError("the operator allows no downloads (CBAM_ALLOW_DOWNLOAD); put the dataset into its root by hand")
     if data.root is None:
         return MADE[data.dataset](data.image_size)
-    root = allowed_root(data.root, data_roots)
+    roots = DataRoots.of(data_roots)
+    root = allowed_root(data.root, roots)
     if data.dataset == "imagefolder":
         read_folder = open_imagefolder if data.workers_per_rank else load_imagefolder
-        return read_folder(root, data.image_size, data.crop_pct)
+        return read_folder(root, data.image_size, data.crop_pct, roots=roots)
     read = READ[data.dataset]
     try:
-        return read(root, data.image_size)
+        return read(root, data.image_size, roots)
     except DataError:
         if not data.download:
             raise
-    download(data.dataset, root)
-    return read(root, data.image_size)
+    download(data.dataset, root, roots)
+    return read(root, data.image_size, roots)
 
 
-def allowed_root(root: str, data_roots: tuple[str, ...]) -> Path:
-    """`root` with its symbolic links resolved. Raises DataError where it lies below none of `data_roots`."""
+def allowed_root(root: str, roots: DataRoots) -> Path:
+    """`root` with its symbolic links resolved. Raises DataError where it lies below none of `roots`."""
     resolved = Path(root).resolve()
-    if not any(resolved.is_relative_to(Path(allowed).resolve()) for allowed in data_roots):
+    if not roots.hold(resolved):
         raise DataError(f"{root} is not below a folder that the operator allows for data (CBAM_DATA_ROOTS)")
     if not resolved.is_dir():
         raise DataError(f"{root} is not a folder on this machine; is the data there, and mounted on every node?")

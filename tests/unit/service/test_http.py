@@ -82,6 +82,41 @@ def test_a_path_that_climbs_out_of_a_data_root_is_refused(http, settings):
     assert http.post("/v1/experiments", json=linked).status_code == 422
 
 
+@pytest.mark.parametrize(
+    ("dataset", "link"),
+    [
+        ("imagefolder", "train"),
+        ("imagefolder", "val/ants"),
+        ("cifar10", "cifar-10-batches-py"),
+        ("cifar100", "cifar-100-python/train"),
+        ("fashion_mnist", "FashionMNIST/raw"),
+        ("fashion_mnist", "train-labels-idx1-ubyte.gz"),
+    ],
+)
+def test_a_link_below_the_root_that_leads_out_is_refused_before_anything_is_stored(
+    http, settings, tmp_path, dataset, link
+):
+    root = settings.data_roots[0] / "mine"
+    (root / link).parent.mkdir(parents=True)
+    for folder, place in (("private", tmp_path), ("shared", settings.data_roots[0])):
+        (place / folder).mkdir()
+    spec = spec_dict(data={"dataset": dataset, "root": str(root)})
+    (root / link).symlink_to(settings.data_roots[0] / "shared")
+    original = http.post("/v1/experiments", json=spec)
+    assert original.status_code == 201, "a link that stays below the data roots"
+    (root / "of no dataset").symlink_to(tmp_path / "private")
+    assert http.post("/v1/experiments", json=spec).status_code == 201
+    (root / link).unlink()
+    (root / link).symlink_to(tmp_path / "private")
+    clone = f"/v1/experiments/{original.json()['id']}/clone"
+    for path, body in (("/v1/experiments", spec), ("/v1/experiments/preview", spec), (clone, {})):
+        answer = http.post(path, json=body)
+        assert answer.status_code == 422, answer.text
+        (error,) = answer.json()["errors"]
+        assert error["pointer"] == "/data/root"
+        assert f"{root / link} is a link that leads out of the data roots" in error["detail"]
+
+
 @pytest.mark.parametrize("content", ["{", '{"name": }', "", "{'name': 1}", "[" * 100_000])
 def test_broken_json_is_a_400(http, content):
     answer = http.post("/v1/experiments", content=content, headers={"content-type": "application/json"})

@@ -13,15 +13,16 @@ from PIL import Image
 from pydantic import ValidationError
 from torchvision.transforms import v2
 
+from cbam_core.data_roots import ANYWHERE
 from cbam_core.datasets import DATASETS
 from cbam_core.errors import DataError
 from cbam_core.spec import DataSpec
 from workers.data import imagefolder, load_dataset
 from workers.data.cluttered import load_cluttered_digits
 from workers.data.dataset import Order
+from workers.data.decoding import decode
 from workers.data.digits import read_digits
 from workers.data.fashion import read_idx
-from workers.data.imagefolder import decode
 
 
 def make_cifar(root, name="cifar10", count=20):
@@ -156,7 +157,7 @@ def test_cifar_without_its_classes_says_what_to_do(tmp_path):
 def test_a_damaged_idx_file_is_named_with_what_to_do(tmp_path, data):
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(data)
     with pytest.raises(DataError, match=r"train-labels-idx1-ubyte .* is damaged .*fashion-mnist"):
-        read_idx(tmp_path / "train-labels-idx1-ubyte")
+        read_idx(tmp_path / "train-labels-idx1-ubyte", ANYWHERE)
 
 
 def test_a_packed_idx_file_with_a_changed_byte_is_named(tmp_path):
@@ -247,8 +248,8 @@ def test_a_photograph_to_crop_is_decoded_large_enough(tmp_path):
     """A quarter of 256 pixels is 64: enough for an image_size of 64 that is the whole, and not for half of it."""
     stripes = (np.arange(256) % 4 < 2)[None, :, None].repeat(256, 0).repeat(3, 2).astype(np.uint8) * 255
     Image.fromarray(stripes).save(tmp_path / "stripes.jpg", quality=95)
-    assert decode(tmp_path / "stripes.jpg", 64)[0].std() < 30
-    assert decode(tmp_path / "stripes.jpg", 128, crop_pct=0.5)[0].std() > 90
+    assert decode(tmp_path / "stripes.jpg", 64, roots=ANYWHERE)[0].std() < 30
+    assert decode(tmp_path / "stripes.jpg", 128, crop_pct=0.5, roots=ANYWHERE)[0].std() > 90
 
 
 def test_only_a_folder_of_images_is_cropped():

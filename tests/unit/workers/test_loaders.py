@@ -17,12 +17,13 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as TV
 
+from cbam_core.data_roots import ANYWHERE
 from cbam_core.errors import DataError, LoaderDied
 from cbam_core.spec import AugmentSpec, DataSpec
 from workers.data import load_dataset
 from workers.data.batches import Batches, Share
 from workers.data.dataset import Order
-from workers.data.imagefolder import decode
+from workers.data.decoding import decode
 from workers.data.loaders import BATCHES_AHEAD, Loader
 from workers.data.synthetic import load_synthetic
 
@@ -96,7 +97,7 @@ def test_a_random_part_is_cut_from_the_whole_image_as_torchvision_does(tmp_path)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     crop = torch.tensor([(0.125 - 0.08) / 0.92, 0.5, 0.5, 1.0], dtype=torch.float64)
     theirs = TV.resized_crop(Image.fromarray(pixels), top=20, left=30, height=20, width=20, size=[16, 16])
-    ours = decode(tmp_path / "image.png", 16, crop)
+    ours = decode(tmp_path / "image.png", 16, crop, roots=ANYWHERE)
     assert np.array_equal(ours.transpose(1, 2, 0), theirs)
 
 
@@ -105,7 +106,7 @@ def test_a_photograph_is_decoded_at_no_more_than_is_wanted(tmp_path):
     smooth = np.linspace(0, 255, 1600, dtype=np.uint8)[None, :, None].repeat(1200, 0).repeat(3, 2)
     Image.fromarray(smooth).save(tmp_path / "large.jpg")
     crop = torch.tensor([0.0, 0.5, 0.0, 0.5])
-    part = decode(tmp_path / "large.jpg", 32, crop)[0].astype(int)
+    part = decode(tmp_path / "large.jpg", 32, crop, roots=ANYWHERE)[0].astype(int)
     width = (0.08 / (1600 / 1200)) ** 0.5
     assert part[16, 0] == pytest.approx(0, abs=4)
     assert part[16, -1] == pytest.approx(255 * width, abs=4)
@@ -168,13 +169,14 @@ import sys, time
 from pathlib import Path
 import torch
 from workers.data.dataset import Order
+from cbam_core.data_roots import ANYWHERE
 from workers.data.imagefolder import open_imagefolder
 from workers.data.loaders import Loader
 def orders():
     while True:
         yield Order(torch.arange(4))
 if __name__ == "__main__":
-    images = open_imagefolder(Path(sys.argv[1]), 16).train
+    images = open_imagefolder(Path(sys.argv[1]), 16, roots=ANYWHERE).train
     batches = iter(Loader(images, orders(), processes=2, device=torch.device("cpu")))
     next(batches)
     print("reading", flush=True)
