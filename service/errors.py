@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from cbam_core.errors import CbamError
+from cbam_core.pointers import LONGEST_POINTER, LONGEST_WORDS, cut
 from service.states import ACTIONS, State
 
 
@@ -79,8 +80,8 @@ class InvalidFields(ServiceError):
     """Fields of the request cannot be used."""
 
     def __init__(self, items: Sequence[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{pointer}: {detail}" for pointer, detail in items))
-        self.items = tuple(items)
+        self.items = tuple((cut(pointer, LONGEST_POINTER), cut(detail, LONGEST_WORDS)) for pointer, detail in items)
+        super().__init__("; ".join(f"{pointer}: {detail}" for pointer, detail in self.items))
 
 
 class InvalidField(InvalidFields):

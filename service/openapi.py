@@ -160,7 +160,7 @@ MEANINGS = {
     408: "The body did not come in time",
     409: "Its state does not allow this; `legal` names what it does",
     412: "It has changed since the version that If-Match names",
-    413: "The body is over one mebibyte",
+    413: "The body is over 256 KiB",
     415: "A body must be application/json",
     422: "Something cannot be used; `errors` points to it",
     429: "Too many requests; come back after Retry-After seconds",

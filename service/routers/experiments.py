@@ -3,8 +3,11 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
+from cbam_core.spec import ExperimentSpec
 from service import experiments, preview
+from service.bodies import BoundedRoute
 from service.deps import GUARDED, Changeable, Existing, TheCaller, ThePreviewer, TheSettings, TheStore
 from service.http_errors import documented, with_headers
 from service.listing import Place
@@ -15,7 +18,13 @@ from service.schemas import ExperimentPage, ExperimentView
 from service.store import Changes
 from service.submission import ExperimentChanges, Overrides, Submission, spec_of
 
-router = APIRouter(prefix="/v1/experiments", tags=["experiments"], dependencies=GUARDED, responses=documented(401, 403))
+router = APIRouter(
+    prefix="/v1/experiments",
+    tags=["experiments"],
+    dependencies=GUARDED,
+    route_class=BoundedRoute,
+    responses=documented(401, 403),
+)
 Key = Annotated[
     str | None,
     Header(
@@ -60,8 +69,13 @@ def submit(
 @router.post("/preview", responses=documented(400, 413, 415, 422, 503))
 async def show_preview(submission: Submission, settings: TheSettings, previewer: ThePreviewer) -> PreviewView:
     """Say what would run: parameters, MACs, attention sites, steps, memory, and what looks odd. Nothing is stored."""
-    spec = spec_of(submission)
-    experiments.check_data_root(settings, spec)
+
+    def checked() -> ExperimentSpec:
+        spec = spec_of(submission)
+        experiments.check_data_root(settings, spec)
+        return spec
+
+    spec = await run_in_threadpool(checked)
     return await preview.preview(previewer, spec)
 
 
