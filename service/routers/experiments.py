@@ -83,9 +83,11 @@ async def show_preview(submission: Submission, settings: TheSettings, previewer:
 def list_page(query: Annotated[ListQuery, Query()], store: TheStore, settings: TheSettings) -> ExperimentPage:
     """List experiments, the newest first. What lacks the value that the list is sorted by is left out."""
     after = Place.from_cursor(query.cursor, query.sort) if query.cursor is not None else None
-    rows, place = store.page(query.to_filter(), sort=query.sort, limit=query.limit, after=after)
+    narrowed = query.to_filter()
+    rows, place = store.page(narrowed, sort=query.sort, limit=query.limit, after=after, specs=query.spec)
     cursor = None if place is None else place.to_cursor()
-    return ExperimentPage(items=[ExperimentView.of(row, settings) for row in rows], next_cursor=cursor)
+    items = [ExperimentView.of(row, settings, with_spec=query.spec) for row in rows]
+    return ExperimentPage(items=items, next_cursor=cursor)
 
 
 @router.get("/{experiment_id}", responses=with_headers(200, TAG) | documented(404, 422))

@@ -76,5 +76,6 @@ def test_a_page_ends_where_its_specs_are_too_much_and_nothing_is_left_out(http, 
         cursor, pages = page["next_cursor"], pages + 1
     assert names == [f"n{index}" for index in reversed(range(7))]
     assert pages > 2
+    assert len(http.get("/v1/experiments", params={"spec": False}).json()["items"]) == 3, "twice as many without"
     monkeypatch.setattr(store_module, "MOST_PAGE_BYTES", 1)
     assert len(http.get("/v1/experiments").json()["items"]) == 1, "never an empty page"

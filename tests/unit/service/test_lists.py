@@ -8,6 +8,7 @@ from importlib import import_module
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
+from sqlalchemy import event
 
 from service.ledger import Ending
 from service.listing import Filter, Place, Sort
@@ -176,3 +177,19 @@ def test_experiments_of_an_older_release_are_found_by_their_tags(database):
             lists._label_all()
     for where in (Filter(tags=[("paper", "cbam")]), Filter(facets={"backbone": "cifar_resnet20"})):
         assert [found.id for found in store.page(where)[0]] == [row.id]
+
+
+def test_a_list_without_specs_shows_all_else_and_never_reads_them(http, store):
+    for index in range(3):
+        store.submit(spec(name=f"n{index}"))
+    whole = http.get("/v1/experiments").json()["items"]
+    assert whole[0]["spec"]["name"] == "n2"
+    statements: list[str] = []
+    engine = http.app.state.store.database.engine
+    event.listen(engine, "before_cursor_execute", lambda _c, _k, statement, *_: statements.append(statement))
+    page = http.get("/v1/experiments", params={"spec": "false", "limit": 2}).json()
+    assert page["items"] == [item | {"spec": {}} for item in whole[:2]]
+    assert "experiments.tags" in "".join(statements)
+    assert "experiments.spec" not in "".join(statements)
+    (last,) = http.get("/v1/experiments", params={"spec": "false", "cursor": page["next_cursor"]}).json()["items"]
+    assert (last["name"], last["spec"]) == ("n0", {})
