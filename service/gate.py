@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.audit import AuditLog, Entry
-from service.http_errors import problem
+from service.http_errors import no_database, problem
 from service.limits import Buckets, network_of
 from service.roles import LOCAL, Caller
 from service.secrecy import without_secrets
@@ -90,8 +90,8 @@ class Gate:
         is_own_machine = self._is_own_machine(scope)
         try:
             caller = await run_in_threadpool(self.find, secret, is_own_machine)
-        except OperationalError:
-            return problem(503, "the database does not answer", instance=path, headers={"Retry-After": "2"})
+        except OperationalError as error:
+            return no_database(error, instance=path)
         if caller is None:
             if path != READY_PATH:
                 self.failures.take(network)

@@ -9,7 +9,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from cbam_core.errors import CbamError, SpecError
@@ -31,6 +30,7 @@ from service.errors import (
     WebhookNotFound,
 )
 from service.openapi_examples import PROBLEMS
+from service.outages import AWAY, Unusable
 from service.schemas import ErrorItem, Problem
 from service.secrecy import without_secrets
 from workers import spans
@@ -132,7 +132,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OperationalError, _database)
-    app.add_exception_handler(PoolTimeout, _database)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -164,9 +163,14 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _database(request: Request, error: Exception) -> JSONResponse:
-    log.error("the database does not answer: %s", error)
-    headers = {"Retry-After": RETRY_AFTER_SECONDS}
-    return problem(503, "the database does not answer", instance=request.url.path, headers=headers)
+    return no_database(error, instance=request.url.path)
+
+
+def no_database(error: Exception, *, instance: str) -> JSONResponse:
+    """The database cannot be used now: come again. What it says itself is for the log alone."""
+    words = error.words if isinstance(error, Unusable) else AWAY
+    log.error("%s: %s", words, error)
+    return problem(503, words, instance=instance, headers={"Retry-After": RETRY_AFTER_SECONDS})
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

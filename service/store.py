@@ -258,9 +258,18 @@ class Store:
             return session.get(ProcessReport, "dispatcher")
 
     def ping(self) -> None:
-        """Raise whatever the database raises where it does not answer."""
+        """Raise whatever the database raises where it does not answer, or cannot be written to.
+
+        It is written to where that failed the last time: only so will it be known to be well again.
+        """
         with self.database.reading() as session:
             session.execute(select(1))
+            if session.get_bind().dialect.name == "postgresql":
+                is_read_only = session.scalar(select(func.current_setting("transaction_read_only"))) == "on"
+                self.database.is_unwritable = self.database.is_unwritable or is_read_only
+        if self.database.is_unwritable:
+            with self.database.writing() as session:
+                session.merge(ProcessReport(process="probe", holder="", at=utc_now(), metrics="", trouble=""))
 
 
 def _as_many_as_fit(rows: Sequence[Experiment], *, specs: bool) -> int:
