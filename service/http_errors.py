@@ -1,5 +1,6 @@
 """One table from domain errors to HTTP, and every error as RFC 9457 `application/problem+json`. Never a traceback."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -109,7 +110,16 @@ def problem_of(error: CbamError, *, instance: str) -> Problem:
 
 def _answer(body: Problem, headers: Mapping[str, str] | None) -> JSONResponse:
     content = body.model_dump(mode="json", exclude_none=True)
-    return JSONResponse(content, status_code=body.status, media_type=PROBLEM_JSON, headers=headers)
+    return _ProblemResponse(content, status_code=body.status, headers=headers)
+
+
+class _ProblemResponse(JSONResponse):
+    """It may tell the user's own words, in which there may be half a character: that cannot be sent."""
+
+    media_type = PROBLEM_JSON
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def validation_items(errors: Sequence[Mapping[str, Any]], body: object) -> list[ErrorItem]:
