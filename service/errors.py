@@ -76,6 +76,10 @@ class TooManyStreams(ServiceError):
     """This server has as many viewers as it takes; try again, or ask another one."""
 
 
+class TooManyOwnStreams(ServiceError):
+    """You follow as many logs and events as one caller may; end one of them first."""
+
+
 class InvalidFields(ServiceError):
     """Fields of the request cannot be used."""
 

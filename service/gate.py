@@ -4,7 +4,9 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+from weakref import WeakValueDictionary
 
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import OperationalError
@@ -31,21 +33,23 @@ CHALLENGE = {"WWW-Authenticate": 'Bearer realm="cbam-lab"'}
 
 
 class Stay:
-    """Whether a caller who was let in may stay: what a stream asks before it tells more, for it may outlast a token."""
+    """Whether a caller who was let in may stay: what a stream asks before it tells more, for it may outlast a token.
+
+    All streams of a token share one, and one question.
+    """
 
     def __init__(self, find: Callable[[], Caller | None]) -> None:
         self._find = find
         self._ask_at = time.monotonic() + STAY_SECONDS
+        self._is_in = True
 
     async def goes_on(self) -> bool:
         """Looked up again where the last time is some seconds ago. A database that is away shuts nobody out."""
-        if time.monotonic() < self._ask_at:
-            return True
-        self._ask_at = time.monotonic() + STAY_SECONDS
-        try:
-            return await run_in_threadpool(self._find) is not None
-        except OperationalError:
-            return True
+        if self._is_in and time.monotonic() >= self._ask_at:
+            self._ask_at = time.monotonic() + STAY_SECONDS
+            with suppress(OperationalError):
+                self._is_in = await run_in_threadpool(self._find) is not None
+        return self._is_in
 
 
 class Gate:
@@ -64,6 +68,7 @@ class Gate:
         self.requests = Buckets(per_second=settings.rate_per_second, burst=settings.rate_burst)
         minutely = settings.failed_logins_per_minute
         self.failures = Buckets(per_second=minutely / 60, burst=minutely)
+        self.stays: WeakValueDictionary[tuple[str, bool], Stay] = WeakValueDictionary()  # of those who are here
         self.welcome: OrderedDict[str, None] = OrderedDict()  # fingerprints of tokens that were good lately
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,7 +104,9 @@ class Gate:
             detail = "this needs a token" if secret is None else "this token is not known, or no longer"
             return problem(401, detail, instance=path, headers=CHALLENGE)
         state["caller"] = caller
-        state["stay"] = Stay(lambda: self.find(secret, is_own_machine))
+        key = fingerprint(secret or ""), is_own_machine
+        stay = self.stays.get(key) or Stay(lambda: self.find(secret, is_own_machine))
+        state["stay"] = self.stays[key] = stay
         if caller.token_id is None or secret is None:
             return None
         self._welcome(fingerprint(secret))

@@ -25,6 +25,7 @@ from service.errors import (
     PreviewUnavailable,
     TemplateNotFound,
     TokenNotFound,
+    TooManyOwnStreams,
     TooManyStreams,
     TooManyWebhooks,
     VersionConflict,
@@ -53,6 +54,7 @@ STATUS_OF: dict[type[CbamError], int] = {
     InvalidFields: 422,
     SpecError: 422,
     PreviewUnavailable: 503,
+    TooManyOwnStreams: 429,
     TooManyStreams: 503,
 }
 
@@ -150,7 +152,7 @@ async def _domain(request: Request, error: Exception) -> JSONResponse:
     body = problem_of(error, instance=request.url.path)
     if body.status == 500:
         return await _unexpected(request, error)
-    return _answer(body, {"Retry-After": RETRY_AFTER_SECONDS} if body.status == 503 else None)
+    return _answer(body, {"Retry-After": RETRY_AFTER_SECONDS} if body.status in (429, 503) else None)
 
 
 async def _validation(request: Request, error: Exception) -> JSONResponse:
