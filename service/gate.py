@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.audit import AuditLog, Entry
 from service.http_errors import no_database, problem
 from service.limits import Buckets, network_of
+from service.origins import foreign_origin
 from service.roles import LOCAL, Caller
 from service.secrecy import without_secrets
 from service.settings import Settings, is_loopback
@@ -65,6 +66,7 @@ class Gate:
         self.tokens = tokens
         self.audit = audit
         self.on_loopback = settings.on_loopback
+        self.allowed_hosts = frozenset(settings.allowed_hosts)
         self.requests = Buckets(per_second=settings.rate_per_second, burst=settings.rate_burst)
         minutely = settings.failed_logins_per_minute
         self.failures = Buckets(per_second=minutely / 60, burst=minutely)
@@ -87,7 +89,10 @@ class Gate:
 
     async def _refusal(self, scope: Scope, state: dict[str, Any]) -> ASGIApp | None:
         """Find the caller. Returns what to answer instead of passing on."""
-        path, secret = scope["path"], _bearer(Headers(scope=scope))
+        headers = Headers(scope=scope)
+        path, secret = scope["path"], _bearer(headers)
+        if scope["method"] not in LOOKS and (origin := foreign_origin(headers, self.allowed_hosts)) is not None:
+            return problem(403, f"a page of another site ({origin!r}) may not change anything here", instance=path)
         network = network_of(_address(scope))
         wait = self.failures.wait_seconds(network)
         if wait and path != READY_PATH and (secret is None or fingerprint(secret) not in self.welcome):

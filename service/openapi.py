@@ -155,7 +155,7 @@ def _headers_of(code: int) -> Mapping[str, Any]:
 MEANINGS = {
     400: "The body is no JSON, or the Host is not this server",
     401: "This needs a token, or the token is not known any more",
-    403: "The token's role, or another owner, does not allow it",
+    403: "The token's role, or another owner, does not allow it; or a browser sends it from another site's page",
     404: "There is no such thing",
     408: "The body did not come in time",
     409: "Its state does not allow this; `legal` names what it does",
