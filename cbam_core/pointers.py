@@ -43,8 +43,8 @@ def complaints(
     """
     told = [
         (
-            _cut(json_pointer(error["loc"], body, is_missing=error["type"] == "missing"), LONGEST_POINTER),
-            _cut(_words(error, fields), LONGEST_WORDS),
+            cut(json_pointer(error["loc"], body, is_missing=error["type"] == "missing"), LONGEST_POINTER),
+            cut(_words(error, fields), LONGEST_WORDS),
         )
         for error in errors[:MOST_COMPLAINTS]
     ]
@@ -52,7 +52,8 @@ def complaints(
     return [*told, ("", f"and {more} more")] if more else told
 
 
-def _cut(text: str, longest: int) -> str:
+def cut(text: str, longest: int) -> str:
+    """The text, no longer than that."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

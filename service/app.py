@@ -83,7 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.metrics = metrics
     app.state.previewer = Previewer()
     app.state.closing = threading.Event()  # set at SIGTERM: what streams ends
-    app.state.feeds = Feeds(store, settings.storage_root, app.state.closing)
+    app.state.feeds = Feeds(store, settings.storage_root, app.state.closing, most_of_one=settings.streams_per_caller)
     http_errors.install(app)
     for module in (experiments, bulk, history, streams, catalogue, access, webhooks, cluster, health):
         app.include_router(module.router)

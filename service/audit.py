@@ -132,7 +132,7 @@ class AuditLog:
         try:
             with self.database.writing() as session:
                 session.execute(delete(AuditEvent).where(AuditEvent.at < utc_now() - self.keep))
-        except OperationalError as error:
-            log.warning("old audit events cannot be deleted: %s", error.orig)
+        except SQLAlchemyError as error:  # whatever it is: those that are new must still be written
+            log.warning("old audit events cannot be deleted: %s", error)
             return False
         return True

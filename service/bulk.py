@@ -35,7 +35,7 @@ def chosen(store: Store, where: Filter, *, caller: Caller, limit: int) -> tuple[
         if where.owner not in (None, caller.name):
             return [], False
         where = replace(where, owner=caller.name)
-    rows, place = store.page(where, limit=limit)
+    rows, place = store.page(where, limit=limit, specs=False)
     return [row.id for row in rows], place is not None
 
 

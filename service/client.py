@@ -123,14 +123,17 @@ class Client(CatalogueCalls, AccessCalls, WebhookCalls):
         place = path("/v1/experiments", experiment_id)
         return self.wire.get(ExperimentView, place, patience=PATIENCE if patiently else 1, until=until)
 
-    def list(self, *, page_size: int = 50, **where: Unpack[Where]) -> Iterator[ExperimentView]:
-        """All experiments that match, the newest first unless `sort` says else; pages are fetched as needed."""
+    def list(self, *, page_size: int = 50, spec: bool = True, **where: Unpack[Where]) -> Iterator[ExperimentView]:
+        """All experiments that match, the newest first unless `sort` says else; pages are fetched as needed.
+
+        With `spec=False` the views have no specs, and come faster.
+        """
         query: dict[str, Any] = {
             name: value.isoformat() if isinstance(value, datetime) else value
             for name, value in where.items()
             if value is not None
         }
-        query["limit"] = page_size
+        query |= {"limit": page_size} | ({} if spec else {"spec": "false"})
         while True:
             page = self.wire.get(ExperimentPage, "/v1/experiments", params=query)
             yield from page.items

@@ -14,18 +14,24 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from service.outages import told_apart
 from service.private import private_file
 
 BUSY_SECONDS = 30
+POOL_SECONDS = 5  # for a connection to become free: whoever asks can ask again
 ALONE_LOCK = 1807065220  # the first of the two numbers of locks on names
 MIGRATION_LOCK = 1807065219  # PostgreSQL's number of the lock that everybody takes before the first other statement
 
 
 class Database:
-    """One engine. Every access is a short transaction, open for nothing but its own statements."""
+    """One engine. Every access is a short transaction, open for nothing but its own statements.
+
+    OperationalError says that the database cannot be used now, whatever the driver calls it (`service.outages`).
+    """
 
     def __init__(self, url: str) -> None:
         parsed = make_url(url)
@@ -38,22 +44,29 @@ class Database:
             pool_pre_ping=parsed.get_backend_name() != "sqlite",
             json_serializer=_strict_json,
             json_deserializer=_json_or_text,
+            **({"pool_timeout": POOL_SECONDS} if parsed.database else {}),  # a database in memory has no pool
         )
+        self.is_unwritable = False  # when it was last written to, or that was tried
         if parsed.get_backend_name() == "sqlite":
             _prepare_sqlite(self.engine)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A transaction that only reads, and so never waits for a writer."""
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with told_apart(), Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """A transaction that writes; on SQLite it takes the write lock at once, so that it cannot fail halfway."""
         engine = self.engine.execution_options(cbam_writes=True)
-        with Session(engine, expire_on_commit=False) as session, session.begin():
-            yield session
+        try:
+            with told_apart(), Session(engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except OperationalError:
+            self.is_unwritable = True
+            raise
+        self.is_unwritable = False
 
     @contextmanager
     def writing_alone(self, what: str) -> Iterator[Session]:
@@ -68,7 +81,8 @@ class Database:
         """Bring the schema to the newest version. Safe to call from several processes at once."""
         config = Config()
         config.set_main_option("script_location", str(files("service") / "migrations"))
-        with self.engine.execution_options(cbam_writes=True).connect() as connection, connection.begin():
+        engine = self.engine.execution_options(cbam_writes=True)
+        with told_apart(), engine.connect() as connection, connection.begin():
             _take_migration_lock(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")

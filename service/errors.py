@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from cbam_core.errors import CbamError
+from cbam_core.pointers import LONGEST_POINTER, LONGEST_WORDS, cut
 from service.states import ACTIONS, State
 
 
@@ -79,12 +80,16 @@ class TooManyStreams(ServiceError):
     """This server has as many viewers as it takes; try again, or ask another one."""
 
 
+class TooManyOwnStreams(ServiceError):
+    """You follow as many logs and events as one caller may; end one of them first."""
+
+
 class InvalidFields(ServiceError):
     """Fields of the request cannot be used."""
 
     def __init__(self, items: Sequence[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{pointer}: {detail}" for pointer, detail in items))
-        self.items = tuple(items)
+        self.items = tuple((cut(pointer, LONGEST_POINTER), cut(detail, LONGEST_WORDS)) for pointer, detail in items)
+        super().__init__("; ".join(f"{pointer}: {detail}" for pointer, detail in self.items))
 
 
 class InvalidField(InvalidFields):

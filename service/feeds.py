@@ -9,8 +9,8 @@ import asyncio
 import logging
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,8 @@ from anyio import CapacityLimiter, to_thread
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import logs
-from service.errors import ExperimentNotFound, TooManyStreams
+from service.errors import ExperimentNotFound, TooManyOwnStreams, TooManyStreams
+from service.roles import Caller
 from service.schemas import EventView
 from service.states import TERMINAL, State
 from service.store import Glance, Store
@@ -79,18 +80,32 @@ class Feed:
 class Feeds:
     """Everything that is watched on this server."""
 
-    def __init__(self, store: Store, storage: Path, closing: threading.Event) -> None:
+    def __init__(self, store: Store, storage: Path, closing: threading.Event, *, most_of_one: int) -> None:
         self._store = store
         self._storage = storage
         self._closing = closing
+        self._most_of_one = most_of_one
+        self._seats: Counter[str] = Counter()  # by the name of who follows
         self._feeds: dict[str, Feed] = {}
         self._looking: asyncio.Task[None] | None = None
         self._limiter: CapacityLimiter | None = None
 
-    def check_room(self) -> None:
-        """Raise TooManyStreams where no more viewers are taken; to be asked before a stream begins."""
-        if sum(feed.ranks.total() for feed in self._feeds.values()) >= MOST_VIEWERS:
+    @contextmanager
+    def seat(self, caller: Caller) -> Iterator[None]:
+        """Room for one stream, taken before it begins; on their own machine one user may have all.
+
+        Raises TooManyStreams where no more viewers are taken, TooManyOwnStreams where no more of this one are.
+        """
+        if self._seats.total() >= MOST_VIEWERS:
             raise TooManyStreams
+        if caller.token_id is not None and self._seats[caller.name] >= self._most_of_one:
+            raise TooManyOwnStreams(f"you follow {self._most_of_one} logs and events already; end one of them first")
+        self._seats[caller.name] += 1
+        try:
+            yield
+        finally:
+            self._seats[caller.name] -= 1
+            self._seats += Counter()  # forgets who has none
 
     @asynccontextmanager
     async def watching(self, experiment_id: str, rank: int = -1) -> AsyncIterator[Feed]:

@@ -4,7 +4,9 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+from weakref import WeakValueDictionary
 
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import OperationalError
@@ -12,8 +14,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.audit import AuditLog, Entry
-from service.http_errors import problem
+from service.http_errors import no_database, problem
 from service.limits import Buckets, network_of
+from service.origins import foreign_origin
 from service.roles import LOCAL, Caller
 from service.secrecy import without_secrets
 from service.settings import Settings, is_loopback
@@ -31,21 +34,23 @@ CHALLENGE = {"WWW-Authenticate": 'Bearer realm="cbam-lab"'}
 
 
 class Stay:
-    """Whether a caller who was let in may stay: what a stream asks before it tells more, for it may outlast a token."""
+    """Whether a caller who was let in may stay: what a stream asks before it tells more, for it may outlast a token.
+
+    All streams of a token share one, and one question.
+    """
 
     def __init__(self, find: Callable[[], Caller | None]) -> None:
         self._find = find
         self._ask_at = time.monotonic() + STAY_SECONDS
+        self._is_in = True
 
     async def goes_on(self) -> bool:
         """Looked up again where the last time is some seconds ago. A database that is away shuts nobody out."""
-        if time.monotonic() < self._ask_at:
-            return True
-        self._ask_at = time.monotonic() + STAY_SECONDS
-        try:
-            return await run_in_threadpool(self._find) is not None
-        except OperationalError:
-            return True
+        if self._is_in and time.monotonic() >= self._ask_at:
+            self._ask_at = time.monotonic() + STAY_SECONDS
+            with suppress(OperationalError):
+                self._is_in = await run_in_threadpool(self._find) is not None
+        return self._is_in
 
 
 class Gate:
@@ -61,9 +66,11 @@ class Gate:
         self.tokens = tokens
         self.audit = audit
         self.on_loopback = settings.on_loopback
+        self.allowed_hosts = frozenset(settings.allowed_hosts)
         self.requests = Buckets(per_second=settings.rate_per_second, burst=settings.rate_burst)
         minutely = settings.failed_logins_per_minute
         self.failures = Buckets(per_second=minutely / 60, burst=minutely)
+        self.stays: WeakValueDictionary[tuple[str, bool], Stay] = WeakValueDictionary()  # of those who are here
         self.welcome: OrderedDict[str, None] = OrderedDict()  # fingerprints of tokens that were good lately
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +89,10 @@ class Gate:
 
     async def _refusal(self, scope: Scope, state: dict[str, Any]) -> ASGIApp | None:
         """Find the caller. Returns what to answer instead of passing on."""
-        path, secret = scope["path"], _bearer(Headers(scope=scope))
+        headers = Headers(scope=scope)
+        path, secret = scope["path"], _bearer(headers)
+        if scope["method"] not in LOOKS and (origin := foreign_origin(headers, self.allowed_hosts)) is not None:
+            return problem(403, f"a page of another site ({origin!r}) may not change anything here", instance=path)
         network = network_of(_address(scope))
         wait = self.failures.wait_seconds(network)
         if wait and path != READY_PATH and (secret is None or fingerprint(secret) not in self.welcome):
@@ -90,8 +100,8 @@ class Gate:
         is_own_machine = self._is_own_machine(scope)
         try:
             caller = await run_in_threadpool(self.find, secret, is_own_machine)
-        except OperationalError:
-            return problem(503, "the database does not answer", instance=path, headers={"Retry-After": "2"})
+        except OperationalError as error:
+            return no_database(error, instance=path)
         if caller is None:
             if path != READY_PATH:
                 self.failures.take(network)
@@ -99,7 +109,9 @@ class Gate:
             detail = "this needs a token" if secret is None else "this token is not known, or no longer"
             return problem(401, detail, instance=path, headers=CHALLENGE)
         state["caller"] = caller
-        state["stay"] = Stay(lambda: self.find(secret, is_own_machine))
+        key = fingerprint(secret or ""), is_own_machine
+        stay = self.stays.get(key) or Stay(lambda: self.find(secret, is_own_machine))
+        state["stay"] = self.stays[key] = stay
         if caller.token_id is None or secret is None:
             return None
         self._welcome(fingerprint(secret))

@@ -9,6 +9,7 @@ import httpx2
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.lease import current_leader
+from service.outages import Unusable
 from service.schemas import ComponentHealth, Readiness
 from service.secrecy import without_login, without_secrets
 from service.settings import Settings
@@ -60,7 +61,8 @@ def _database(store: Store) -> ComponentHealth:
     try:
         store.ping()
     except SQLAlchemyError as error:
-        return ComponentHealth(ok=False, detail=str(error).splitlines()[0])
+        words = f"{error.words}: " if isinstance(error, Unusable) else ""
+        return ComponentHealth(ok=False, detail=words + without_secrets(str(error).splitlines()[0]))
     return ComponentHealth(ok=True)
 
 

@@ -1,5 +1,6 @@
 """One table from domain errors to HTTP, and every error as RFC 9457 `application/problem+json`. Never a traceback."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -9,7 +10,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from cbam_core.errors import CbamError, SpecError
@@ -25,6 +25,7 @@ from service.errors import (
     PreviewUnavailable,
     TemplateNotFound,
     TokenNotFound,
+    TooManyOwnStreams,
     TooManyStreams,
     TooManyTests,
     TooManyWebhooks,
@@ -32,6 +33,7 @@ from service.errors import (
     WebhookNotFound,
 )
 from service.openapi_examples import PROBLEMS
+from service.outages import AWAY, Unusable
 from service.schemas import ErrorItem, Problem
 from service.secrecy import without_secrets
 from workers import spans
@@ -54,6 +56,7 @@ STATUS_OF: dict[type[CbamError], int] = {
     InvalidFields: 422,
     SpecError: 422,
     PreviewUnavailable: 503,
+    TooManyOwnStreams: 429,
     TooManyStreams: 503,
 }
 
@@ -111,7 +114,16 @@ def problem_of(error: CbamError, *, instance: str) -> Problem:
 
 def _answer(body: Problem, headers: Mapping[str, str] | None) -> JSONResponse:
     content = body.model_dump(mode="json", exclude_none=True)
-    return JSONResponse(content, status_code=body.status, media_type=PROBLEM_JSON, headers=headers)
+    return _ProblemResponse(content, status_code=body.status, headers=headers)
+
+
+class _ProblemResponse(JSONResponse):
+    """It may tell the user's own words, in which there may be half a character: that cannot be sent."""
+
+    media_type = PROBLEM_JSON
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def validation_items(errors: Sequence[Mapping[str, Any]], body: object) -> list[ErrorItem]:
@@ -134,7 +146,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OperationalError, _database)
-    app.add_exception_handler(PoolTimeout, _database)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -143,7 +154,7 @@ async def _domain(request: Request, error: Exception) -> JSONResponse:
     body = problem_of(error, instance=request.url.path)
     if body.status == 500:
         return await _unexpected(request, error)
-    return _answer(body, {"Retry-After": RETRY_AFTER_SECONDS} if body.status == 503 else None)
+    return _answer(body, {"Retry-After": RETRY_AFTER_SECONDS} if body.status in (429, 503) else None)
 
 
 async def _validation(request: Request, error: Exception) -> JSONResponse:
@@ -166,9 +177,14 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _database(request: Request, error: Exception) -> JSONResponse:
-    log.error("the database does not answer: %s", error)
-    headers = {"Retry-After": RETRY_AFTER_SECONDS}
-    return problem(503, "the database does not answer", instance=request.url.path, headers=headers)
+    return no_database(error, instance=request.url.path)
+
+
+def no_database(error: Exception, *, instance: str) -> JSONResponse:
+    """The database cannot be used now: come again. What it says itself is for the log alone."""
+    words = error.words if isinstance(error, Unusable) else AWAY
+    log.error("%s: %s", words, error)
+    return problem(503, words, instance=instance, headers={"Retry-After": RETRY_AFTER_SECONDS})
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -7,6 +7,7 @@ nothing is shown twice or skipped while rows come and go. Every order ends with 
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ FACETS = {
     "dataset": ("data", "dataset"),
 }
 NOT_ALWAYS = ("started_at", "ended_at")  # what a row may lack
+LARGEST_INTEGER = 2**31 - 1  # that PostgreSQL's INTEGER holds
+_ID = re.compile("[0-9a-z]{1,32}")
 FACET_MARK = ":"  # no tag can begin with it
 
 
@@ -100,15 +103,24 @@ class Place:
         try:
             order, value, created_at, row_id = json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
             kind = {"name": str, "priority": int}.get(sort.column)
-            right = isinstance(row_id, str) and (kind is None or type(value) is kind)
+            right = _ID.fullmatch(row_id) and (kind is None or type(value) is kind)
             place = cls(sort, value if kind else _time(value), _time(created_at), row_id)
-            if not right or (kind is int and abs(value) > 2**31 - 1):
+            if not right or (kind is int and abs(value) > LARGEST_INTEGER) or (kind is str and not storable(value)):
                 raise ValueError(cursor)
         except (ValueError, TypeError, OverflowError, RecursionError, binascii.Error) as error:
             raise InvalidField("cursor", "not a cursor of this server") from error
         if order != sort:
             raise InvalidField("cursor", f"this cursor is of a list sorted by {str(order)[:32]}")
         return place
+
+
+def storable(text: str) -> bool:
+    """Whether every database can hold the text: no NUL, and no half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def _time(text: str) -> datetime:

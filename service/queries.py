@@ -70,6 +70,7 @@ class ListQuery(Narrowing):
     cursor: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
         None, description="`next_cursor` of the page before, with the same sort"
     )
+    spec: bool = Field(True, description="false leaves the specs out: `spec` is empty, and the list is much smaller")
 
 
 def _parts(tag: str) -> tuple[str, str | None]:

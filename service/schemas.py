@@ -66,19 +66,20 @@ class ExperimentView(View):
     ended_at: datetime | None
     mlflow_run_id: str | None
     links: Links
-    spec: dict[str, Any]
+    spec: dict[str, Any] = Field(description="what was asked for; empty in a list that was asked for without specs")
 
     @classmethod
-    def of(cls, row: "Experiment", settings: "Settings") -> "ExperimentView":
-        """The view of a row."""
+    def of(cls, row: "Experiment", settings: "Settings", *, with_spec: bool = True) -> "ExperimentView":
+        """The view of a row, which need not have a spec where none is to be shown."""
         path = f"/v1/experiments/{row.id}"
         run = f"{settings.mlflow_public_url}/#/runs/{row.mlflow_run_id}"
         state = State(row.state)
-        fields = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
+        spec = row.spec if with_spec and isinstance(row.spec, dict) else {}  # else it was damaged by hand
+        fields = {name: getattr(row, name) for name in cls.model_fields if name != "spec" and hasattr(row, name)}
         return cls(
             **fields
             | {
-                "spec": row.spec if isinstance(row.spec, dict) else {},  # damaged by hand
+                "spec": spec,
                 "state": state,
                 "actions": ACTIONS[state],
                 "progress": ProgressView.model_validate(row.progress),

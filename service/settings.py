@@ -43,6 +43,9 @@ class Settings(BaseSettings):
         50.0, description="requests of one token, in the long run; each server process counts for itself"
     )
     rate_burst: Annotated[int, Field(ge=1)] = Field(200, description="requests of one token at once")
+    streams_per_caller: Annotated[int, Field(ge=1)] = Field(
+        100, description="logs and events that one caller may follow at once; each server process counts for itself"
+    )
     failed_logins_per_minute: Annotated[int, Field(ge=1)] = Field(
         20, description="requests of one address without a good token; then those wait, good tokens do not"
     )

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from cbam_core.spec import ExperimentSpec
 from service import outbox
@@ -23,7 +23,7 @@ from service.states import ACTIONS, Desired, Move, State, is_legal
 from service.stored_spec import read_stored
 
 ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford: no letter looks like a digit
-MOST_PAGE_BYTES = 4 * 2**20  # of specs in a page of a list
+MOST_PAGE_BYTES = 4 * 2**20  # of a page of a list
 KEY_LIFE = timedelta(hours=24)  # an Idempotency-Key means nothing after that
 
 
@@ -129,19 +129,27 @@ class Store:
             return _found(session, experiment_id)
 
     def page(
-        self, where: Filter, *, sort: Sort = Sort.NEWEST, limit: int = 50, after: Place | None = None
+        self,
+        where: Filter,
+        *,
+        sort: Sort = Sort.NEWEST,
+        limit: int = 50,
+        after: Place | None = None,
+        specs: bool = True,
     ) -> tuple[list[Experiment], Place | None]:
         """Experiments in their order, and the place where the next page starts, or None on the last.
 
-        A page ends early where the specs on it come to more than MOST_PAGE_BYTES.
+        Without `specs` they are not read, and the rows have none. A page ends early where what it shows comes to more
+        than MOST_PAGE_BYTES.
         """
         with self.database.reading() as session:  # ids first: a database that must sort should not move whole rows
             ids = list(
                 session.scalars(page_query(where, sort, after).with_only_columns(Experiment.id).limit(limit + 1))
             )
-            found = session.scalars(select(Experiment).where(Experiment.id.in_(ids[:limit])))
+            chosen = select(Experiment).where(Experiment.id.in_(ids[:limit]))
+            found = session.scalars(chosen if specs else chosen.options(defer(Experiment.spec, raiseload=True)))
             rows = sorted(found, key=lambda row: ids.index(row.id))
-        shown = rows[: _as_many_as_fit(rows)]
+        shown = rows[: _as_many_as_fit(rows, specs=specs)]
         return shown, Place.of(shown[-1], sort) if len(ids) > len(shown) else None
 
     def change(self, experiment_id: str, changes: Changes, *, version: int | None = None) -> Experiment:
@@ -250,16 +258,26 @@ class Store:
             return session.get(ProcessReport, "dispatcher")
 
     def ping(self) -> None:
-        """Raise whatever the database raises where it does not answer."""
+        """Raise whatever the database raises where it does not answer, or cannot be written to.
+
+        It is written to where that failed the last time: only so will it be known to be well again.
+        """
         with self.database.reading() as session:
             session.execute(select(1))
+            if session.get_bind().dialect.name == "postgresql":
+                is_read_only = session.scalar(select(func.current_setting("transaction_read_only"))) == "on"
+                self.database.is_unwritable = self.database.is_unwritable or is_read_only
+        if self.database.is_unwritable:
+            with self.database.writing() as session:
+                session.merge(ProcessReport(process="probe", holder="", at=utc_now(), metrics="", trouble=""))
 
 
-def _as_many_as_fit(rows: Sequence[Experiment]) -> int:
+def _as_many_as_fit(rows: Sequence[Experiment], *, specs: bool) -> int:
     """How many rows a page takes: at least one."""
+    shown = (*(("spec",) if specs else ()), "description", "tags", "message", "progress", "summary")
     left = MOST_PAGE_BYTES
     for index, row in enumerate(rows):
-        left -= len(json.dumps(row.spec))
+        left -= len(json.dumps([getattr(row, name) for name in shown]))
         if left < 0 and index:
             return index
     return len(rows)

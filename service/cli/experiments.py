@@ -81,6 +81,7 @@ def list_experiments(  # noqa: PLR0913 - one for each option
             created_after=None if since is None else since.replace(tzinfo=UTC),
             sort=sort,
             page_size=min(limit, 200),
+            spec=as_json,
         )
         views = list(islice(found, limit))
     if as_json:

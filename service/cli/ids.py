@@ -28,7 +28,7 @@ def whole(client: "Client", given: str) -> str:
     """The id that is meant. Raises UnclearId where none of the newest experiments has it, or several have."""
     if len(given) >= LENGTH:
         return given
-    found = [view for view in islice(client.list(page_size=AMONG), AMONG) if view.id.startswith(given)]
+    found = [view for view in islice(client.list(page_size=AMONG, spec=False), AMONG) if view.id.startswith(given)]
     if len(found) == 1:
         return found[0].id
     if not found:

@@ -107,7 +107,8 @@ def _watch_all(client: "Client", project: str | None, *, as_json: bool) -> None:
     try:
         with watching(sys.stdout, as_json=as_json) as show:
             while True:
-                now = {view.id: view for view in islice(client.list(state=going_on, project=project), MOST_ROWS)}
+                found = client.list(state=going_on, project=project, spec=as_json)
+                now = {view.id: view for view in islice(found, MOST_ROWS)}
                 gone = [name for name, view in shown.items() if name not in now and view.state not in TERMINAL]
                 shown = {**now, **shown, **now, **{name: client.view(name) for name in gone}}
                 show(list(shown.values())[:MOST_ROWS])

@@ -5,11 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from service.access_schemas import AuditPage, AuditView, CallerView, NewToken, TokenList, TokenRequest, TokenView
+from service.bodies import BoundedRoute
 from service.deps import FOR_ADMINS, GUARDED, Id, TheAudit, TheCaller, TheTokens
 from service.http_errors import documented
 from service.listing import PAGE_LIMIT
 
-router = APIRouter(prefix="/v1", tags=["access"])
+router = APIRouter(prefix="/v1", tags=["access"], route_class=BoundedRoute)
 REFUSALS = documented(401, 403)
 
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from service import bulk
+from service.bodies import BoundedRoute
 from service.bulk import Action, Result
 from service.bulk_views import BulkAnswer, BulkResult
 from service.deps import GUARDED, TheCaller, TheStore
@@ -19,6 +20,7 @@ router = APIRouter(
     prefix="/v1/bulk",
     tags=["experiments"],
     dependencies=GUARDED,
+    route_class=BoundedRoute,
     responses=documented(400, 401, 403, 413, 415, 422),
 )
 MOST_AT_ONCE = 200

@@ -5,7 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from cbam_core.spec import ExperimentSpec
 from service import experiments, preview
+from service.bodies import BoundedRoute
 from service.deps import GUARDED, Changeable, Existing, TheCaller, ThePreviewer, TheSettings, TheStore
 from service.http_errors import documented, with_headers
 from service.listing import Place
@@ -16,7 +18,13 @@ from service.schemas import ExperimentPage, ExperimentView
 from service.store import Changes
 from service.submission import ExperimentChanges, Overrides, Submission, spec_of
 
-router = APIRouter(prefix="/v1/experiments", tags=["experiments"], dependencies=GUARDED, responses=documented(401, 403))
+router = APIRouter(
+    prefix="/v1/experiments",
+    tags=["experiments"],
+    dependencies=GUARDED,
+    route_class=BoundedRoute,
+    responses=documented(401, 403),
+)
 Key = Annotated[
     str | None,
     Header(
@@ -61,9 +69,14 @@ def submit(
 @router.post("/preview", responses=documented(400, 413, 415, 422, 503))
 async def show_preview(submission: Submission, settings: TheSettings, previewer: ThePreviewer) -> PreviewView:
     """Say what would run: parameters, MACs, attention sites, steps, memory, and what looks odd. Nothing is stored."""
-    spec = spec_of(submission)
-    experiments.check_fields(spec.model_dump(mode="json"))
-    await run_in_threadpool(experiments.check_data_root, settings, spec)  # it looks at the disk
+
+    def checked() -> ExperimentSpec:
+        spec = spec_of(submission)
+        experiments.check_fields(spec.model_dump(mode="json"))
+        experiments.check_data_root(settings, spec)
+        return spec
+
+    spec = await run_in_threadpool(checked)
     return await preview.preview(previewer, spec)
 
 
@@ -71,9 +84,11 @@ async def show_preview(submission: Submission, settings: TheSettings, previewer:
 def list_page(query: Annotated[ListQuery, Query()], store: TheStore, settings: TheSettings) -> ExperimentPage:
     """List experiments, the newest first. What lacks the value that the list is sorted by is left out."""
     after = Place.from_cursor(query.cursor, query.sort) if query.cursor is not None else None
-    rows, place = store.page(query.to_filter(), sort=query.sort, limit=query.limit, after=after)
+    narrowed = query.to_filter()
+    rows, place = store.page(narrowed, sort=query.sort, limit=query.limit, after=after, specs=query.spec)
     cursor = None if place is None else place.to_cursor()
-    return ExperimentPage(items=[ExperimentView.of(row, settings) for row in rows], next_cursor=cursor)
+    items = [ExperimentView.of(row, settings, with_spec=query.spec) for row in rows]
+    return ExperimentPage(items=items, next_cursor=cursor)
 
 
 @router.get("/{experiment_id}", responses=with_headers(200, TAG) | documented(404, 422))

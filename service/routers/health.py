@@ -16,9 +16,12 @@ def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", responses={503: {"model": Readiness, "description": "the database does not answer"}})
+@router.get(
+    "/readyz",
+    responses={503: {"model": Readiness, "description": "the database does not answer, or cannot be written to"}},
+)
 def readyz(request: Request, response: Response) -> Readiness:
-    """Ready while the database answers; Ray, MLflow or the dispatcher away is degraded, for submitting still works."""
+    """Ready while the database can be used; Ray, MLflow or the dispatcher away is degraded: submitting still works."""
     probe: Probe = request.app.state.probe
     answer = probe.look()
     if request.state.caller is None:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from service.curves import read_curves
 from service.deps import GUARDED, Existing, ExperimentId, TheSettings, TheStore
 from service.http_errors import documented
-from service.listing import PAGE_LIMIT
+from service.listing import LARGEST_INTEGER, PAGE_LIMIT
 from service.schemas import AttemptList, AttemptView, CurveList, CurveView, EventList, EventView
 
 router = APIRouter(
@@ -18,7 +18,9 @@ router = APIRouter(
 )
 MOST_POINTS = 10_000
 Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT)]
-Cursor = Annotated[int, Query(ge=0, lt=2**63, description="`next_cursor` of the page before")]
+OF_PAGE = "`next_cursor` of the page before"
+Cursor = Annotated[int, Query(ge=0, lt=2**63, description=OF_PAGE)]
+AttemptCursor = Annotated[int, Query(ge=0, le=LARGEST_INTEGER, description=OF_PAGE)]
 
 
 @router.get("/events")
@@ -32,7 +34,7 @@ def events(experiment_id: ExperimentId, store: TheStore, limit: Limit = PAGE_LIM
 
 @router.get("/attempts")
 def attempts(
-    experiment_id: ExperimentId, store: TheStore, limit: Limit = PAGE_LIMIT, cursor: Cursor = 0
+    experiment_id: ExperimentId, store: TheStore, limit: Limit = PAGE_LIMIT, cursor: AttemptCursor = 0
 ) -> AttemptList:
     """Show every attempt, oldest first."""
     rows = store.attempts(experiment_id, after=cursor, limit=limit + 1)

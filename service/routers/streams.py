@@ -1,6 +1,8 @@
 """Logs and events as they happen: plain text by offset, and Server-Sent Events that resume where they were cut."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -8,10 +10,10 @@ from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from service import logs
-from service.deps import GUARDED, Existing, TheFeeds, TheSettings
+from service.deps import GUARDED, Existing, TheCaller, TheFeeds, TheSettings
 from service.errors import InvalidField
-from service.feeds import Sight
-from service.gate import Stay
+from service.feeds import Feed, Sight
+from service.gate import STAY_SECONDS, Stay
 from service.http_errors import documented
 from service.stored_spec import read_stored
 
@@ -44,15 +46,28 @@ TheRank = Annotated[int, Depends(_rank_of)]
 TheStay = Annotated[Stay, Depends(_stay_of)]
 
 
-async def _has_room(feeds: TheFeeds) -> None:
-    """Checked before the stream begins, too."""
-    feeds.check_room()
+async def _seated(feeds: TheFeeds, caller: TheCaller) -> AsyncIterator[None]:
+    """Checked before the stream begins, too; given back when it has ended."""
+    with feeds.seat(caller):
+        yield
 
 
-NEEDS_ROOM = [Depends(_has_room)]
+async def _next(feed: Feed, seen: Sight | None, stay: Stay) -> Sight | None:
+    """What is to be seen, once that is something else; None where there is no more of it, or not for this caller."""
+    sight = None
+    while sight is None and await stay.goes_on():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STAY_SECONDS):  # nothing may happen for hours: the token is asked all the same
+                sight = await feed.other_than(seen)
+                if sight is None:
+                    return None
+    return sight if await stay.goes_on() else None
+
+
+NEEDS_ROOM = [Depends(_seated)]
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "Server-Sent Events; a comment every 15 s shows that the connection lives"},
-    **documented(404, 422, 503),
+    **documented(404, 422, 429, 503),
 }
 
 
@@ -71,8 +86,8 @@ async def stream_logs(
     """Follow a worker's log; `id` is the byte offset behind the lines, `event: end` carries the final state."""
     offset, sight = last_event_id or 0, None
     async with feeds.watching(row.id, rank) as feed:
-        while (sight := await feed.other_than(sight)) is not None and await stay.goes_on():
-            while (chunk := await feeds.lines(feed, sight, rank=rank, offset=offset)).data:
+        while (sight := await _next(feed, sight, stay)) is not None:
+            while (chunk := await feeds.lines(feed, sight, rank=rank, offset=offset)).data and await stay.goes_on():
                 offset = chunk.next_offset
                 for piece in logs.in_messages(chunk):
                     yield ServerSentEvent(raw_data=piece.text.removesuffix("\n"), id=str(piece.next_offset))
@@ -93,7 +108,7 @@ async def stream_events(
     """Follow the changes of state; `id` is the event's `seq`, `event: end` carries the final state."""
     seen, sight = last_event_id or 0, None
     async with feeds.watching(row.id) as feed:
-        while (sight := await feed.other_than(sight)) is not None and await stay.goes_on():
+        while (sight := await _next(feed, sight, stay)) is not None:
             for event in await feeds.events(feed, after_seq=seen):
                 seen = event.seq
                 yield ServerSentEvent(data=event, event="move", id=str(seen))

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
+from service.bodies import BoundedRoute
 from service.deps import GUARDED, Id, TheCaller, TheWebhooks
 from service.http_errors import documented
 from service.listing import PAGE_LIMIT
@@ -18,7 +19,13 @@ from service.webhook_schemas import (
     WebhookView,
 )
 
-router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], dependencies=GUARDED, responses=documented(401, 403, 422))
+router = APIRouter(
+    prefix="/v1/webhooks",
+    tags=["webhooks"],
+    dependencies=GUARDED,
+    route_class=BoundedRoute,
+    responses=documented(401, 403, 422),
+)
 DeliveryId = Annotated[str, Path(min_length=1, max_length=32, pattern="^msg_[0-9a-f]+$")]
 
 

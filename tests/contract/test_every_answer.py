@@ -23,6 +23,7 @@ from service.roles import Role
 from service.settings import Settings
 from service.tokens import Tokens
 from tests.live_server import serving
+from tests.postgresql import PostgresServer
 from tests.specs import spec_dict
 
 EXAMPLES = int(os.environ.get("CBAM_FUZZ_EXAMPLES", "12"))
@@ -62,13 +63,28 @@ class Server:
     viewer: dict[str, str]
 
 
+@pytest.fixture(
+    scope="module",
+    params=["sqlite", pytest.param("postgresql", marks=[pytest.mark.postgresql, pytest.mark.slow])],
+)
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What one database stores another one may refuse: text and numbers have other limits."""
+    if request.param == "sqlite":
+        yield ""
+        return
+    server: PostgresServer = request.getfixturevalue("postgresql")
+    with server.database(template=request.getfixturevalue("migrated")) as url:
+        yield url
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, database_url: str) -> Iterator[Server]:
     """A server with tokens and a few experiments, and nothing that keeps a fuzzer waiting."""
     home = tmp_path_factory.mktemp("fuzz")
     patch = pytest.MonkeyPatch()
     patch.setattr(Previewer, "measure", _measure)
-    app = create_app(Settings(home=home, database_url="", data_roots=(home,), rate_per_second=1e6, rate_burst=10**6))
+    rates = {"rate_per_second": 1e6, "rate_burst": 10**6}
+    app = create_app(Settings(home=home, database_url=database_url, data_roots=(home,), **rates))
     with serving(app) as url:
         keys = {role: _bearer(app, role) for role in (Role.ADMIN, Role.VIEWER)}
         for index in range(3):

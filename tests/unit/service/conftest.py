@@ -17,7 +17,18 @@ from service.settings import Settings
 from service.testing import FakeClock, InMemoryCluster
 from tests.postgresql import PostgresServer
 
-SQL = ("databases", "store", "lease", "lists", "backup", "dispatcher", "damaged_specs", "fair_share", "webhooks")
+SQL = (
+    "databases",
+    "store",
+    "lease",
+    "lists",
+    "backup",
+    "dispatcher",
+    "damaged_specs",
+    "fair_share",
+    "webhooks",
+    "outages",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,9 +1,10 @@
 """Who did what, when, from where."""
 
+import sqlite3
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import event, insert, select
 
 from service.access_schemas import TokenRequest
 from service.audit import AuditLog, Entry
@@ -108,13 +109,18 @@ def test_what_waits_is_written_when_the_server_closes_and_old_ones_are_deleted(d
 
 def test_they_wait_for_a_database_that_is_away(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("service.audit.RETRY_SECONDS", 0.01)
-    database = Database(f"sqlite:///{tmp_path / 'other.db'}")  # not migrated yet: there is no table
+    database = Database(f"sqlite:///{tmp_path / 'other.db'}")
+    database.migrate()
+    database.close()
+    event.listen(database.engine, "connect", lambda connection, _: connection.execute("PRAGMA busy_timeout = 20"))
+    other = sqlite3.connect(tmp_path / "other.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
     audit = AuditLog(database, keep_days=30)
     audit.start()
     audit.note(entry("first"))
     audit.note(entry("second"))
     wait_until(lambda: caplog.text.count("audit events wait for the database") > 1, "two tries")
-    database.migrate()
+    other.close()
     wait_until(lambda: audit.page(actor=None, before=None, limit=9), "the events")
     audit.close()
     assert [row.target for row in audit.page(actor="ada", before=None, limit=9)] == ["second", "first"]

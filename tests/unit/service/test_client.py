@@ -79,6 +79,7 @@ def test_pages_are_fetched_as_they_are_needed(client):
     assert [view.id for view in client.list(page_size=2)] == ids[::-1]
     assert [view.name for view in client.list(q="e3", state=[State.QUEUED])] == ["e3"]
     assert list(client.list(project="nobody's")) == []
+    assert [view.spec for view in client.list(q="e3", spec=False)] == [{}]
 
 
 def test_what_has_ended_is_not_waited_for(client, leader, monkeypatch):

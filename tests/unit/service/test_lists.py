@@ -2,12 +2,14 @@
 
 import base64
 import json
+import random
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
+from sqlalchemy import event
 
 from service.ledger import Ending
 from service.listing import Filter, Place, Sort
@@ -143,6 +145,9 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
         _cursor("-created_at", "0001-01-01T00:00:00+23:59", NOW, "a"),
         _cursor("-created_at", NOW, NOW, 7),
         _cursor("name", NOW, NOW, "a"),
+        _cursor("-created_at", NOW, NOW, "\ud800"),
+        _cursor("-created_at", NOW, NOW, "a\0b"),
+        _cursor("-created_at", NOW, NOW, "x" * 500),
     ],
 )
 def test_a_cursor_of_nobody_is_refused(http, cursor):
@@ -155,6 +160,43 @@ def test_a_cursor_of_nobody_is_refused(http, cursor):
 def test_a_cursor_by_priority_holds_a_number_that_a_database_can_hold(http, value):
     answer = http.get("/v1/experiments", params={"sort": "priority", "cursor": _cursor("priority", value, NOW, "a")})
     assert answer.status_code == 422, answer.text
+
+
+@pytest.mark.parametrize("value", ["\ud800", "a\0b"])
+def test_a_cursor_by_name_holds_a_text_that_a_database_can_hold(http, value):
+    answer = http.get("/v1/experiments", params={"sort": "name", "cursor": _cursor("name", value, NOW, "a")})
+    assert answer.status_code == 422, answer.text
+
+
+FRAGMENTS = [b"\\ud800", b"\\u0000", b"\0", b"\xff", b'"', b"9" * 20, b"9" * 4400, b"-", b"e308", b"null", b"[", b"{}"]
+
+
+def _mutated(text: bytes, chance: random.Random) -> bytes:
+    """One or two places of the text are something else."""
+    for _ in range(chance.randint(1, 2)):
+        at, cut = chance.randrange(len(text) + 1), chance.choice([0, 0, 1, 4])
+        new = chance.choice([b"", chance.choice(FRAGMENTS), chance.choice(FRAGMENTS), chance.randbytes(1)])
+        text = text[:at] + new + text[at + cut :]
+    return text
+
+
+@pytest.mark.parametrize("sort", [Sort.NEWEST, Sort.NAME, Sort.PRIORITY])
+def test_no_cursor_that_was_tampered_with_breaks_anything(http, store, sort):
+    rows = [store.submit(spec(name=f"n{index}"))[0] for index in range(3)]
+    text, chance = base64.urlsafe_b64decode(Place.of(rows[1], sort).to_cursor()), random.Random(0)
+    for _ in range(200):
+        mutated = _mutated(text, chance)
+        cursor = base64.urlsafe_b64encode(mutated).decode()
+        answer = http.get("/v1/experiments", params={"sort": str(sort), "cursor": cursor})
+        assert answer.status_code in (200, 422), mutated
+
+
+@pytest.mark.parametrize("place", ["experiments/{}/attempts", "experiments/{}/events", "audit"])
+@pytest.mark.parametrize("cursor", [2**31 - 1, 2**31, 2**63 - 1, 2**63, 10**400])
+def test_a_cursor_that_is_a_number_fits_its_column_or_is_refused(http, store, place, cursor):
+    row = store.submit(spec())[0]
+    answer = http.get(f"/v1/{place.format(row.id)}", params={"cursor": cursor})
+    assert answer.status_code == 422 or answer.json()["items"] == []
 
 
 def test_a_place_comes_back_from_its_cursor(store):
@@ -176,3 +218,19 @@ def test_experiments_of_an_older_release_are_found_by_their_tags(database):
             lists._label_all()
     for where in (Filter(tags=[("paper", "cbam")]), Filter(facets={"backbone": "cifar_resnet20"})):
         assert [found.id for found in store.page(where)[0]] == [row.id]
+
+
+def test_a_list_without_specs_shows_all_else_and_never_reads_them(http, store):
+    for index in range(3):
+        store.submit(spec(name=f"n{index}"))
+    whole = http.get("/v1/experiments").json()["items"]
+    assert whole[0]["spec"]["name"] == "n2"
+    statements: list[str] = []
+    engine = http.app.state.store.database.engine
+    event.listen(engine, "before_cursor_execute", lambda _c, _k, statement, *_: statements.append(statement))
+    page = http.get("/v1/experiments", params={"spec": "false", "limit": 2}).json()
+    assert page["items"] == [item | {"spec": {}} for item in whole[:2]]
+    assert "experiments.tags" in "".join(statements)
+    assert "experiments.spec" not in "".join(statements)
+    (last,) = http.get("/v1/experiments", params={"spec": "false", "cursor": page["next_cursor"]}).json()["items"]
+    assert (last["name"], last["spec"]) == ("n0", {})

@@ -3,18 +3,24 @@
 import asyncio
 import threading
 import time
+from contextlib import ExitStack
 
 import anyio.to_thread
 import httpx2
 import pytest
 
-from service import feeds, logs
+from service import feeds, gate, logs
+from service.access_schemas import TokenRequest
 from service.app import create_app
 from service.ledger import Ending, Ledger
+from service.roles import Role
+from service.routers import streams
 from service.states import Move, Reason, State
 from service.store import Store
+from service.tokens import Tokens
 from tests.live_server import serving
 from tests.specs import spec
+from tests.waiting import wait_until
 from workers.storage import ExperimentFolder
 
 VIEWERS = 100
@@ -92,7 +98,7 @@ def test_who_reads_late_is_given_no_more_than_who_read_early(settings, store, ru
     log = ExperimentFolder(settings.storage_root, running).attempt(1).log(0)
     log.parent.mkdir(parents=True)
     log.write_text("seen\n")
-    feeds_of_server = feeds.Feeds(store, settings.storage_root, threading.Event())
+    feeds_of_server = feeds.Feeds(store, settings.storage_root, threading.Event(), most_of_one=1)
 
     async def read_early_and_late() -> list[logs.Chunk]:
         async with feeds_of_server.watching(running, rank=0) as feed:
@@ -180,3 +186,48 @@ def test_more_viewers_than_a_server_takes_are_told_to_come_back(settings, databa
         next(chunks)
         refused = httpx2.get(url + path)
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
+
+
+@pytest.fixture
+def keys(database):
+    """What two viewers say to be let in, by name, with the ids of their tokens."""
+    made = {name: Tokens(database).create(TokenRequest(name=name, role=Role.VIEWER), by="test") for name in "ab"}
+    return {name: ({"Authorization": f"Bearer {secret}"}, row.id) for name, (row, secret) in made.items()}
+
+
+@pytest.mark.parametrize("settings", [{"streams_per_caller": 2}], indirect=True)
+def test_no_viewer_keeps_the_others_out(settings, database, store, running, keys):
+    path = f"/v1/experiments/{running}/events/stream"
+    (of_a, _), (of_b, _) = keys["a"], keys["b"]
+    with serving(create_app(settings)) as url, ExitStack() as stack:
+
+        def follow_on(headers, place=path):
+            answer = stack.enter_context(httpx2.stream("GET", url + place, headers=headers, timeout=30))
+            return answer.status_code, answer.iter_text()
+
+        held = [follow_on(of_a), follow_on(of_a, f"/v1/experiments/{running}/logs/stream")]
+        refused = httpx2.get(url + path, headers=of_a)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "2")
+        assert "you follow 2 logs and events already" in refused.json()["detail"]
+        assert [status for status, _ in [*held, follow_on(of_b)]] == [200, 200, 200]
+        stack.close()
+        wait_until(lambda: follow_on(of_a)[0] == 200, "a place to be free")
+
+
+def test_a_revoked_token_s_stream_ends_though_nothing_happens(settings, database, store, running, keys, monkeypatch):
+    monkeypatch.setattr(gate, "STAY_SECONDS", 0.2)
+    monkeypatch.setattr(streams, "STAY_SECONDS", 0.2)
+    (of_a, token_id), (of_b, _) = keys["a"], keys["b"]
+    path = f"/v1/experiments/{running}/events/stream"
+    with serving(create_app(settings)) as url, ExitStack() as stack:
+        answers = [
+            stack.enter_context(httpx2.stream("GET", url + path, headers=headers, timeout=30))
+            for headers in (of_a, of_a, of_b)
+        ]
+        texts = [answer.iter_text() for answer in answers]
+        assert all("event: move" in next(text) for text in texts)
+        Tokens(database).revoke(token_id)
+        assert "event: end" not in "".join(texts[0]) + "".join(texts[1])
+        assert store.get(running).state == State.RUNNING, "nothing has happened"
+        assert httpx2.get(url + path, headers=of_a).status_code == 401
+        assert not answers[2].is_closed
