@@ -25,6 +25,7 @@ from cbam_core.networks import build_network
 from cbam_core.spec import ExperimentSpec
 from workers.assignment import Assignment
 from workers.data import load_dataset
+from workers.fence import Fence
 from workers.outcome import Outcome
 from workers.seeding import reproducible
 from workers.stop import StopSignal
@@ -161,7 +162,7 @@ def ours(spec: ExperimentSpec, folder: Path, *, tracking: bool) -> Iterator[Bloc
     """Our loop with all it does at every step; tracking goes to a real MLflow store."""
     uri = f"sqlite:///{folder}/mlflow.db"
     assignment = Assignment("benchmark", 1, "t", spec, str(folder), tracking_uri=uri if tracking else None)
-    assignment.folder.path.mkdir(parents=True)
+    Fence(assignment).take()
     assignment.folder.spec.write_text(spec.to_yaml())
     tracker = MlflowTracker(assignment, uri) if tracking else Tracker()
     with gang_of(assignment) as gang:

@@ -89,7 +89,7 @@ def test_it_is_refused_with_a_problem_and_nothing_is_stored(target, mallory, pat
         with_value("deadline_minutes", "0." + "9" * 100_000),
         GOOD.encode("utf-16"),
         GOOD.encode("utf-32"),
-        with_value("tags", '{"note": "\\u202e \\ud83d\\udca9 Ω"}'),
+        with_value("tags", '{"note": "\\u00ad \\ud83d\\udca9 Ω"}'),
         (GOOD[:-1] + ', "name": "the last one stands"}').encode(),
         b" " * 200_000 + GOOD.encode(),
     ],

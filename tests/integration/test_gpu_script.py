@@ -68,6 +68,18 @@ def test_every_part_runs_at_tiny_sizes_without_the_packages_of_the_service(tmp_p
     assert {row.get("buckets") for row in by_name["gpus"]["results"]} >= {"5 MB buckets", "100 MB buckets"}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_loop_is_timed_beside_mlflow_where_it_is_installed(tmp_path):
+    command = [str(ROOT / "scripts" / "gpu"), "--tiny", "--only", "loop", "--output", str(tmp_path / "results.jsonl")]
+    environment = {name: value for name, value in os.environ.items() if name != "OUT"} | {"PYTHON": sys.executable}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    (loop,) = records_of(tmp_path / "results.jsonl")[1:]
+    assert len(loop["ratios"]) == 2
+    assert loop["notes"] == []
+
+
 def test_the_limits_of_parts_are_those_of_a_gpu(tmp_path):
     short = part("short", "import time; time.sleep(2)", limit=1)
     for tiny, result in ((False, "killed"), (True, "passed")):
