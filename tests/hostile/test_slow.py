@@ -5,6 +5,7 @@ import time
 from contextlib import ExitStack
 
 import httpx2
+import psutil
 
 from tests.specs import spec_dict
 from tests.waiting import wait_until
@@ -99,3 +100,40 @@ def test_who_leaves_in_the_middle_leaves_nothing_behind(target):
             with socket.create_connection(("127.0.0.1", target.port), 10) as connection:
                 connection.sendall(whole[:end])
     assert_served(target)
+
+
+def script_of(target) -> str:
+    """The largest file that is open to strangers."""
+    page = httpx2.get(f"{target.url}/docs").text
+    return next(word for word in page.split('"') if word.endswith("swagger-ui-bundle.js"))
+
+
+def test_who_never_reads_is_hung_up_on(target):
+    """Answers that wait in the server's memory for somebody who asked for many, and reads none."""
+    request = f"GET {script_of(target)} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+    with ExitStack() as stack:
+        slow = connections(target, stack, 20)
+        for connection in slow:
+            connection.sendall(request * 50)
+        ours = {connection.getsockname()[1] for connection in slow}
+        assert_served(target)
+
+        def left():
+            held = psutil.Process(target.process.pid).net_connections("tcp")
+            return ours & {one.raddr.port for one in held if one.raddr}
+
+        wait_until(lambda: not left(), "the server to hang up")
+
+
+def test_who_reads_slowly_gets_all_of_it(target):
+    path = script_of(target)
+    whole = len(httpx2.get(f"{target.url}{path}", headers={"Accept-Encoding": "identity"}).content)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+        connection.connect(("127.0.0.1", target.port))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+            time.sleep(0.15)  # twice as long as a client may read nothing
+    assert len(answer.partition(b"\r\n\r\n")[2]) == whole
