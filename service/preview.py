@@ -12,7 +12,7 @@ from service.previewer import Previewer
 DEFAULT_CLASSES = 1000  # where only the folder on the workers' disk knows
 
 
-async def preview(previewer: Previewer, spec: ExperimentSpec) -> PreviewView:
+async def preview(previewer: Previewer, spec: ExperimentSpec, *, caller: str) -> PreviewView:
     """Have the network measured, and say what follows from it.
 
     Raises InvalidField where it cannot be built, or the optimiser refuses its options; PreviewUnavailable where it
@@ -21,10 +21,10 @@ async def preview(previewer: Previewer, spec: ExperimentSpec) -> PreviewView:
     facts = DATASETS[spec.data.dataset]
     classes = facts.classes or DEFAULT_CLASSES
     measured = await previewer.measure(
-        spec.model, channels=facts.channels, classes=classes, image_size=spec.data.image_size
+        spec.model, channels=facts.channels, classes=classes, image_size=spec.data.image_size, caller=caller
     )
     if isinstance(spec.train.optimizer, TimmOptimizerSpec):
-        await previewer.check_optimizer(spec.train.optimizer)
+        await previewer.check_optimizer(spec.train.optimizer, caller=caller)
     case = Case(spec, measured, facts)
     memory = estimate(spec, measured, facts)
     return PreviewView(

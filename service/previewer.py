@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ from cbam_core.spec import ModelSpec, TimmOptimizerSpec
 from service.errors import InvalidField, PreviewUnavailable
 
 MEASURE_SECONDS = 120.0  # a cold start of torch on a busy machine is half of it
-MOST_WAITING = 16
+MOST_WAITING = 64
+MOST_OF_ONE_CALLER = 8
 REMEMBERED = 256
 LONGEST_ANSWER_BYTES = 8 * 2**20
 
@@ -36,33 +37,36 @@ class Previewer:
     def __init__(self) -> None:
         self._process: Process | None = None
         self._turn = asyncio.Lock()
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()  # by caller
         self._known: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
-    async def measure(self, model: ModelSpec, *, channels: int, classes: int, image_size: int) -> Measured:
+    async def measure(self, model: ModelSpec, *, channels: int, classes: int, image_size: int, caller: str) -> Measured:
         """Measure a network. Raises InvalidField (it cannot be built), PreviewUnavailable (too many ask, or it takes
         too long).
         """
         fields = {"model": model.model_dump(mode="json"), "channels": channels, "classes": classes}
-        answer = await self._answer(fields | {"image_size": image_size}, "/model")
+        answer = await self._answer(fields | {"image_size": image_size}, "/model", caller)
         return Measured(**answer | {"sites": tuple(AttentionSite(**site) for site in answer["sites"])})
 
-    async def check_optimizer(self, optimizer: TimmOptimizerSpec) -> None:
+    async def check_optimizer(self, optimizer: TimmOptimizerSpec, *, caller: str) -> None:
         """Try the options of an optimiser. Raises InvalidField (it refuses them), PreviewUnavailable."""
-        await self._answer({"optimizer": optimizer.model_dump(mode="json")}, "/train/optimizer")
+        await self._answer({"optimizer": optimizer.model_dump(mode="json")}, "/train/optimizer", caller)
 
-    async def _answer(self, fields: dict[str, Any], pointer: str) -> dict[str, Any]:
+    async def _answer(self, fields: dict[str, Any], pointer: str, caller: str) -> dict[str, Any]:
         """The worker's answer to a request about what is at `pointer` of a spec."""
         request = json.dumps(fields, sort_keys=True)
         if request not in self._known:
-            if self._waiting >= MOST_WAITING:
+            if self._waiting[caller] >= MOST_OF_ONE_CALLER:
+                raise PreviewUnavailable(f"{self._waiting[caller]} previews of {caller} wait already; ask again later")
+            if self._waiting.total() >= MOST_WAITING:
                 raise PreviewUnavailable("too many previews are asked for at once")
-            self._waiting += 1
+            self._waiting[caller] += 1
             try:
                 async with self._turn:
                     self._known.setdefault(request, await self._ask(request, pointer))
             finally:
-                self._waiting -= 1
+                self._waiting[caller] -= 1
+                self._waiting += Counter()  # forgets whose count is zero
         self._known.move_to_end(request)
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)

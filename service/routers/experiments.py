@@ -67,7 +67,9 @@ def submit(
 
 
 @router.post("/preview", responses=documented(400, 413, 415, 422, 503))
-async def show_preview(submission: Submission, settings: TheSettings, previewer: ThePreviewer) -> PreviewView:
+async def show_preview(
+    submission: Submission, settings: TheSettings, previewer: ThePreviewer, caller: TheCaller
+) -> PreviewView:
     """Say what would run: parameters, MACs, attention sites, steps, memory, and what looks odd. Nothing is stored."""
 
     def checked() -> ExperimentSpec:
@@ -77,7 +79,7 @@ async def show_preview(submission: Submission, settings: TheSettings, previewer:
         return spec
 
     spec = await run_in_threadpool(checked)
-    return await preview.preview(previewer, spec)
+    return await preview.preview(previewer, spec, caller=caller.name)
 
 
 @router.get("", responses=documented(422))

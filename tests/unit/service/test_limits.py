@@ -81,6 +81,25 @@ def test_whoever_guesses_is_slowed_down_and_those_who_are_known_are_not(http):
 
 
 @pytest.mark.parametrize("settings", [{"failed_logins_per_minute": 5}], indirect=True)
+def test_readiness_does_not_tell_good_tokens_from_bad_ones_without_end(http):
+    """It answers everybody, and who has a good token gets the details."""
+    ada, late = bearer(http, "ada"), bearer(http, "late")
+
+    def tells(headers: dict[str, str]) -> bool:
+        return bool(http.get("/readyz", headers=headers).json()["components"]["ray"]["detail"])
+
+    assert tells(ada)
+    assert not any(tells({}) for _ in range(20)), "what watches the server has no token, and is no guess"
+    assert tells(late)
+    http.app.state.tokens.revoke(http.get("/v1/whoami", headers=late).json()["token_id"])
+    unseen = bearer(http, "unseen")
+    assert not any(tells({"Authorization": f"Bearer cbam_{index}"}) for index in range(5))
+    assert not tells(unseen)
+    assert http.get("/v1/whoami").status_code == 429
+    assert tells(ada)
+
+
+@pytest.mark.parametrize("settings", [{"failed_logins_per_minute": 5}], indirect=True)
 def test_guesses_do_not_fill_the_audit_events(http):
     admin = bearer(http, "root", "admin")
     assert http.get("/v1/whoami", headers=admin).status_code == 200

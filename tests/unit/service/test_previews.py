@@ -1,5 +1,6 @@
 """Previews: counted in a process of its own, an estimate of memory, and what a colleague would say."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from cbam_core.datasets import DATASETS
 from cbam_core.explain.site import AttentionSite
 from service import previewer
 from service.advice import RULES, Case, advice_on
+from service.errors import PreviewUnavailable
 from service.memory import estimate, images_per_pass
-from service.previewer import Measured
+from service.previewer import Measured, Previewer
 from tests.specs import spec, spec_dict
 
 SITE = AttentionSite("blocks.0", "CBAM", channels=64, height=8, width=8, parameters=100, macs=100)
@@ -211,6 +213,31 @@ def test_previews_at_once_are_answered_one_by_one_and_too_many_are_sent_away(htt
         thread.join()
     assert set(statuses) == {(200, None), (503, "2")}
     assert statuses.count((200, None)) >= 2
+
+
+def test_who_asks_for_many_previews_leaves_room_for_others(monkeypatch):
+    monkeypatch.setattr(previewer, "MOST_OF_ONE_CALLER", 2)
+
+    async def ask_at_once():
+        asked, answer = Previewer(), asyncio.Event()
+
+        async def exchange(_request):
+            await answer.wait()
+            return b"{}"
+
+        asked._exchange = exchange
+        tasks = [
+            asyncio.create_task(asked._answer({"number": number}, "/model", caller))
+            for number, caller in enumerate(["ada"] * 4 + ["bob"])
+        ]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        answer.set()
+        return await asyncio.gather(*tasks, return_exceptions=True), asked._waiting
+
+    answers, waiting = asyncio.run(ask_at_once())
+    assert [type(answer) for answer in answers] == [dict, dict, PreviewUnavailable, PreviewUnavailable, dict]
+    assert "of ada" in str(answers[2])
+    assert not waiting
 
 
 def test_a_worker_that_is_gone_is_started_again(http):
