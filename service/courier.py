@@ -148,14 +148,14 @@ class Courier:
                     break
         except SQLAlchemyError as error:
             log.warning("webhook %s waits for the database: %s", webhook_id, error)
+            return  # until the next look at its time
         except Exception:
             log.exception("webhook %s cannot be served", webhook_id)
+            return
         finally:
             with self.lock:
-                is_full = len(self.busy) == AT_ONCE
                 del self.busy[webhook_id]
-            if is_full or time.monotonic() > ends_at:
-                self.wake.set()
+        self.wake.set()  # another one may have waited for this thread
 
     def _claim(self, webhook_id: str) -> tuple[Webhook, WebhookDelivery] | None:
         now = utc_now()

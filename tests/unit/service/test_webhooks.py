@@ -41,8 +41,8 @@ def receiver():
 
 
 @contextlib.contextmanager
-def started_courier(http, settings, monkeypatch, **options):
-    monkeypatch.setattr("service.courier.LOOK_SECONDS", 0.02)
+def started_courier(http, settings, monkeypatch, *, look_seconds=0.02, **options):
+    monkeypatch.setattr("service.courier.LOOK_SECONDS", look_seconds)
     monkeypatch.setattr("service.courier.PAUSES_SECONDS", (0.02,) * 3)
     allowed = settings.model_copy(update={"webhook_allow_private": True})
     courier = Courier(http.app.state.store.database, allowed, **options)
@@ -202,6 +202,20 @@ def test_who_has_many_slow_receivers_holds_up_nobody_else(http, bearer, settings
         wait_until(lambda: sent == [f"{URL}/quick"], "what is bob's, while mallory's receivers take their time")
         over.set()
         wait_until(lambda: len(sent) == 13, "the others")
+
+
+def test_an_owner_of_many_webhooks_waits_for_no_look_between_them(http, bearer, settings, monkeypatch):
+    ada, sent = bearer("ada"), []
+
+    def send(url, *_, **__):
+        sent.append(url)
+        return 200
+
+    for _ in range(6):
+        path = http.post("/v1/webhooks", json={"url": URL}, headers=ada).headers["Location"]
+        http.post(f"{path}/test", headers=ada)
+    with started_courier(http, settings, monkeypatch, look_seconds=600, send=send):
+        wait_until(lambda: len(sent) == 6, "all of them")
 
 
 def test_owners_take_turns_and_none_holds_more_than_two_threads(settings, store):
