@@ -19,7 +19,6 @@ from sqlalchemy.pool import NullPool, StaticPool
 from service.backup_checks import problems_of, revision_of, rows_of, tables_of
 from service.db import MIGRATION_LOCK
 from service.errors import BackupError
-from service.private import private_file
 from workers.storage import make_folder, sync_file, sync_folder
 
 BUSY = "something uses the database; stop the service first (`cbam down`), then restore"
@@ -111,7 +110,7 @@ class SqliteFile:
         Nobody can hold a damaged file, and nobody can use it either.
         """
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        private_file(self.path)
+        self.path.touch(mode=0o600)
         with self._later, closing(self._open()) as connection:
             try:
                 connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # a lock stays when its transaction has ended
@@ -122,8 +121,8 @@ class SqliteFile:
             except sqlite3.OperationalError as error:
                 is_busy = error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
                 raise BackupError(BUSY if is_busy else f"{self.path}: {error}") from error
-            except sqlite3.DatabaseError:
-                pass  # it is damaged, and about to be replaced
+            except sqlite3.DatabaseError:  # it is damaged, and about to be replaced
+                connection.close()  # its lock would stand in our own way
             try:
                 yield
             finally:
@@ -140,7 +139,7 @@ class SqliteFile:
             return
         draft = self.path.with_name(f"{self.path.name}.restoring")
         draft.unlink(missing_ok=True)
-        private_file(draft)
+        draft.touch(mode=0o600)
         shutil.copyfile(source, draft)
         sync_file(draft)
         for suffix in ("-wal", "-shm"):
@@ -168,7 +167,7 @@ class SqliteFile:
     def copy_aside(self, target: Path) -> Path | None:
         """The file as it is. It stays open while it is held: to close any descriptor frees a process's locks."""
         make_folder(target.parent)
-        private_file(target)
+        target.touch(mode=0o600)
         with ExitStack() as now, target.open("wb") as copy:
             source = (self._later if self._held else now).enter_context(self.path.open("rb"))
             shutil.copyfileobj(source, copy)
@@ -206,14 +205,14 @@ class Postgresql:
 
         What served a connection ends a moment after that was closed.
         """
-        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        lock = f"SELECT pg_try_advisory_xact_lock({MIGRATION_LOCK})"  # again and again, which is once
+        others = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+            "AND backend_type = 'client backend'"
+        )
         deadline = time.monotonic() + LEAVING_SECONDS
         with self._connected() as connection:
-            while not connection.scalar(text(f"SELECT pg_try_advisory_xact_lock({MIGRATION_LOCK})")):
-                if time.monotonic() > deadline:
-                    raise BackupError(BUSY)
-                time.sleep(0.05)
-            while connection.scalar(text(f"{others} AND backend_type = 'client backend'")):
+            while not connection.scalar(text(lock)) or connection.scalar(text(others)):
                 if time.monotonic() > deadline:
                     raise BackupError(BUSY)
                 time.sleep(0.05)

@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Select, exists, select, tuple_
 from sqlalchemy.orm import aliased
 
 from service.errors import InvalidField
-from service.models import Experiment, Label
+from service.models import UNSTORABLE, Experiment, Label
 from service.states import State
 
 PAGE_LIMIT = 200
@@ -105,22 +105,17 @@ class Place:
             kind = {"name": str, "priority": int}.get(sort.column)
             right = _ID.fullmatch(row_id) and (kind is None or type(value) is kind)
             place = cls(sort, value if kind else _time(value), _time(created_at), row_id)
-            if not right or (kind is int and abs(value) > LARGEST_INTEGER) or (kind is str and not storable(value)):
+            if (
+                not right
+                or (kind is int and abs(value) > LARGEST_INTEGER)
+                or (kind is str and UNSTORABLE.search(value))
+            ):
                 raise ValueError(cursor)
         except (ValueError, TypeError, OverflowError, RecursionError, binascii.Error) as error:
             raise InvalidField("cursor", "not a cursor of this server") from error
         if order != sort:
             raise InvalidField("cursor", f"this cursor is of a list sorted by {str(order)[:32]}")
         return place
-
-
-def storable(text: str) -> bool:
-    """Whether every database can hold the text: no NUL, and no half of a character."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in text
 
 
 def _time(text: str) -> datetime:

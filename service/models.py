@@ -25,7 +25,7 @@ from service.roles import Role
 from service.states import State
 from workers import spans
 
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # in text: NUL, and halves of characters
 STATES = ", ".join(f"'{state}'" for state in State)
 ROLES = ", ".join(f"'{role}'" for role in Role)
 
@@ -53,7 +53,7 @@ class Words(TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
         """Whatever Python can hold to what a database can."""
-        return None if value is None else _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
+        return None if value is None else UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
 
 
 class ShortWords(Words):

@@ -1,4 +1,4 @@
-"""Folders and files that only their owner may read: other users of a machine may be strangers."""
+"""Folders that only their owner may read: other users of a machine may be strangers."""
 
 import os
 from pathlib import Path
@@ -33,8 +33,3 @@ def private_home(home: Path, ours: tuple[str, ...]) -> None:
         home.chmod(state.st_mode & 0o700)
     elif state.st_mode & WRITABLE_BY_OTHERS:
         raise StackError(f"other users may write in {home}; set CBAM_HOME to a folder of its own, or run chmod 700")
-
-
-def private_file(path: Path) -> None:
-    """Make an empty file for its owner alone, unless it is there."""
-    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import psutil
 
-from service.private import private_file
 from service.stack_record import ProcessRecord
 
 MARK = "CBAM_STACK_ID"
@@ -28,7 +27,7 @@ def start(command: Sequence[str], *, environment: Mapping[str, str], cwd: Path, 
     What it writes, and what its children write, is for its owner alone.
     """
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    private_file(log)
+    log.touch(mode=0o600)
     with log.open("ab") as output:
         child = subprocess.Popen(
             command,

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from service.errors import StackError
-from service.private import private_file, private_home
+from service.private import private_home
 from workers.storage import write_atomically
 
 DEFAULT_HOME = Path("~/.cbam")
@@ -85,7 +85,7 @@ def locked(home: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
     """Hold the home folder's lock: one `up` or `down` at a time. The kernel frees it when its holder dies."""
     private_home(home, OURS)
     deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
-    private_file(home / "stack.lock")
+    (home / "stack.lock").touch(mode=0o600)
     with (home / "stack.lock").open("w") as file:
         said = False
         while True:

@@ -16,7 +16,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """By their content, whatever the name ends with: folders from the web have GIFs named .jpg. All are decoded by
 libraries in this process; Pillow would also hand PostScript to Ghostscript."""
 MOST_PIXELS = 2**26
-"""Of an image as it is decoded: 8192 × 8192, 256 MiB on a core, or twice that where it has transparency. Cameras of the
+"""Of an image as it is decoded: 8192 × 8192: 256 MiB a core, several times that in some formats. Cameras of the
 usual format have up to 61 million; Pillow's own limit is 179 million."""
 MOST_JPEG_PIXELS = 2**27
 """A JPEG may be larger, as it is decoded at a smaller scale; one that is stored in several passes is all unpacked

@@ -173,6 +173,22 @@ def test_a_damaged_file_is_kept_as_it_is_and_replaced(busy, database, settings, 
     assert names(settings.database_url) == ["first", "second"]
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("sound_bytes", [100, 3 * 4096], ids=["the header", "some pages"])
+def test_a_file_of_which_a_part_is_left_is_kept_and_replaced(busy, database, settings, tmp_path, sound_bytes):
+    """SQLite opens and locks it, and finds only later that it is damaged."""
+    if "sqlite" not in settings.database_url:
+        pytest.skip("only a file can be damaged")
+    make_backup(settings.database_url, tmp_path / "backup.zip")
+    database.close()
+    file = settings.home / "cbam.db"
+    content = file.read_bytes()
+    file.write_bytes(content[:sound_bytes] + b"\xa5" * (len(content) - sound_bytes))
+    _, kept = restore_backup(settings.database_url, tmp_path / "backup.zip", keep_in=tmp_path / "kept")
+    assert kept.exists()
+    assert names(settings.database_url) == ["first", "second"]
+
+
 def test_a_database_that_is_not_there_cannot_be_backed_up_but_restored(busy, settings, tmp_path):
     if "sqlite" not in settings.database_url:
         pytest.skip("a PostgreSQL database is made by its operator")
