@@ -32,9 +32,8 @@ def submit(
     Raises InvalidFields (a dataset outside the data roots, a spec that is too large, tags that are not a user's to
     give) or IdempotencyConflict (the key came with another body).
     """
-    check_fields(spec.model_dump(mode="json"))
-    check_data_root(settings, spec)
-    return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(spec.model_dump(mode="json")))
+    body = check(settings, spec)
+    return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(body))
 
 
 def _hash(body: object) -> str:
@@ -53,17 +52,19 @@ def clone(
     """Submit an experiment's spec, as it is now, with changes. Raises what `submit` raises, and InvalidFields."""
     fields = original.spec if isinstance(original.spec, dict) else {}  # damaged by hand
     spec = checked(overridden(fields, overrides))
-    check_fields(spec.model_dump(mode="json"))
-    check_data_root(settings, spec)
+    check(settings, spec)
     body = {"clone": original.id, "overrides": dict(overrides)}
     return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(body), cloned_from=original.id)
 
 
-def check_fields(fields: Mapping[str, Any]) -> None:
-    """Raise InvalidFields for what is not stored any more, though what was stored before is still read."""
-    check_tags(fields["tags"])
+def check(settings: Settings, spec: ExperimentSpec) -> dict[str, Any]:
+    """The spec's fields. Raises InvalidFields for what is not accepted, though what was stored before is still read."""
+    fields = spec.model_dump(mode="json")
+    check_tags(spec.tags)
     check_size(fields)
     check_text(fields)
+    check_data_root(settings, spec)
+    return fields
 
 
 def check_text(fields: Mapping[str, Any], pointer: str = "") -> None:

@@ -74,8 +74,7 @@ async def show_preview(
 
     def checked() -> ExperimentSpec:
         spec = spec_of(submission)
-        experiments.check_fields(spec.model_dump(mode="json"))
-        experiments.check_data_root(settings, spec)
+        experiments.check(settings, spec)
         return spec
 
     spec = await run_in_threadpool(checked)
