@@ -113,6 +113,8 @@ def measured(stage: Stage, options: argparse.Namespace, device: torch.device, re
     inputs = itertools.cycle(_inputs(stage, options, device))
     contestants = []
     for name, tail in tails(stage, device, *next(inputs)[:2], report):
+        if name not in (options.only or [name]):
+            continue
         tail.train(not options.inference)
         one = Contestant(name, partial(_forward if options.inference else _both_ways, tail, inputs))
         try:
@@ -277,6 +279,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=9, help="turns of every contestant; the median counts")
     parser.add_argument("--tiny", action="store_true", help="small maps, once, to see that it works")
+    names = [*(f"{attention} {how}" for attention in ATTENTIONS for how in ("eager", "compiled")), FUSED]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help="measure these alone: %(choices)s")
     add_json_option(parser)
     return parser
 

@@ -62,27 +62,43 @@ def spatial_gradient(
 
 
 @triton.jit
-def map_norm_gradient(spatial_sums, bias, weight, programs, ROWS: tl.constexpr):
-    """Gradients of the bias and the weight of the spatial gate's norm, which its map's gradient needs too."""
+def map_norm_gradient(
+    spatial_sums, gate_gradient, convolved, spatial, bias, weight, elements, programs, P,
+    MODE: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Turn `gate_gradient` N P into the gradient of the convolved map, an image a program, and give the norm's own.
+
+    Every program sums `spatial_sums` anew. `elements` is the number of values that the norm took its statistics from.
+    """
+    n = tl.program_id(0).to(tl.int64)
     total = tl.zeros([ROWS], tl.float32)
     weighted = tl.zeros([ROWS], tl.float32)
     for start in range(0, programs, ROWS):
         row = start + tl.arange(0, ROWS)
         total += tl.load(spatial_sums + 2 * row, mask=row < programs, other=0.0)
         weighted += tl.load(spatial_sums + 2 * row + 1, mask=row < programs, other=0.0)
-    tl.store(bias, tl.sum(total, 0))
-    tl.store(weight, tl.sum(weighted, 0))
+    offset, slope = tl.sum(total, 0), tl.sum(weighted, 0)
+    if n == 0:
+        tl.store(bias, offset)
+        tl.store(weight, slope)
+    mean, inverse_std, scale = tl.load(spatial), tl.load(spatial + 1), tl.load(spatial + 2)
+    for start in range(0, P, ROWS):
+        p = start + tl.arange(0, ROWS)
+        gradient = tl.load(gate_gradient + n * P + p, mask=p < P, other=0.0)
+        if MODE == 1:
+            hat = (tl.load(convolved + n * P + p, mask=p < P, other=0.0) - mean) * inverse_std
+            gradient = gradient - offset / elements - hat * (slope / elements)
+        tl.store(gate_gradient + n * P + p, gradient * scale, mask=p < P)
 
 
 @triton.jit
 def convolve_maps_backward(
-    gate_gradient, convolved, spatial, norm_bias, norm_weight, maps, weight, map_gradients, weight_gradients,
-    elements, H, W, S, share, map_stride, tap_stride,
-    MODE: tl.constexpr, KERNEL: tl.constexpr, TAPS: tl.constexpr, ROWS: tl.constexpr,
+    map_gradient, maps, weight, map_gradients, weight_gradients, H, W, S, share, map_stride, tap_stride,
+    KERNEL: tl.constexpr, TAPS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of both maps, `map_gradients` N 2 P, and per program of the 2·K·K weights, TAPS ≥ K·K numbers a map.
 
-    `elements` is the number of values that the gate's norm took its statistics from.
+    From the gradient of the convolved map, `map_gradient` N P.
     """
     program = tl.program_id(0)
     n = (program // S).to(tl.int64)
@@ -93,10 +109,6 @@ def convolve_maps_backward(
     real = tap < KERNEL * KERNEL
     of_maximum = tl.load(weight + tap * tap_stride, mask=real, other=0.0).to(tl.float32)
     of_average = tl.load(weight + map_stride + tap * tap_stride, mask=real, other=0.0).to(tl.float32)
-    mean, inverse_std, scale = tl.load(spatial), tl.load(spatial + 1), tl.load(spatial + 2)
-    offset, slope = scale * 0.0, scale * 0.0
-    if MODE == 1:
-        offset, slope = tl.load(norm_bias) / elements, tl.load(norm_weight) / elements
     first_weights = tl.zeros([ROWS, TAPS], tl.float32)
     second_weights = tl.zeros([ROWS, TAPS], tl.float32)
     for start in range(first, last, ROWS):
@@ -104,12 +116,7 @@ def convolve_maps_backward(
         row = (p // W)[:, None] - (tap // KERNEL)[None, :] + KERNEL // 2
         column = (p % W)[:, None] - (tap % KERNEL)[None, :] + KERNEL // 2
         inside = (p < last)[:, None] & real[None, :] & (row >= 0) & (row < H) & (column >= 0) & (column < W)
-        at = n * P + row * W + column
-        gradient = tl.load(gate_gradient + at, mask=inside, other=0.0)
-        if MODE == 1:
-            hat = (tl.load(convolved + at, mask=inside, other=0.0) - mean) * inverse_std
-            gradient = gradient - offset - hat * slope
-        gradient = tl.where(inside, gradient * scale, 0.0)
+        gradient = tl.load(map_gradient + n * P + row * W + column, mask=inside, other=0.0)
         at = n * 2 * P + p
         tl.store(map_gradients + at, tl.sum(gradient * of_maximum[None, :], 1), mask=p < last)
         tl.store(map_gradients + at + P, tl.sum(gradient * of_average[None, :], 1), mask=p < last)
@@ -155,7 +162,6 @@ def pool_channels_backward(
         inside = (p < last)[:, None] & (c < C)[None, :]
         value = tl.load(z + n * P * C + p[:, None] * C + c[None, :], mask=inside, other=0.0).to(tl.float32)
         d = pooled_gradient(map_gradients, channel, n, p, c, C, P, last)
-        d = tl.where(inside, d, 0.0)
         weighted += tl.sum(d * (value - mean[None, :]), 0)
         if NORM > 0:
             plain += tl.sum(d, 0)
@@ -177,8 +183,9 @@ def pooled_gradient(map_gradients, channel, n, p, c, C, P, last):
 
 @triton.jit
 def channel_gradient(
-    norm, logits, spatial_part, pooled_part, logit_gradients, direct, size, C, S, NORM: tl.constexpr, COLS: tl.constexpr
-):
+    norm, logits, spatial_part, pooled_part, logit_gradients, direct, size, C, S,
+    NORM: tl.constexpr, COLS: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
     """Gradient of the channel gate's logits, N C, from the sums of both passes over the map.
 
     direct  the same sums times Mc, 2 N C: what goes to x and to x·hat without the detour by the gate, for the norm
@@ -187,7 +194,7 @@ def channel_gradient(
     c = tl.program_id(1) * COLS + tl.arange(0, COLS)
     plain = tl.zeros([COLS], tl.float32)
     weighted = tl.zeros([COLS], tl.float32)
-    for s in range(S):
+    for s in tl.range(S, loop_unroll_factor=UNROLL):
         at = (n * S + s) * 2 * C + c
         weighted += tl.load(spatial_part + at + C, mask=c < C, other=0.0)
         weighted += tl.load(pooled_part + at + C, mask=c < C, other=0.0)
@@ -207,11 +214,12 @@ def channel_gradient(
 
 @triton.jit
 def convolution_gradient(
-    parts, gradient, programs, map_stride, tap_stride, TAPS: tl.constexpr, KERNEL: tl.constexpr, ROWS: tl.constexpr
-):
-    """Gradient of the convolution's weight, 2 K K, from the parts of `convolve_maps_backward`, a program each map."""
-    tap = tl.arange(0, TAPS)
-    total = tl.zeros([ROWS, TAPS], tl.float32)
+    parts, gradient, programs, map_stride, tap_stride,
+    TAPS: tl.constexpr, KERNEL: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """Gradient of the convolution's weight, 2 K K, from the parts of `convolve_maps_backward`: COLS taps a program."""
+    tap = tl.program_id(1) * COLS + tl.arange(0, COLS)
+    total = tl.zeros([ROWS, COLS], tl.float32)
     for start in range(0, programs, ROWS):
         row = start + tl.arange(0, ROWS)
         at = parts + (row[:, None] * 2 + tl.program_id(0)) * TAPS + tap[None, :]

@@ -31,7 +31,7 @@ def channel_affine(norm, logits, n, c, C, NORM: tl.constexpr):
 @triton.jit
 def pool_places(
     z, norm_weight, means, squares, tops, places, C, P, S, share,
-    NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Per image, share and channel: mean, sum of squared deviations, extreme value and its first place.
 
@@ -54,7 +54,7 @@ def pool_places(
     square = tl.zeros([COLS], tl.float32)
     top = tl.full([COLS], float("-inf"), tl.float32)
     place = tl.zeros([COLS], tl.int32)
-    for start in range(first, last, ROWS):
+    for start in tl.range(first, last, ROWS, num_stages=STAGES):
         p = start + tl.arange(0, ROWS)
         inside = (p < last)[:, None] & (c < C)[None, :]
         value = tl.load(image + p[:, None] * C + c[None, :], mask=inside, other=0.0).to(tl.float32)
@@ -125,6 +125,7 @@ def pool_statistics(
     z, means, squares, tops, places, weight, bias, running_mean, running_variance, batches, norm, pooled, index,
     eps, momentum, elements, size, C, P, N, S, share,
     NORM: tl.constexpr, TRACK: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, IMAGES: tl.constexpr,
+    UNROLL: tl.constexpr,
 ):  # fmt: skip
     """The rows of `norm`; average and maximum of every channel of every image, and the maximum's place, `index` N C.
 
@@ -153,7 +154,7 @@ def pool_statistics(
         average = tl.zeros([IMAGES, COLS], tl.float32)
         top = tl.full([IMAGES, COLS], float("-inf"), tl.float32)
         place = tl.zeros([IMAGES, COLS], tl.int32)
-        for s in range(S):
+        for s in tl.range(S, loop_unroll_factor=UNROLL):
             at = (n * S + s)[:, None] * C + c[None, :]
             average += tl.load(means + at, mask=inside, other=0.0) * tl.minimum(share, P - s * share)
             best = tl.load(tops + at, mask=inside, other=float("-inf"))
@@ -313,7 +314,7 @@ def map_statistics(
 @triton.jit
 def refine(
     z, shortcut, norm, logits, convolved, spatial, out, C, P, S, share,
-    NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    NORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """out = relu(Ms·Mc(x)·x + shortcut)."""
     row = tl.program_id(0)
@@ -323,7 +324,7 @@ def refine(
     c = tl.arange(0, COLS)
     mean, scale, shift, _ = channel_affine(norm, logits, n, c, C, NORM)
     spatial_scale, spatial_shift = tl.load(spatial + 2), tl.load(spatial + 3)
-    for start in range(first, last, ROWS):
+    for start in tl.range(first, last, ROWS, num_stages=STAGES):
         p = start + tl.arange(0, ROWS)
         inside = (p < last)[:, None] & (c < C)[None, :]
         at = n * P * C + p[:, None] * C + c[None, :]

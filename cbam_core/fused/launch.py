@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cbam_core.fused.driver import DirectLaunch, direct_launch
+
 _PROGRAMS = 2048  # some sixteen for each multiprocessor of a large GPU
 _ALIGNMENT = 64  # numbers: wide loads need 16 bytes
 _INTEGERS = ("index", "channel", "places")
@@ -75,16 +77,17 @@ class Launch:
 
     Triton looks at the type, the alignment and the value of every argument at every launch, which takes a slow host
     longer than a small kernel takes a GPU. So the first call, with tensors, goes by Triton; later ones, with addresses,
-    go straight to what it has compiled.
+    go straight to what it has compiled, by CUDA's driver.
     """
 
     def __init__(
         self, kernel: Any, grid: Sequence[int], numbers: Sequence[float], *, warps: int, **constants: int | str
     ) -> None:
-        self._kernel, self._grid, self._warps = kernel, tuple(grid), warps
+        self._kernel, self._grid, self._warps = kernel, (*grid, 1, 1)[:3], warps
         self._numbers, self._constants = tuple(numbers), constants
         self._tail = (*numbers, *constants.values())
         self._run: Any = None
+        self._direct: DirectLaunch | None = None
 
     @property
     def compiled(self) -> bool:
@@ -94,11 +97,13 @@ class Launch:
     def __call__(self, *pointers: Argument) -> None:
         """Launch on the current stream."""
         if self._run is not None and isinstance(pointers[0], int):
-            self._run(*pointers, *self._tail)
+            if self._direct is None or not self._direct(*pointers):  # type: ignore[arg-type]
+                self._run(*pointers, *self._tail)
             return
         compiled = self._kernel[self._grid](*pointers, *self._numbers, **self._constants, num_warps=self._warps)
         if compiled is not None and self._run is None:
-            self._run = compiled[(*self._grid, 1, 1)[:3]]
+            self._run = compiled[self._grid]
+            self._direct = direct_launch(compiled, self._grid, self._numbers, pointers[0].device.index)  # type: ignore[union-attr]
 
 
 def aligned(*tensors: Tensor) -> bool:

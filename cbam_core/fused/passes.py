@@ -80,10 +80,8 @@ def _backward(case: Case, gradient: Tensor, weights: Weights, *, z: Tensor, out:
     plan.spatial_gradient(
         gradient_, out_, z_, norm, logits, convolved, spatial, g.shortcut, gate_gradient, spatial_part, spatial_sums
     )
-    plan.map_norm_gradient(spatial_sums, g.gate_bias, g.gate_weight)
-    plan.convolve_maps_backward(
-        gate_gradient, convolved, spatial, g.gate_bias, g.gate_weight, maps, conv, map_gradients, parts
-    )
+    plan.map_norm_gradient(spatial_sums, gate_gradient, convolved, spatial, g.gate_bias, g.gate_weight)
+    plan.convolve_maps_backward(gate_gradient, maps, conv, map_gradients, parts)
     plan.convolution_gradient(parts, g.conv_weight)
     plan.pool_channels_backward(z_, norm, map_gradients, channel, pooled_part)
     plan.channel_gradient(norm, logits, spatial_part, pooled_part, logit_gradients, direct)

@@ -12,6 +12,7 @@ from cbam_core.fused.launch import Launch, Layout, Tiling, power_of_two
 MAP_ROWS = 256  # places of the spatial gate's map that one program convolves
 NONE, BATCH, RUNNING = 0, 1, 2
 STAGES = 3  # tiles in flight: the next ones are fetched while one is summed
+UNROLL = 8  # shares of an image that are read at once
 
 
 class Case(NamedTuple):
@@ -138,7 +139,7 @@ class ForwardPlan:
         each = Tiling.of(n, places, c, warps=8, least=4)
         self.refine = Launch(
             forward_kernels.refine, (n * each.splits,), (c, places, each.splits, each.share),
-            warps=each.warps, NORM=case.norm, ROWS=each.rows, COLS=power_of_two(c),
+            warps=each.warps, NORM=case.norm, ROWS=each.rows, COLS=power_of_two(c), STAGES=STAGES,
         )  # fmt: skip
 
     def _plan_pools(self, case: Case, sums: Tiling) -> None:
@@ -147,11 +148,13 @@ class ForwardPlan:
         self.pool_places = Launch(
             forward_kernels.pool_places, (self._programs, -(-c // cols)), self._sizes,
             warps=1, NORM=case.norm, ROWS=min(1024 // cols, power_of_two(sums.share)), COLS=cols,
+            STAGES=STAGES,
         )  # fmt: skip
         self.pool_statistics = Launch(
             forward_kernels.pool_statistics, (-(-c // 8),),
             (case.eps[0], case.momentum[0], values, n * c, c, height * width, n, sums.splits, sums.share),
-            warps=8, NORM=case.norm, TRACK=int(case.track[0]), ROWS=256, COLS=8, IMAGES=min(128, power_of_two(n)),
+            warps=16, NORM=case.norm, TRACK=int(case.track[0]), ROWS=1024, COLS=8, IMAGES=min(128, power_of_two(n)),
+            UNROLL=UNROLL,
         )  # fmt: skip
         self.pool_channels = Launch(
             forward_kernels.pool_channels, (self._programs,), self._sizes,
@@ -193,7 +196,7 @@ class BackwardPlan:
     def __init__(self, case: Case) -> None:
         n, c, height, width = case.shape
         places, sums = height * width, _tiling_of_sums(n, height * width, c)
-        maps = Tiling.of(n, places, power_of_two(case.kernel**2), warps=2, numbers=32, least=12, most=4)
+        maps = Tiling.of(n, places, power_of_two(case.kernel**2), warps=1, numbers=32, least=12, most=4)
         self.kept = kept_layout(n, c, places, case.hidden)
         self.scratch = self._layout(case, sums, maps)
         self._plan_spatial_gate(case, maps, programs=n * sums.splits)
@@ -202,7 +205,7 @@ class BackwardPlan:
         wide = {"NORM": case.norm, "ROWS": sums.rows, "COLS": power_of_two(c), "STAGES": STAGES}
         self.spatial_gradient = Launch(backward_kernels.spatial_gradient, grid, sizes, warps=sums.warps, **wide)
         self.pool_channels_backward = Launch(
-            backward_kernels.pool_channels_backward, grid, sizes, warps=sums.warps, **wide
+            backward_kernels.pool_channels_backward, grid, sizes, warps=sums.warps, **wide | {"ROWS": 2 * sums.rows}
         )
         each = Tiling.of(n, places, c, warps=4, least=12)
         self.refine_backward = Launch(
@@ -233,24 +236,28 @@ class BackwardPlan:
 
     def _plan_spatial_gate(self, case: Case, maps: Tiling, *, programs: int) -> None:
         n, _, height, width = case.shape
-        taps = power_of_two(case.kernel**2)
-        self.map_norm_gradient = Launch(backward_kernels.map_norm_gradient, (1,), (programs,), warps=8, ROWS=1024)
+        taps, cols = power_of_two(case.kernel**2), min(16, power_of_two(case.kernel**2))
+        self.map_norm_gradient = Launch(
+            backward_kernels.map_norm_gradient, (n,), (float(n * height * width), programs, height * width),
+            warps=4, MODE=case.gate_norm, ROWS=1024,
+        )  # fmt: skip
         self.convolve_maps_backward = Launch(
             backward_kernels.convolve_maps_backward, (n * maps.splits,),
-            (float(n * height * width), height, width, maps.splits, maps.share, *case.strides),
-            warps=maps.warps, MODE=case.gate_norm, KERNEL=case.kernel, TAPS=taps, ROWS=maps.rows,
+            (height, width, maps.splits, maps.share, *case.strides),
+            warps=maps.warps, KERNEL=case.kernel, TAPS=taps, ROWS=maps.rows,
         )  # fmt: skip
         self.convolution_gradient = Launch(
-            backward_kernels.convolution_gradient, (2,), (n * maps.splits, *case.strides),
-            warps=8, TAPS=taps, KERNEL=case.kernel, ROWS=max(1, 8192 // taps),
+            backward_kernels.convolution_gradient, (2, taps // cols), (n * maps.splits, *case.strides),
+            warps=8, TAPS=taps, KERNEL=case.kernel, ROWS=512, COLS=cols,
         )  # fmt: skip
 
     def _plan_mlp(self, case: Case, *, splits: int) -> None:
         (n, c), hidden = case.shape[:2], case.hidden
         block, rows = (32, 32) if hidden >= 32 else (16, 64)
         self.channel_gradient = Launch(
-            backward_kernels.channel_gradient, (n, -(-c // 256)), (n * c, c, splits), warps=4, NORM=case.norm, COLS=256
-        )
+            backward_kernels.channel_gradient, (n, -(-c // 256)), (n * c, c, splits),
+            warps=4, NORM=case.norm, COLS=256, UNROLL=UNROLL,
+        )  # fmt: skip
         self.hidden_gradients = Launch(
             backward_kernels.hidden_gradients, (-(-n // 16), -(-hidden // 16)), (c, hidden, n),
             warps=4, ROWS=16, COLS=16, INNER=128, PRECISION="ieee",

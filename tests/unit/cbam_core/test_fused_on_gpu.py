@@ -92,6 +92,24 @@ def test_bits_repeat_and_the_first_call_is_like_every_other():
     assert torch.equal(z.grad, runs[0]["z"])
 
 
+def test_every_kernel_is_launched_by_the_driver_once_it_is_compiled():
+    from cbam_core.fused import passes  # loads Triton
+    from cbam_core.fused.launch import Launch
+
+    plans = []
+
+    def noted(make):
+        return lambda case: plans.append(make(case)) or plans[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("forward_plan", "backward_plan"):
+            patch.setattr(passes, name, noted(getattr(passes, name)))
+        run(gpu_tail((2, 32, 9, 9), dtype=torch.float16).copy(fused="on"))
+    launches = [value for plan in plans for value in vars(plan).values() if isinstance(value, Launch)]
+    assert len(launches) == 18
+    assert all(launch._direct is not None for launch in launches)
+
+
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="torch.compile needs a C compiler")
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_it_gives_the_same_bits_in_one_graph():
