@@ -24,13 +24,13 @@ from torch import nn
 from benchmarks.loop import Block, recipe_of, speed_ratio, take_turns, training_parser
 from cbam_core.networks import build_network
 from cbam_core.spec import ExperimentSpec
-from workers.assignment import Assignment
 from workers.data import load_dataset
-from workers.stop import StopSignal
-from workers.tracking import Tracker
-from workers.train.gang import gang_of, training_device
+from workers.protocol.assignment import Assignment
+from workers.protocol.stop import StopSignal
+from workers.tracking.tracker import Tracker
+from workers.train.distributed import gang_of, training_device
 from workers.train.learner import DTYPES
-from workers.train.loop import Trainer
+from workers.train.trainer import Trainer
 
 CLASSES = 10
 EPOCHS = 1000

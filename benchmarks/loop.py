@@ -23,16 +23,16 @@ from torch.nn import functional as F
 from benchmarks.report import Report, add_json_option
 from cbam_core.networks import build_network
 from cbam_core.spec import ExperimentSpec
-from workers.assignment import Assignment
 from workers.data import load_dataset
-from workers.fence import Fence
-from workers.outcome import Outcome
+from workers.protocol.assignment import Assignment
+from workers.protocol.fence import Fence
+from workers.protocol.outcome import Outcome
+from workers.protocol.stop import StopSignal
 from workers.seeding import reproducible
-from workers.stop import StopSignal
-from workers.tracking import MlflowTracker, Tracker
-from workers.train.gang import gang_of
+from workers.tracking.tracker import MlflowTracker, Tracker
+from workers.train.distributed import gang_of
 from workers.train.learner import DTYPES
-from workers.train.loop import CURVE_POINTS, Trainer
+from workers.train.trainer import CURVE_POINTS, Trainer
 
 DIGITS = 1437  # images to train on: so many epochs of them that every single step is logged
 Block = Callable[[int], None]

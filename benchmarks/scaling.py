@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks.loop import recipe_of, training_parser
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from service.stack import Stack
 from service.stack_record import StackRecord
 from service.stack_settings import StackSettings
 from service.states import State
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
 
 COLD_BUDGET, WARM_BUDGET = 1.3, 0.25
 PATIENCE_SECONDS = 120.0

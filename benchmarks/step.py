@@ -22,7 +22,7 @@ from benchmarks.report import Report, add_json_option
 from cbam_core.networks import build_network
 from cbam_core.spec import ModelSpec, TrainSpec
 from workers.seeding import reproducible
-from workers.train.gang import Gang
+from workers.train.distributed import Gang
 from workers.train.learner import Learner
 
 CONTESTANTS = {"none": ("none", "off"), "cbam fused": ("cbam", "auto"), "cbam plain": ("cbam", "off")}

@@ -211,9 +211,9 @@ def tune(trials: int, folder: Path, *, reuse: bool) -> float:
 def train(seed: int, storage: str, tracking_uri: str) -> float:
     """One attempt of one trial, by the same code as in the service."""
     from cbam_core.spec import ExperimentSpec
-    from workers.assignment import Assignment
-    from workers.run import run
-    from workers.stop import StopSignal
+    from workers.attempt import run
+    from workers.protocol.assignment import Assignment
+    from workers.protocol.stop import StopSignal
 
     spec = ExperimentSpec.model_validate(spec_of(seed))
     assignment = Assignment(

@@ -28,7 +28,7 @@ from service.states import Move, State
 from tests.ports import free_port
 from tests.specs import spec
 from tests.waiting import wait_until
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
 
 BUDGET = 25.0
 LINES_A_SECOND = 10

@@ -21,9 +21,7 @@ from pydantic import (
 )
 
 from cbam_core.attention.options import AttentionSpec, CBAMOptions, NoAttention
-from cbam_core.bounds import Steps, at_most
-from cbam_core.errors import SpecError
-from cbam_core.networks.names import (
+from cbam_core.backbones import (
     BACKBONES,
     BOTTLENECK_RESNETS,
     MOBILENETS,
@@ -32,6 +30,8 @@ from cbam_core.networks.names import (
     is_timm,
     stage_count,
 )
+from cbam_core.bounds import Steps, at_most
+from cbam_core.errors import SpecError
 from cbam_core.part import Part
 from cbam_core.pointers import complaints
 from cbam_core.recipe import (

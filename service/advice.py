@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cbam_core.attention.options import BAMOptions, CBAMOptions, ECAOptions, TripletOptions
+from cbam_core.backbones import BASIC_RESNETS, BOTTLENECK_RESNETS
 from cbam_core.datasets import DatasetFacts
-from cbam_core.networks.names import BASIC_RESNETS, BOTTLENECK_RESNETS
 from cbam_core.spec import AdamWSpec, ExperimentSpec, MultistepSchedule, SGDSpec, StepSchedule
 from service.memory import images_per_pass
 from service.previewer import Measured

@@ -21,7 +21,7 @@ from service.backup_checks import known_revisions
 from service.backup_databases import Damaged, Kept, kept_database
 from service.db import Database
 from service.errors import BackupError
-from workers.storage import make_folder, sync_file, sync_folder
+from workers.protocol.storage import make_folder, sync_file, sync_folder
 
 FORMAT = 1
 BLOCK_BYTES = 1024 * 1024

@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 from service.backup_checks import problems_of, revision_of, rows_of, tables_of
 from service.db import MIGRATION_LOCK
 from service.errors import BackupError
-from workers.storage import make_folder, sync_file, sync_folder
+from workers.protocol.storage import make_folder, sync_file, sync_folder
 
 BUSY = "something uses the database; stop the service first (`cbam down`), then restore"
 DUMP = ("--format=custom", "--no-owner", "--no-privileges", "--no-password")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from cbam_core.attention.options import AttentionSpec, Options
-from cbam_core.networks.names import (
+from cbam_core.backbones import (
     BACKBONES,
     BASIC_RESNETS,
     BOTTLENECK_RESNETS,

@@ -24,7 +24,7 @@ from service.room import Others, free_nodes, have_room, missing
 from service.settings import Settings
 from service.standby import STANDBY_NEED, Standby
 from service.states import Liveness
-from workers.provenance import code_fingerprint
+from workers.tracking.provenance import code_fingerprint
 
 log = logging.getLogger(__name__)
 

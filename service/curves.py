@@ -8,8 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from workers.journal import read_record
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
+from workers.tracking.journal import read_record
 
 log = logging.getLogger(__name__)
 _OTHERS = (b'{"params"', b'{"tags"', b'{"artifact"')  # how most lines without values begin: they need not be parsed

@@ -38,8 +38,8 @@ from service.states import TERMINAL, Desired, Liveness, Move, Reason, Situation,
 from service.store import utc_now
 from service.stored_spec import StoredSpec, read_stored
 from service.vigil import Vigil, Watch
-from workers.outcome import Outcome, read_outcome
-from workers.storage import ExperimentFolder
+from workers.protocol.outcome import Outcome, read_outcome
+from workers.protocol.storage import ExperimentFolder
 
 log = logging.getLogger("service.dispatcher")
 

@@ -15,7 +15,7 @@ from service.gang import ClusterView
 from service.models import Attempt, Experiment
 from service.states import TERMINAL, Move, State
 from service.store import utc_now
-from workers import spans
+from workers import tracing
 
 REPORT_SECONDS = 5.0
 LONGEST_TROUBLE = 500  # characters of an error
@@ -111,6 +111,6 @@ class DispatcherReport:
         return generate_latest(self.registry).decode()
 
     def _span(self, name: str, row: Experiment, begin: datetime, end: datetime, **attributes: int) -> None:
-        about: dict[str, spans.Attribute] = {"cbam.experiment_id": row.id}
+        about: dict[str, tracing.Attribute] = {"cbam.experiment_id": row.id}
         about |= {f"cbam.{key}": value for key, value in attributes.items()}
-        spans.record(f"dispatcher: {name}", "dispatcher", parent=row.traceparent, begin=begin, end=end, **about)
+        tracing.record(f"dispatcher: {name}", "dispatcher", parent=row.traceparent, begin=begin, end=end, **about)

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from service.ledger import Ledger
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 30.0

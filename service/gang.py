@@ -8,8 +8,8 @@ from typing import Literal, Protocol, Self
 
 from cbam_core.spec import ExperimentSpec
 from service.states import Liveness, Reason
-from workers.outcome import Outcome
-from workers.progress import Progress
+from workers.protocol.outcome import Outcome
+from workers.protocol.progress import Progress
 
 StopMode = Literal["cancel", "pause"]
 _NAME = re.compile(r"^(?P<experiment_id>[0-9a-z]+)-(?P<attempt>\d+)$")

@@ -36,7 +36,7 @@ from service.openapi_examples import PROBLEMS
 from service.outages import AWAY, Unusable
 from service.schemas import ErrorItem, Problem
 from service.secrecy import without_secrets
-from workers import spans
+from workers import tracing
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ def no_database(error: Exception, *, instance: str) -> JSONResponse:
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     request_id = getattr(request.state, "request_id", None)
     log.error("%s %s failed", request.method, request.url.path, exc_info=error, extra={"request_id": request_id})
-    spans.exception(error, redact=without_secrets)
+    tracing.exception(error, redact=without_secrets)
     detail = f"an unexpected error; it is in the server's log under request id {request_id}"
     headers = {"X-Request-ID": request_id} if request_id else None
     return problem(500, detail, instance=request.url.path, headers=headers)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
 
 CHUNK_BYTES = 256 * 1024
 MESSAGE_BYTES = 16 * 1024  # a message that is cut on its way must come again as a whole

@@ -23,7 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from service.roles import Role
 from service.states import State
-from workers import spans
+from workers import tracing
 
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # in text: NUL, and halves of characters
 STATES = ", ".join(f"'{state}'" for state in State)
@@ -117,7 +117,7 @@ class Experiment(Base):
     progress: Mapped[dict[str, Any]]
     summary: Mapped[dict[str, Any]]
     mlflow_run_id: Mapped[str | None] = mapped_column(String(64))
-    traceparent: Mapped[str | None] = mapped_column(String(64), default=spans.traceparent)
+    traceparent: Mapped[str | None] = mapped_column(String(64), default=tracing.traceparent)
     tracking_closed: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime]
     queued_at: Mapped[datetime]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.gang import Launch
-from workers.assignment import Assignment
+from workers.protocol.assignment import Assignment
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from service.places import Place, assignment_of
 from service.ray_rank import SILENT_SECONDS, THREADS, Rank, ask
 from service.states import Liveness, Reason
 from workers.actor import TrainWorker
-from workers.outcome import Outcome
-from workers.provenance import code_fingerprint
+from workers.protocol.outcome import Outcome
+from workers.tracking.provenance import code_fingerprint
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from ray.exceptions import (
 )
 
 from service.gang import GangKey
-from workers.assignment import Assignment
-from workers.outcome import Outcome
-from workers.progress import Progress
+from workers.protocol.assignment import Assignment
+from workers.protocol.outcome import Outcome
+from workers.protocol.progress import Progress
 
 log = logging.getLogger(__name__)
 

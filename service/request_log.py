@@ -9,7 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.log_lines import about
-from workers import spans
+from workers import tracing
 
 log = logging.getLogger("service.access")
 HEADER = "X-Request-ID"
@@ -31,7 +31,7 @@ class RequestLog:
         given = Headers(scope=scope).get(HEADER, "")
         request_id = given if _USABLE.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
-        spans.annotate(**{"cbam.request_id": request_id})
+        tracing.annotate(**{"cbam.request_id": request_id})
         begin, status = time.perf_counter(), 0
 
         async def noting(message: Message) -> None:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from service.ledger import Ledger
 from service.models import Experiment
 from service.states import State
-from workers.fence import newest_attempt
-from workers.replay import is_waiting
-from workers.run_identity import find_old_run, read_run
-from workers.storage import ExperimentFolder
+from workers.protocol.fence import newest_attempt
+from workers.protocol.storage import ExperimentFolder
+from workers.tracking.replay import is_waiting
+from workers.tracking.run_identity import find_old_run, read_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -114,7 +114,7 @@ class RunCloser:
         waiting = [row.id for row in rows if self._has_more(row)]
         if not waiting:
             return
-        command = [sys.executable, "-m", "workers.replay", str(self.storage), *waiting]
+        command = [sys.executable, "-m", "workers.tracking.replay", str(self.storage), *waiting]
         try:
             subprocess.run(command, env=os.environ | {"MLFLOW_TRACKING_URI": uri}, check=False, timeout=REPLAY_SECONDS)
         except subprocess.TimeoutExpired as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from service.errors import StackError
 from service.private import private_home
-from workers.storage import write_atomically
+from workers.protocol.storage import write_atomically
 
 DEFAULT_HOME = Path("~/.cbam")
 DEFAULT_URL = "http://127.0.0.1:8000"

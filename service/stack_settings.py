@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from service.settings import Settings
-from workers.storage import sync_file, sync_folder
+from workers.protocol.storage import sync_file, sync_folder
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 RAY_TEMP_ROOT = Path("/tmp")  # Ray's sockets lie deep below it, and their paths may have 107 characters

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi.telemetry import TelemetryConfig
 
 from service.request_log import QUIET
-from workers import spans
+from workers import tracing
 
 
 def telemetry() -> TelemetryConfig:
@@ -15,7 +15,7 @@ def telemetry() -> TelemetryConfig:
     FastAPI's metrics and logs stay off, as /metrics and the log have theirs, and so do its spans within a request: what
     is stored or started meanwhile belongs to the request's span itself.
     """
-    provider = spans.provider("api")
+    provider = tracing.provider("api")
     return TelemetryConfig(
         tracer_provider=provider,
         tracing=provider is not None,

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from service.errors import ClusterUnavailable
 from service.gang import ClusterView, GangKey, GangView, Launch, Need, Node, StopMode
 from service.states import Liveness, Reason
-from workers.outcome import Ending, Outcome
-from workers.progress import Progress
-from workers.storage import ExperimentFolder, make_folder
+from workers.protocol.outcome import Ending, Outcome
+from workers.protocol.progress import Progress
+from workers.protocol.storage import ExperimentFolder, make_folder
 
 STEPS_PER_EPOCH = 10
 

@@ -19,7 +19,7 @@ from service.errors import TokenNotFound, UnusableToken
 from service.models import Token
 from service.roles import Caller, Role
 from service.store import new_id, utc_now
-from workers.storage import sync_file, sync_folder
+from workers.protocol.storage import sync_file, sync_folder
 
 PREFIX = "cbam_"  # so that scanners for leaked secrets, and people, recognise one
 HINT_LENGTH = len(PREFIX) + 4

@@ -7,8 +7,8 @@ from service.gang import Cluster, GangKey, GangView, StopMode
 from service.models import Experiment
 from service.settings import Settings
 from service.states import Liveness, Reason, State
-from workers.outcome import Outcome
-from workers.watchdog import patience_seconds
+from workers.protocol.outcome import Outcome
+from workers.runtime.watchdog import patience_seconds
 
 STACKS_SECONDS = 3.0
 PAUSE_GRACE_SECONDS = 300.0  # a checkpoint of a large network takes its time; without it the last one is used

@@ -2,7 +2,7 @@
 
 import json
 
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
 
 MLFLOW_AWAY = "http://127.0.0.1:9"  # nobody listens there: every value that is logged stays in the journal
 MEASURES_TIME = ("system/", "images_per_second", "data_wait_share")

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from workers.loading import load_ahead
+from workers.preload import load_ahead
 
 
 def serve() -> None:

@@ -19,12 +19,12 @@ from cbam_core.errors import CbamError
 from cbam_core.printable import escaped
 from cbam_core.spec import ExperimentSpec, read_spec
 from cbam_core.tags import WHY_RESERVED, reserved
-from workers.assignment import Assignment
-from workers.display import Display, display_for
-from workers.loading import load_training
-from workers.outcome import Outcome
-from workers.stop import StopSignal
-from workers.storage import ExperimentFolder, write_once
+from workers.preload import load_training
+from workers.protocol.assignment import Assignment
+from workers.protocol.outcome import Outcome
+from workers.protocol.stop import StopSignal
+from workers.protocol.storage import ExperimentFolder, write_once
+from workers.runtime.progress_display import Display, display_for
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "paused": 75, "cancelled": 130}  # 75: EX_TEMPFAIL, run me again
 BAD_SPEC = 2
@@ -86,7 +86,7 @@ def _assignment(spec: ExperimentSpec, folder: ExperimentFolder, rank: int, world
     port = int(os.environ.get("MASTER_PORT", "29500"))
     attempt, token = folder.last_attempt() + 1, secrets.token_hex(8)
     if world_size > 1:
-        from workers.train.gang import agree_on_attempt
+        from workers.train.distributed import agree_on_attempt
 
         attempt, token = agree_on_attempt(attempt, token, rank=rank, world_size=world_size, address=(address, port))
     return Assignment(
@@ -106,7 +106,7 @@ def _assignment(spec: ExperimentSpec, folder: ExperimentFolder, rank: int, world
 
 
 def _train(assignment: Assignment, display: Display) -> Outcome:
-    from workers.run import run
+    from workers.attempt import run
 
     stop = StopSignal()
 

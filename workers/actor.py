@@ -15,15 +15,15 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
-from workers.assignment import Assignment
-from workers.footprint import Footprint
-from workers.loading import load_ahead, load_training
-from workers.outcome import Outcome, classify, read_outcome
-from workers.progress import Progress
-from workers.provenance import code_fingerprint
-from workers.stop import StopMode, StopSignal
-from workers.storage import make_folder
-from workers.watchdog import dump_stacks
+from workers.preload import load_ahead, load_training
+from workers.protocol.assignment import Assignment
+from workers.protocol.outcome import Outcome, classify, read_outcome
+from workers.protocol.progress import Progress
+from workers.protocol.stop import StopMode, StopSignal
+from workers.protocol.storage import make_folder
+from workers.runtime.memory_check import Footprint
+from workers.runtime.watchdog import dump_stacks
+from workers.tracking.provenance import code_fingerprint
 
 logger = logging.getLogger(__name__)
 LOOKS = 20  # in the time after which nobody is waited for any more
@@ -173,7 +173,7 @@ class TrainWorker:
         began = False
         try:
             self._importing.join()  # an import that fails in another thread leaves this one half a module
-            from workers.run import run
+            from workers.attempt import run
 
             began = True
             outcome = run(assignment, stop=stop, report=self._remember)

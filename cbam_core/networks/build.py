@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from torch import nn
 
+from cbam_core.backbones import CIFAR_RESNETS, MOBILENETS, is_timm, stage_count
 from cbam_core.networks.attach import AttentionPlan
 from cbam_core.networks.mobilenet import MobileNetPlan, MobileNetV1
-from cbam_core.networks.names import CIFAR_RESNETS, MOBILENETS, is_timm, stage_count
 from cbam_core.networks.pretrained import load_published_weights
 from cbam_core.networks.resnet import ResNet, ResNetPlan
 from cbam_core.networks.timm_backbone import build_timm

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from cbam_core.attention import Attention
+from cbam_core.backbones import TIMM_PREFIX
 from cbam_core.errors import StateDictMismatch, UnknownBackbone, WeightsUnavailable
-from cbam_core.networks.names import TIMM_PREFIX
 from cbam_core.normalisation import Normalisation
 from cbam_core.spec import ModelSpec
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from cbam_core.attention import Attention
+from cbam_core.backbones import TIMM_PREFIX
 from cbam_core.errors import AttentionNotSupported
 from cbam_core.networks.attach import AttentionPlan
-from cbam_core.networks.names import TIMM_PREFIX
 from cbam_core.networks.pretrained import create_timm
 from cbam_core.spec import ModelSpec
 

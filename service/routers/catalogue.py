@@ -5,8 +5,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
+from cbam_core.backbones import TIMM_PREFIX
 from cbam_core.datasets import DATASETS
-from cbam_core.networks.names import TIMM_PREFIX
 from service import catalogue
 from service.catalogue_views import (
     AttentionList,

@@ -19,7 +19,7 @@ HEAVY = ("torch", "ray", "mlflow", "timm", "torchvision", "matplotlib", "sklearn
         ("cbam_core.spec", HEAVY),
         ("workers.actor", ("torch", "mlflow", "timm", "torchvision")),
         ("service.cluster", ("torch", "mlflow", "timm", "torchvision")),
-        ("workers.run", ("ray", "mlflow", "fastapi", "sqlalchemy", "timm", "torchvision")),
+        ("workers.attempt", ("ray", "mlflow", "fastapi", "sqlalchemy", "timm", "torchvision")),
         ("cbam_core.attention.cbam", ("ray", "mlflow", "fastapi", "sqlalchemy", "matplotlib")),
     ],
 )

@@ -25,8 +25,8 @@ from tests.ports import free_port
 from tests.postgresql import PostgresServer, postgres_server, programs
 from tests.specs import spec_dict
 from tests.waiting import wait_until
-from workers.fence import holds
-from workers.storage import ExperimentFolder
+from workers.protocol.fence import holds
+from workers.protocol.storage import ExperimentFolder
 
 POSTGRESQL = None if os.environ.get("CBAM_CHAOS_DATABASE") == "sqlite" else programs()
 PARTS = ("api", "dispatcher", "worker", "raylet", "head", "mlflow", *(("postgresql",) if POSTGRESQL else ()))

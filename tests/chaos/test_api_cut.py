@@ -24,7 +24,7 @@ from tests.chaos.proxy import CuttingProxy, cutting_proxy
 from tests.live_service import live_service
 from tests.specs import spec_dict
 from tests.waiting import wait_until
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
 
 COUNT = 4
 TRIES = 15  # of one call: about every fourth connection ends before it has brought an answer

@@ -20,8 +20,8 @@ from tests.ray_head import RAY_ENVIRONMENT, ray_head
 from tests.small_disk import kept_full, small_disk
 from tests.specs import spec
 from tests.waiting import wait_until
-from workers.run_identity import stored_run_id
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
+from workers.tracking.run_identity import stored_run_id
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(300)]
 PROJECT = "tests"  # as tests/specs.py has it

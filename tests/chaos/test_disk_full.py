@@ -7,7 +7,7 @@ import pytest
 from service.states import Reason, State
 from tests.chaos.lab import ChaosLab
 from tests.small_disk import small_disk
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 TOO_SMALL = "1m"  # a checkpoint of the small network has more than 2 MB

@@ -19,8 +19,8 @@ from tests.journals import logged
 from tests.ray_head import RAY_ENVIRONMENT, ray_head, ray_node
 from tests.specs import spec
 from tests.waiting import wait_until
-from workers.fence import holds
-from workers.storage import ExperimentFolder
+from workers.protocol.fence import holds
+from workers.protocol.storage import ExperimentFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(300)]
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # else Ray asks for the proxy at the machine's own address

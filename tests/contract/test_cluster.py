@@ -14,8 +14,8 @@ from service.testing import InMemoryCluster
 from tests.ray_head import RAY_ENVIRONMENT, RayHead, nodes_seen, ray_head
 from tests.specs import spec
 from tests.waiting import wait_until
-from workers.outcome import Outcome, read_outcome
-from workers.storage import ExperimentFolder
+from workers.protocol.outcome import Outcome, read_outcome
+from workers.protocol.storage import ExperimentFolder
 
 FOR_EVER = 1e6  # seconds
 LONG = {"epochs": 2000, "global_batch_size": 128}

@@ -13,8 +13,8 @@ from service.settings import Settings
 from tests.ray_head import RAY_ENVIRONMENT, nodes_seen, ray_head
 from tests.specs import spec
 from tests.waiting import wait_until
-from workers.outcome import read_outcome
-from workers.storage import ExperimentFolder
+from workers.protocol.outcome import read_outcome
+from workers.protocol.storage import ExperimentFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 

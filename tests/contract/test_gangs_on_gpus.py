@@ -16,8 +16,8 @@ from service.settings import Settings
 from tests.ray_head import RAY_ENVIRONMENT, nodes_seen, ray_head
 from tests.specs import spec
 from tests.waiting import wait_until
-from workers.outcome import Outcome, read_outcome
-from workers.storage import ExperimentFolder
+from workers.protocol.outcome import Outcome, read_outcome
+from workers.protocol.storage import ExperimentFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -18,8 +18,8 @@ from tests.ray_head import RAY_ENVIRONMENT, RayHead, ray_head
 from tests.specs import spec
 from tests.waiting import wait_until
 from workers.actor import TrainWorker
-from workers.outcome import read_outcome
-from workers.storage import ExperimentFolder
+from workers.protocol.outcome import read_outcome
+from workers.protocol.storage import ExperimentFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 SECONDS = 120.0

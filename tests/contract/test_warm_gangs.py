@@ -20,9 +20,9 @@ from tests.journals import MLFLOW_AWAY, logged
 from tests.ray_head import RAY_ENVIRONMENT, RayHead, nodes_seen, ray_head
 from tests.specs import spec
 from tests.waiting import wait_until
-from workers.footprint import GPU_LEFT_BYTES, HOST_GROWTH_BYTES
-from workers.outcome import read_outcome
-from workers.storage import ExperimentFolder
+from workers.protocol.outcome import read_outcome
+from workers.protocol.storage import ExperimentFolder
+from workers.runtime.memory_check import GPU_LEFT_BYTES, HOST_GROWTH_BYTES
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 FOR_EVER = 1e6  # seconds

@@ -5,10 +5,10 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from tests.specs import spec
-from workers.assignment import Assignment
-from workers.progress import Progress
-from workers.run import run
-from workers.stop import StopSignal
+from workers.attempt import run
+from workers.protocol.assignment import Assignment
+from workers.protocol.progress import Progress
+from workers.protocol.stop import StopSignal
 
 
 def assignment(folder: Path, attempt: int, **changes: object) -> Assignment:

@@ -10,8 +10,8 @@ import torch
 
 from cbam_core.spec import ExperimentSpec
 from tests.live_service import live_service
-from workers.journal import Journal
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
+from workers.tracking.journal import Journal
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,7 +11,7 @@ from tests.journals import MLFLOW_AWAY, logged
 from tests.small_disk import kept_full, small_disk
 from tests.specs import spec_dict
 from tests.waiting import wait_until
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
 
 ROOM = "64m"  # a checkpoint of the small network has more than 2 MB
 EPOCHS = 3

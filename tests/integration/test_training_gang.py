@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from tests.ports import free_port
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
 
 JOIN = """
 import copy, os, torch
 from dataclasses import replace
 from torch import nn
 from cbam_core.spec import ExperimentSpec
-from workers.assignment import Assignment
-from workers.train.gang import gang_of
+from workers.protocol.assignment import Assignment
+from workers.train.distributed import gang_of
 
 torch.set_num_threads(1)
 rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -78,7 +78,7 @@ def test_ranks_meet_where_they_agreed_however_far_one_is_ahead(run_ranks):
     code = """
     import socket, time
     from pathlib import Path
-    from workers.train.gang import agree_on_attempt
+    from workers.train.distributed import agree_on_attempt
 
     address = assignment.master_address, assignment.master_port
     print(*agree_on_attempt(rank + 1, f"token-{rank}", rank=rank, world_size=world, address=address))
@@ -130,7 +130,7 @@ def test_two_ranks_that_accumulate_learn_what_one_does_from_the_whole_batch(run_
     """Three steps in fp64: each rank takes its half in two parts, and the gradients meet once, with the last part."""
     code = """
     from cbam_core.spec import TrainSpec
-    from workers.train.gang import Gang
+    from workers.train.distributed import Gang
     from workers.train.learner import Learner
     clip_norm = float(os.environ["CLIP_NORM"]) or None
     torch.manual_seed(0)
@@ -164,7 +164,7 @@ def test_the_graph_is_static_where_every_pass_is_alike(run_ranks):
 
 LEARN_TOGETHER = """
 from cbam_core.spec import TrainSpec
-from workers.train.gang import Gang
+from workers.train.distributed import Gang
 from workers.train.learner import Learner
 recipe = TrainSpec.model_validate({"sync_batch_norm": True, "optimizer": {"type": "sgd", "lr": 0.1}})
 """
@@ -224,8 +224,8 @@ def test_a_process_can_join_one_gang_after_another(run_ranks):
 
 TRAIN = """
 import signal
-from workers.run import run
-from workers.stop import StopSignal
+from workers.attempt import run
+from workers.protocol.stop import StopSignal
 
 def die_at(step):
     def watch(progress):

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from tests.journals import MLFLOW_AWAY, logged
 from tests.waiting import wait_until
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
 
 SPEC = """
 name: killed

@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 from cbam_core.spec import ExperimentSpec
 from tests.mlflow_server import MlflowServer
 from tests.only_extras import run_with_extras
-from workers import tracking
-from workers.assignment import Assignment
+from workers.attempt import run
 from workers.classifier import load_classifier
-from workers.fence import Fence
-from workers.outcome import Outcome, read_outcome
-from workers.replay import is_waiting, replay
-from workers.run import run
-from workers.stop import StopSignal
+from workers.protocol.assignment import Assignment
+from workers.protocol.fence import Fence
+from workers.protocol.outcome import Outcome, read_outcome
+from workers.protocol.stop import StopSignal
+from workers.tracking import tracker as tracking
+from workers.tracking.replay import is_waiting, replay
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -176,7 +176,7 @@ def test_exported_programs_come_back_from_mlflow_and_predict_as_the_network_does
 
 @pytest.fixture
 def train_images():
-    from workers.data.digits import load_digits
+    from workers.data.datasets.digits import load_digits
 
     digits = load_digits(8)
     images = digits.train.images[:16] / 255
@@ -217,7 +217,7 @@ def test_mlflow_away_costs_nothing_and_loses_nothing(tmp_path, server, client, m
     assert "MLflow" in assignment.folder.attempt(1).log(0).read_text()
 
     assert is_waiting(assignment.folder)
-    command = [sys.executable, "-m", "workers.replay", str(tmp_path), "away"]
+    command = [sys.executable, "-m", "workers.tracking.replay", str(tmp_path), "away"]
     subprocess.run(command, env=os.environ | {"MLFLOW_TRACKING_URI": server.uri}, check=True)
     assert not is_waiting(assignment.folder)
     replay(assignment.folder, server.uri)

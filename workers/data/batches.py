@@ -9,8 +9,8 @@ from torch import Tensor
 from cbam_core.errors import DataError
 from cbam_core.normalisation import Normalisation
 from cbam_core.spec import AugmentSpec
-from workers.data.augment import NUMBERS, erase, mix, place, tint
-from workers.data.dataset import Dataset, Images, Order
+from workers.data.augment.geometry import NUMBERS, erase, mix, place, tint
+from workers.data.datasets.base import Dataset, Images, Order
 from workers.data.loaders import Loader
 from workers.data.transfer import send
 from workers.seeding import generator_of
@@ -134,7 +134,9 @@ class Batches:
         images = pixels.float()
         if self._augment == NO_AUGMENTATION:
             return self.normalise(images), labels
-        from workers.data import policies  # loads torchvision, half a second that most short trainings do without
+        from workers.data.augment import (
+            policies,  # loads torchvision, half a second that most short trainings do without
+        )
 
         numbers = send(self._numbers("augment", step, NUMBERS), self._device)
         images = place(images, self._augment, numbers)

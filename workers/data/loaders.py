@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from cbam_core.errors import DataError, LoaderDied
-from workers.data.dataset import Images, Order
+from workers.data.datasets.base import Images, Order
 from workers.data.transfer import send
 
 BATCHES_AHEAD = 3

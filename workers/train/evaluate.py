@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from workers.train.gang import Gang
+from workers.train.distributed import Gang
 
 CALIBRATION_BINS = 15
 

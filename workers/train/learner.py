@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbam_core.spec import TrainSpec
-from workers.train.gang import Gang
+from workers.train.distributed import Gang
 from workers.train.optimizer import build_optimizer, load_optimizer, set_learning_rate
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workers.train.utilisation import finish
+from workers.train.utilization import finish
 
 
 class RunAhead:

@@ -13,10 +13,10 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from cbam_core.attention import BAM, CBAM, SE, Attention
+from cbam_core.backbones import BACKBONES, WITH_PUBLISHED_WEIGHTS, stage_count
 from cbam_core.errors import AttentionNotSupported, StateDictMismatch, UnknownBackbone
 from cbam_core.explain import describe
 from cbam_core.networks import build_network, synchronise_batch_norm
-from cbam_core.networks.names import BACKBONES, WITH_PUBLISHED_WEIGHTS, stage_count
 from cbam_core.networks.pretrained import fit_weights
 from cbam_core.networks.timm_backbone import find_blocks
 from cbam_core.spec import ModelSpec

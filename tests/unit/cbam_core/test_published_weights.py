@@ -6,9 +6,9 @@ import torch
 from timm.data.loader import adapt_to_chs
 from torch.nn import functional as F
 
+from cbam_core.backbones import WITH_PUBLISHED_WEIGHTS
 from cbam_core.errors import UnknownBackbone, WeightsUnavailable
 from cbam_core.networks import build_network, published_normalisation
-from cbam_core.networks.names import WITH_PUBLISHED_WEIGHTS
 from cbam_core.spec import ModelSpec
 from tests.published_weights import publish, use_cache
 

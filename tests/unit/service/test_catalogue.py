@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from cbam_core.attention import VARIANTS
+from cbam_core.backbones import BACKBONES
 from cbam_core.datasets import DATASETS
-from cbam_core.networks.names import BACKBONES
 from cbam_core.spec import ExperimentSpec, read_spec
 from service.errors import InvalidField
 from service.gang import Node

@@ -9,7 +9,7 @@ from service.states import Move, Reason, State
 from service.store import KEY_LIFE
 from tests.specs import spec, spec_dict
 from tests.waiting import wait_until
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
 
 PROBLEM = "application/problem+json"
 

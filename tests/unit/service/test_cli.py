@@ -16,7 +16,7 @@ from tests.live_server import serving
 from tests.live_service import live_service
 from tests.ports import free_port
 from tests.specs import spec_dict
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
 
 
 @pytest.fixture

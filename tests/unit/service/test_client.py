@@ -22,7 +22,7 @@ from service.states import ACTIONS, Move, Reason, State
 from tests.live_server import serving
 from tests.ports import free_port
 from tests.specs import spec_dict
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
 
 
 @pytest.fixture

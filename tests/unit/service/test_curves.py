@@ -7,8 +7,8 @@ import pytest
 
 from service.curves import Curve, read_curves
 from tests.specs import spec_dict
-from workers.journal import Journal
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
+from workers.tracking.journal import Journal
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from service.testing import FakeClock
 from service.vigil import PAUSE_GRACE_SECONDS
 from tests.dispatching import tick, until
 from tests.specs import spec
-from workers.outcome import read_outcome
-from workers.storage import ExperimentFolder
+from workers.protocol.outcome import read_outcome
+from workers.protocol.storage import ExperimentFolder
 
 
 def way(store: Store, experiment_id: str) -> list[str]:

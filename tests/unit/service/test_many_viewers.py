@@ -21,7 +21,7 @@ from service.tokens import Tokens
 from tests.live_server import serving
 from tests.specs import spec
 from tests.waiting import wait_until
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
 
 VIEWERS = 100
 LINES = 40

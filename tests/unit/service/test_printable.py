@@ -13,8 +13,8 @@ from service.log_lines import LineFormatter
 from service.models import Experiment
 from tests.live_server import serving
 from tests.specs import spec_dict
-from workers.logs import RankLog
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
+from workers.runtime.rank_log import RankLog
 
 STEERING = [
     *("\x00", "\x07", "\x1b", "\x7f", "\r", "\x85", "\x9b", "\x9d"),

@@ -15,9 +15,9 @@ from service.ray_gang import RayGang, verdict
 from service.ray_rank import SILENT_SECONDS, Rank
 from service.states import Liveness, Reason
 from tests.specs import spec
-from workers.assignment import Assignment
-from workers.outcome import Outcome
-from workers.provenance import code_fingerprint
+from workers.protocol.assignment import Assignment
+from workers.protocol.outcome import Outcome
+from workers.tracking.provenance import code_fingerprint
 
 
 def launch(workers: int) -> Launch:

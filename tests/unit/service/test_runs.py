@@ -13,10 +13,10 @@ from service.states import Move, Reason, State
 from tests.dispatching import until
 from tests.specs import spec
 from tests.waiting import wait_until
-from workers.journal import Journal
-from workers.outcome import Outcome
-from workers.run_identity import EXPERIMENT_TAG
-from workers.storage import ExperimentFolder, make_folder, write_atomically
+from workers.protocol.outcome import Outcome
+from workers.protocol.storage import ExperimentFolder, make_folder, write_atomically
+from workers.tracking.journal import Journal
+from workers.tracking.run_identity import EXPERIMENT_TAG
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 

@@ -26,7 +26,7 @@ from service.states import (
 )
 from service.store import Store, utc_now
 from tests.specs import spec
-from workers import outcome as worker_outcome
+from workers.protocol import outcome as worker_outcome
 
 
 def every_situation():

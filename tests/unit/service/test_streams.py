@@ -12,7 +12,7 @@ from service.ledger import Ending
 from service.states import Move, Reason, State
 from service.store import Store
 from tests.specs import spec_dict
-from workers.storage import ExperimentFolder
+from workers.protocol.storage import ExperimentFolder
 
 
 @dataclass

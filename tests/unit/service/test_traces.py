@@ -15,10 +15,10 @@ from tests.dispatching import until
 from tests.otlp_receiver import receiving
 from tests.specs import spec_dict
 from tests.waiting import wait_until
-from workers import spans
-from workers.assignment import Assignment
-from workers.run import run
-from workers.stop import StopSignal
+from workers import tracing
+from workers.attempt import run
+from workers.protocol.assignment import Assignment
+from workers.protocol.stop import StopSignal
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -27,11 +27,11 @@ TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 def receiver(monkeypatch):
     with receiving() as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
-        spans.provider.cache_clear()
+        tracing.provider.cache_clear()
         yield receiver
         for process in ("api", "dispatcher", "worker"):  # while the receiver still listens
-            spans.provider(process).shutdown()
-        spans.provider.cache_clear()
+            tracing.provider(process).shutdown()
+        tracing.provider.cache_clear()
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def api(settings, receiver, *, spans_expected=1):
     """A client of an app with traces; at its end all spans have arrived."""
     with TestClient(create_app(settings), base_url="http://127.0.0.1", raise_server_exceptions=False) as http:
         yield http
-    spans.provider("api").force_flush()
+    tracing.provider("api").force_flush()
     assert len(receiver.spans) == spans_expected
 
 
@@ -149,7 +149,7 @@ def test_the_sampler_of_the_environment_decides(receiver, settings, monkeypatch)
 
 def test_without_an_endpoint_no_exporter_is_imported():  # FastAPI itself imports OpenTelemetry's small API
     code = (
-        "import os, sys; os.environ.pop('OTEL_EXPORTER_OTLP_ENDPOINT', None); import service.app, workers.spans as s\n"
+        "import os, sys; os.environ.pop('OTEL_EXPORTER_OTLP_ENDPOINT', None); import service.app, workers.tracing as s\n"
         "s.event('y'); s.annotate(z=1); service.app.create_app; from service.telemetry import telemetry\n"
         "assert telemetry()['tracing'] is False\n"
         "assert s.traceparent() is None; s.record('x', 'api', parent=None, begin=None, end=None)\n"

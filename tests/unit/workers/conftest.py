@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from cbam_core.spec import ExperimentSpec
-from workers.assignment import Assignment
-from workers.outcome import Outcome
-from workers.progress import Progress
-from workers.stop import StopSignal
+from workers.protocol.assignment import Assignment
+from workers.protocol.outcome import Outcome
+from workers.protocol.progress import Progress
+from workers.protocol.stop import StopSignal
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def assign(tmp_path: Path) -> Callable[..., Assignment]:
 @pytest.fixture
 def train() -> Callable[..., tuple[Outcome, list[Progress]]]:
     """Run an assignment to its end in this thread; `stop_when(progress)` may say "pause" or "cancel"."""
-    from workers.run import run
+    from workers.attempt import run
 
     def go(assignment: Assignment, *, stop_when: Callable[[Progress], Any] | None = None):
         stop, seen = StopSignal(), []

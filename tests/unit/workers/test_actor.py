@@ -13,7 +13,7 @@ from statistics import median
 import pytest
 
 from workers.actor import TrainWorker, kept_port
-from workers.outcome import read_outcome
+from workers.protocol.outcome import read_outcome
 
 
 def wait_until(condition, seconds=60.0):

@@ -4,7 +4,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TV
 
 from cbam_core.spec import AugmentSpec
-from workers.data.augment import NUMBERS, erase, mix, padded_crop, place, random_resized_crop, tint
+from workers.data.augment.geometry import NUMBERS, erase, mix, padded_crop, place, random_resized_crop, tint
 
 
 @pytest.fixture

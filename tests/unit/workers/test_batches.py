@@ -6,8 +6,8 @@ import torch
 from cbam_core.errors import DataError
 from cbam_core.spec import AugmentSpec
 from workers.data.batches import Batches, Share
-from workers.data.dataset import Dataset, Split
-from workers.data.synthetic import load_synthetic
+from workers.data.datasets.base import Dataset, Split
+from workers.data.datasets.synthetic import load_synthetic
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workers import confusion
-from workers.confusion import TABLE, confusion_artifacts, top_confusions
-from workers.figures import confusion_matrix_png
+from workers.tracking import confusion_matrix
+from workers.tracking.confusion_matrix import TABLE, confusion_artifacts, top_confusions
+from workers.tracking.figures import confusion_matrix_png
 
 
 def matrix(classes):
@@ -58,13 +58,13 @@ def test_thousands_of_classes_are_drawn_soon_and_small(classes):
     assert time.monotonic() - began < 30, "3,000 took 95 s once"
     with Image.open(io.BytesIO(picture)) as image:
         assert max(image.size) <= 1700
-    assert len(table.splitlines()) == 1 + min(confusion.MOST_CONFUSIONS, classes * 4 // 5)
+    assert len(table.splitlines()) == 1 + min(confusion_matrix.MOST_CONFUSIONS, classes * 4 // 5)
 
 
 def test_what_takes_too_long_is_left_out(tmp_path, monkeypatch, caplog):
     forever = threading.Event()
-    monkeypatch.setattr(confusion, "DRAW_SECONDS", 0.2)
-    monkeypatch.setattr(confusion, "confusion_matrix_png", lambda *_matrix: forever.wait(60) and b"")
+    monkeypatch.setattr(confusion_matrix, "DRAW_SECONDS", 0.2)
+    monkeypatch.setattr(confusion_matrix, "confusion_matrix_png", lambda *_matrix: forever.wait(60) and b"")
     try:
         assert [path.name for path in confusion_artifacts(written(tmp_path, 100))] == [TABLE]
     finally:
@@ -73,7 +73,7 @@ def test_what_takes_too_long_is_left_out(tmp_path, monkeypatch, caplog):
 
 
 def test_what_fails_is_left_out(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(confusion, "confusion_matrix_png", lambda *_matrix: 1 / 0)
+    monkeypatch.setattr(confusion_matrix, "confusion_matrix_png", lambda *_matrix: 1 / 0)
     assert confusion_artifacts(written(tmp_path, 3)) == []
     assert "confusion_matrix.png is left out: ZeroDivisionError" in caplog.text
 

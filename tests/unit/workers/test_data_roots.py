@@ -16,9 +16,9 @@ from cbam_core.spec import DataSpec
 from tests.specs import spec_dict
 from tests.unit.workers.test_datasets import make_cifar, make_fashion, make_imagefolder
 from workers.data import load_dataset
-from workers.data.dataset import Order
-from workers.data.decoding import decode
-from workers.data.download import download
+from workers.data.datasets.base import Order
+from workers.data.datasets.decoding import decode
+from workers.data.datasets.download import download
 
 
 @pytest.fixture

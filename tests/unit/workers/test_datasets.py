@@ -17,12 +17,13 @@ from cbam_core.data_roots import ANYWHERE
 from cbam_core.datasets import DATASETS
 from cbam_core.errors import DataError
 from cbam_core.spec import DataSpec
-from workers.data import imagefolder, load_dataset
-from workers.data.cluttered import load_cluttered_digits
-from workers.data.dataset import Order
-from workers.data.decoding import decode
-from workers.data.digits import read_digits
-from workers.data.fashion import read_idx
+from workers.data import load_dataset
+from workers.data.datasets import imagefolder
+from workers.data.datasets.base import Order
+from workers.data.datasets.cluttered_digits import load_cluttered_digits
+from workers.data.datasets.decoding import decode
+from workers.data.datasets.digits import read_digits
+from workers.data.datasets.fashion_mnist import read_idx
 
 
 def make_cifar(root, name="cifar10", count=20):

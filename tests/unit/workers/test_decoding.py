@@ -20,14 +20,15 @@ from cbam_core.data_roots import ANYWHERE
 from cbam_core.errors import DataError
 from cbam_core.spec import DataSpec
 from tests.unit.workers.test_datasets import make_cifar
-from workers.data import decoding, fashion, load_dataset
-from workers.data.decoding import FORMATS, LONGEST, decode
+from workers.data import load_dataset
+from workers.data.datasets import decoding, fashion_mnist
+from workers.data.datasets.decoding import FORMATS, LONGEST, decode
 
 PEAK = """
 import json, re, sys, torch
 from pathlib import Path
 from cbam_core.data_roots import ANYWHERE
-from workers.data.decoding import decode
+from workers.data.datasets.decoding import decode
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
 before, said = peak(), []
@@ -240,7 +241,7 @@ def test_a_small_pickle_does_not_unfold(tmp_path, content):
 
 
 def test_a_packed_file_is_not_unpacked_without_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(fashion, "MOST_BYTES", 2**16)
+    monkeypatch.setattr(fashion_mnist, "MOST_BYTES", 2**16)
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(2**20)))
     with pytest.raises(DataError, match="holds more than 65,536 bytes"):
-        fashion.read_idx(tmp_path / "train-images-idx3-ubyte", ANYWHERE)
+        fashion_mnist.read_idx(tmp_path / "train-images-idx3-ubyte", ANYWHERE)

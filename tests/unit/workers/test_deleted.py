@@ -6,8 +6,8 @@ import torch
 from cbam_core.errors import CheckpointError, Superseded
 from cbam_core.spec import CheckpointSpec
 from service.eraser import erase
-from workers.fence import Fence
-from workers.outcome import Outcome
+from workers.protocol.fence import Fence
+from workers.protocol.outcome import Outcome
 from workers.train.checkpoint import Checkpoints
 
 

@@ -11,11 +11,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from workers.data import load_dataset
-from workers.stop import StopSignal
-from workers.tracking import Tracker
-from workers.train.gang import Gang
+from workers.protocol.stop import StopSignal
+from workers.tracking.tracker import Tracker
+from workers.train.distributed import Gang
 from workers.train.learner import Learner
-from workers.train.loop import Trainer
+from workers.train.trainer import Trainer
 
 aten = torch.ops.aten
 READS = {aten._local_scalar_dense, aten.equal, aten.nonzero, aten.masked_select, aten.unique_dim, aten._unique2}

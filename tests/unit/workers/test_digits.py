@@ -1,7 +1,7 @@
 import torch
 from sklearn import datasets
 
-from workers.data.digits import load_digits, read_digits
+from workers.data.datasets.digits import load_digits, read_digits
 
 
 def test_the_digits_are_scikit_learns():

@@ -1,7 +1,7 @@
 import io
 
-from workers.display import Bar, Lines, display_for
-from workers.progress import Progress
+from workers.protocol.progress import Progress
+from workers.runtime.progress_display import Bar, Lines, display_for
 
 MIDDLE = Progress("training", 5, 10, 1, 2, 1234.5, 65.0, {"train/loss": 0.25})
 

@@ -2,8 +2,8 @@ import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score, top_k_accuracy_score
 from torch import nn
 
+from workers.train.distributed import Gang
 from workers.train.evaluate import evaluate
-from workers.train.gang import Gang
 
 ALONE = Gang(0, 1, torch.device("cpu"))
 

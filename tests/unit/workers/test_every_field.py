@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from cbam_core.recipe import AugmentSpec, DataSpec, TrainSpec
 from cbam_core.timm_options import TimmOptimizerSpec
 from workers.data.batches import Batches, Share
-from workers.data.synthetic import load_synthetic
+from workers.data.datasets.synthetic import load_synthetic
 
 BASE = {
     "model": {"attention": {"type": "none"}},

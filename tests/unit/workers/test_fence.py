@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cbam_core.errors import CheckpointError, Superseded
-from workers.fence import EVERY_SECONDS, Fence, holds, newest_attempt
+from workers.protocol.fence import EVERY_SECONDS, Fence, holds, newest_attempt
 
 
 @pytest.fixture
@@ -58,10 +58,10 @@ def test_storage_that_does_not_answer_stops_a_write_but_supersedes_nobody(attemp
     def away(_folder):
         raise OSError("stale file handle")
 
-    monkeypatch.setattr("workers.fence.newest_attempt", away)
+    monkeypatch.setattr("workers.protocol.fence.newest_attempt", away)
     with pytest.raises(CheckpointError, match="stale file handle"):
         fence.check()
-    monkeypatch.setattr("workers.fence.EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("workers.protocol.fence.EVERY_SECONDS", 0.0)
     fence.check_now_and_then()
 
 

@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from workers.figures import confusion_figure, confusion_matrix_png
+from workers.tracking.figures import confusion_figure, confusion_matrix_png
 
 NAMES = ("cat", "the long name of a class that has no end", "$x_1$", "Ελλάδα")
 
@@ -96,8 +96,8 @@ def test_threads_may_draw_at_once():
 
 def test_what_trains_does_not_load_matplotlib_before_there_is_a_picture_and_never_pyplot():
     code = (
-        "import sys, workers.run, workers.tracking\nassert 'matplotlib' not in sys.modules\n"
-        "from workers.figures import confusion_matrix_png\nconfusion_matrix_png([[1]], ['a'])\n"
+        "import sys, workers.attempt, workers.tracking.tracker\nassert 'matplotlib' not in sys.modules\n"
+        "from workers.tracking.figures import confusion_matrix_png\nconfusion_matrix_png([[1]], ['a'])\n"
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.journal import Journal, has_pending
+from workers.tracking.journal import Journal, has_pending
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_what_was_sent_is_not_sent_again_by_this_process_where_the_mark_has_no_r
 
     journal = opened(tmp_path / "tracking.jsonl")
     journal.append({"tags": {"number": 1}})
-    monkeypatch.setattr("workers.journal.write_atomically", full)
+    monkeypatch.setattr("workers.tracking.journal.write_atomically", full)
     with pytest.raises(OSError, match="No space"):
         journal.mark_sent(journal.pending()[0][1])
     assert not journal.pending()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from workers.journal import Journal, has_pending, read_record
+from workers.tracking.journal import Journal, has_pending, read_record
 
 ZEROS = b"\0" * 100
 DAMAGES = {

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from cbam_core.spec import TrainSpec
-from workers.train.gang import Gang
+from workers.train.distributed import Gang
 from workers.train.learner import Learner
 
 ALONE = Gang(0, 1, torch.device("cpu"))

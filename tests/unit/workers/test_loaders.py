@@ -22,10 +22,10 @@ from cbam_core.errors import DataError, LoaderDied
 from cbam_core.spec import AugmentSpec, DataSpec
 from workers.data import load_dataset
 from workers.data.batches import Batches, Share
-from workers.data.dataset import Order
-from workers.data.decoding import decode
+from workers.data.datasets.base import Order
+from workers.data.datasets.decoding import decode
+from workers.data.datasets.synthetic import load_synthetic
 from workers.data.loaders import BATCHES_AHEAD, Loader
-from workers.data.synthetic import load_synthetic
 
 CPU = torch.device("cpu")
 
@@ -168,9 +168,9 @@ RANK = """
 import sys, time
 from pathlib import Path
 import torch
-from workers.data.dataset import Order
+from workers.data.datasets.base import Order
 from cbam_core.data_roots import ANYWHERE
-from workers.data.imagefolder import open_imagefolder
+from workers.data.datasets.imagefolder import open_imagefolder
 from workers.data.loaders import Loader
 def orders():
     while True:

@@ -7,7 +7,7 @@ import pytest
 
 LOADED = """
 import gc, sys
-from workers.loading import load_ahead, load_training
+from workers.preload import load_ahead, load_training
 {before}
 assert "torch" not in sys.modules
 collected = []
@@ -15,7 +15,7 @@ gc.callbacks.append(lambda phase, about: collected.append(phase))
 {load}()
 assert gc.isenabled() is {enabled}
 assert gc.get_freeze_count() > 100_000, gc.get_freeze_count()
-assert "workers.run" in sys.modules and "torch._dynamo" in sys.modules
+assert "workers.attempt" in sys.modules and "torch._dynamo" in sys.modules
 assert ("mlflow" in sys.modules) is {has_mlflow}
 print(len(collected))
 """
@@ -43,7 +43,7 @@ def test_an_import_that_fails_leaves_the_collector_on():
     program = """
 import gc, sys
 sys.modules["torch"] = None  # which an import takes for a module that is not there
-from workers.loading import load_training
+from workers.preload import load_training
 try:
     load_training()
 except ImportError:

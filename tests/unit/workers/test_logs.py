@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.logs import log_to
+from workers.runtime.rank_log import log_to
 
 
 def test_the_log_holds_our_loggers_and_warnings_and_nothing_after_it_closes(tmp_path):

@@ -11,11 +11,11 @@ from torch import nn
 from cbam_core.networks import build_network
 from cbam_core.networks.resnet import ResNet
 from tests.journals import logged
-from workers.data.digits import load_digits
-from workers.outcome import read_outcome
+from workers.data.datasets.digits import load_digits
+from workers.protocol.outcome import read_outcome
+from workers.protocol.stop import StopSignal
 from workers.seeding import seed_of
-from workers.stop import StopSignal
-from workers.train import loop, run_ahead
+from workers.train import run_ahead, trainer
 from workers.train.checkpoint import Checkpoints
 
 
@@ -106,7 +106,7 @@ def test_a_warm_process_gives_the_bits_of_a_cold_one(tiny_spec, assign, train):
 @pytest.mark.parametrize("points", [2000, 4])
 def test_a_pause_at_any_step_and_a_resume_give_the_unbroken_training(tiny_spec, assign, train, monkeypatch, points):
     """Weights, and every value that is logged, once and under its own step: of every step, or of every third."""
-    monkeypatch.setattr(loop, "CURVE_POINTS", points)
+    monkeypatch.setattr(trainer, "CURVE_POINTS", points)
     spec = tiny_spec()
     unbroken = assign(spec, experiment_id="unbroken")
     whole, _ = train(unbroken)
@@ -162,7 +162,7 @@ def test_a_loss_that_is_not_finite_fails_with_the_step_and_the_last_log_lines(ti
 @pytest.fixture
 def lose_from(monkeypatch):
     """Let weights and losses be not finite from a step on, counted from 1; gives the steps that have been begun."""
-    begun, learn = [], loop.Learner.learn
+    begun, learn = [], trainer.Learner.learn
 
     def let(first):
         def learn_or_lose(learner, *args, step, **kwargs):
@@ -173,7 +173,7 @@ def lose_from(monkeypatch):
             torch._foreach_mul_([weight.data for weight in learner.network.parameters()], math.nan)
             return loss * math.nan
 
-        monkeypatch.setattr(loop.Learner, "learn", learn_or_lose)
+        monkeypatch.setattr(trainer.Learner, "learn", learn_or_lose)
         return begun
 
     return let
@@ -185,7 +185,7 @@ def test_a_loss_that_is_not_finite_is_of_its_step_and_leaves_no_checkpoint(
     tiny_spec, assign, train, monkeypatch, lose_from, step, points
 ):
     """Wherever the step is: before a checkpoint, at the end of an epoch, or with one more step after it."""
-    monkeypatch.setattr(loop, "CURVE_POINTS", points)
+    monkeypatch.setattr(trainer, "CURVE_POINTS", points)
     begun = lose_from(step)
     assignment = assign(tiny_spec(checkpoint={"every_steps": 2, "keep_last": 100}))
     outcome, _ = train(assignment)
@@ -276,12 +276,12 @@ class FarEvent:
 @pytest.fixture
 def far(monkeypatch):
     """Each step takes this device a second, each evaluation seven, whatever our own do."""
-    far, learn, evaluate = FarDevice(), loop.Learner.learn, loop.evaluate
-    monkeypatch.setattr(loop, "time", far)
+    far, learn, evaluate = FarDevice(), trainer.Learner.learn, trainer.evaluate
+    monkeypatch.setattr(trainer, "time", far)
     monkeypatch.setattr(run_ahead, "finish", far.finish)
     monkeypatch.setattr(run_ahead, "_end_of_step", far.end_of_step)
-    monkeypatch.setattr(loop.Learner, "learn", lambda *a, **kw: far.give(1.0) or learn(*a, **kw))
-    monkeypatch.setattr(loop, "evaluate", lambda *a, **kw: far.give(7.0) or far.finish() or evaluate(*a, **kw))
+    monkeypatch.setattr(trainer.Learner, "learn", lambda *a, **kw: far.give(1.0) or learn(*a, **kw))
+    monkeypatch.setattr(trainer, "evaluate", lambda *a, **kw: far.give(7.0) or far.finish() or evaluate(*a, **kw))
     return far
 
 
@@ -291,7 +291,7 @@ def test_the_pace_is_that_of_a_device_that_works_on_behind_us(
     tiny_spec, assign, train, far, monkeypatch, checkpoint, points
 ):
     """From the first value that is shown, however often losses are logged."""
-    monkeypatch.setattr(loop, "CURVE_POINTS", points)
+    monkeypatch.setattr(trainer, "CURVE_POINTS", points)
     outcome, seen = train(assign(tiny_spec(train={"epochs": 4}, checkpoint=checkpoint)))
     assert outcome.summary["images_per_second"] == pytest.approx(256, rel=0.01)
     shown = [progress.images_per_second for progress in seen if progress.images_per_second is not None]
@@ -315,7 +315,7 @@ def test_the_eta_counts_all_that_is_left(tiny_spec, assign, train, far):
 
 
 def test_a_loss_that_is_lost_between_two_logged_values_is_found_by_evaluation(tiny_spec, assign, train, monkeypatch):
-    monkeypatch.setattr(loop, "CURVE_POINTS", 1)
+    monkeypatch.setattr(trainer, "CURVE_POINTS", 1)
     outcome, _ = train(assign(tiny_spec(train={"optimizer": {"type": "sgd", "lr": 1e30}})))
     assert outcome.reason == "LOSS_NOT_FINITE"
     assert "on the test images" in outcome.message
@@ -324,7 +324,7 @@ def test_a_loss_that_is_lost_between_two_logged_values_is_found_by_evaluation(ti
 
 def test_weights_that_are_not_finite_are_no_checkpoint(tiny_spec, assign, train, monkeypatch):
     """Else every later attempt would begin with them."""
-    monkeypatch.setattr(loop, "CURVE_POINTS", 1)
+    monkeypatch.setattr(trainer, "CURVE_POINTS", 1)
     assignment = assign(tiny_spec(train={"optimizer": {"type": "sgd", "lr": 1e30}}, checkpoint={"every_steps": 2}))
     outcome, _ = train(assignment)
     assert outcome.reason == "LOSS_NOT_FINITE"

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from cbam_core.networks import build_network
 from tests.published_weights import publish, use_cache
 from workers.classifier import load_classifier
-from workers.data.digits import load_digits
-from workers.train import loop
+from workers.data.datasets.digits import load_digits
+from workers.train import trainer
 from workers.train.checkpoint import MANIFEST, STATE, Checkpoints
 
 NAME = "tf_mobilenetv3_small_minimal_100"
@@ -55,9 +55,9 @@ def test_published_weights_are_trained_tested_and_exported_with_their_own_statis
 
 def test_the_first_step_sees_images_as_the_published_weights_do(pretrained_spec, assign, train, monkeypatch):
     seen = []
-    learn = loop.Learner.learn
+    learn = trainer.Learner.learn
     monkeypatch.setattr(
-        loop.Learner,
+        trainer.Learner,
         "learn",
         lambda learner, images, *rest, **kw: seen.append(images) or learn(learner, images, *rest, **kw),
     )
@@ -79,7 +79,7 @@ def test_a_resumed_training_sees_what_its_weights_have_learnt_from(pretrained_sp
     """Whatever timm says of the weights by then."""
     train(assign(pretrained_spec, experiment_id="unbroken"))
     train(assign(pretrained_spec), stop_when=lambda progress: progress.step == 3 and "pause")
-    monkeypatch.setattr(loop, "published_normalisation", lambda *_: None)
+    monkeypatch.setattr(trainer, "published_normalisation", lambda *_: None)
     train(assign(pretrained_spec, attempt=2, token="t2"))
     unbroken, resumed = (assign(pretrained_spec, experiment_id=name) for name in ("unbroken", "e1"))
     assert same(weights_of(resumed), weights_of(unbroken))
@@ -89,7 +89,7 @@ def test_a_resumed_training_sees_what_its_weights_have_learnt_from(pretrained_sp
 def test_a_training_of_before_goes_on_as_it_began(pretrained_spec, assign, train, monkeypatch):
     """Once, published weights were given images with the dataset's statistics, and checkpoints did not say so."""
     with monkeypatch.context() as before:
-        before.setattr(loop, "published_normalisation", lambda *_: None)
+        before.setattr(trainer, "published_normalisation", lambda *_: None)
         train(assign(pretrained_spec, experiment_id="unbroken"))
         train(assign(pretrained_spec), stop_when=lambda progress: progress.step == 3 and "pause")
     old = assign(pretrained_spec)

@@ -16,16 +16,16 @@ from cbam_core.networks import build_network
 from cbam_core.spec import ModelSpec, TrainSpec
 from tests.ranks import Ranks
 from workers.data import load_dataset
-from workers.data.dataset import Order
+from workers.data.datasets.base import Order
+from workers.data.datasets.synthetic import load_synthetic
 from workers.data.loaders import BATCHES_AHEAD, Loader
-from workers.data.synthetic import load_synthetic
-from workers.footprint import GPU_LEFT_BYTES
-from workers.stop import StopSignal
-from workers.tracking import Tracker
-from workers.train.gang import Gang
+from workers.protocol.stop import StopSignal
+from workers.runtime.memory_check import GPU_LEFT_BYTES
+from workers.tracking.tracker import Tracker
+from workers.train.distributed import Gang
 from workers.train.learner import Learner
-from workers.train.loop import Trainer
-from workers.train.utilisation import finish, forget_peak_memory, peak_memory_bytes
+from workers.train.trainer import Trainer
+from workers.train.utilization import finish, forget_peak_memory, peak_memory_bytes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 GPU = torch.device("cuda", 0)
@@ -260,8 +260,8 @@ TWO_GPUS = """
 import copy, os, torch
 from torch import distributed, nn
 from cbam_core.spec import ExperimentSpec
-from workers.assignment import Assignment
-from workers.train.gang import gang_of
+from workers.protocol.assignment import Assignment
+from workers.train.distributed import gang_of
 
 rank = int(os.environ["RANK"])
 os.environ["LOCAL_RANK"] = str(rank)

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from cbam_core.errors import CheckpointError, DataError, LoaderDied, LossNotFinite, PeerLost
-from workers.assignment import Assignment
-from workers.outcome import Outcome, classify, read_outcome
-from workers.progress import Progress
-from workers.storage import AttemptFolder
-from workers.train.gang import Gang
+from workers.protocol.assignment import Assignment
+from workers.protocol.outcome import Outcome, classify, read_outcome
+from workers.protocol.progress import Progress
+from workers.protocol.storage import AttemptFolder
+from workers.train.distributed import Gang
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]:33020"
 

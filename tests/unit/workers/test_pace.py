@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from workers.train.pace import Pace
-from workers.train.utilisation import forget_peak_memory, model_flops_utilisation, peak_flops, peak_memory_bytes
+from workers.train.throughput import Pace
+from workers.train.utilization import forget_peak_memory, model_flops_utilisation, peak_flops, peak_memory_bytes
 
 
 def test_the_first_step_does_not_count():

@@ -3,7 +3,7 @@ import torch
 from torchvision.transforms import v2
 
 from cbam_core.spec import AugmentSpec
-from workers.data.policies import OPERATIONS, RAND_AUGMENT, TRIVIAL_AUGMENT, change
+from workers.data.augment.policies import OPERATIONS, RAND_AUGMENT, TRIVIAL_AUGMENT, change
 
 BINS = 31
 POLICIES = [(v2.RandAugment(), RAND_AUGMENT), (v2.TrivialAugmentWide(), TRIVIAL_AUGMENT)]

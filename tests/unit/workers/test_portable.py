@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 from cbam_core.errors import ExportError, SpecError
-from workers import portable
 from workers.classifier import Classifier, load_classifier
-from workers.portable import require, require_compiler
+from workers.export import programs
+from workers.export.programs import require, require_compiler
 
 
 @pytest.mark.timeout(240)
@@ -35,7 +35,7 @@ def test_nothing_is_exported_that_nobody_asked_for(tiny_spec, assign, train):
 
 
 def test_a_missing_extra_is_told_before_the_training(tiny_spec, assign, train, monkeypatch):
-    monkeypatch.setattr(portable, "_ONNX_PACKAGES", ("onnx", "no_such_runtime"))
+    monkeypatch.setattr(programs, "_ONNX_PACKAGES", ("onnx", "no_such_runtime"))
     outcome, seen = train(assign(tiny_spec(export=["onnx"])))
     assert outcome.message.startswith("ExportError: ONNX needs no_such_runtime: install cbam-lab[onnx]")
     assert not any(progress.step for progress in seen)
@@ -46,10 +46,10 @@ def test_a_missing_extra_is_told_before_the_training(tiny_spec, assign, train, m
 def test_a_missing_compiler_is_told_before_the_training(device, monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(portable.shutil, "which", lambda _: None)
+    monkeypatch.setattr(programs.shutil, "which", lambda _: None)
     with pytest.raises(SpecError, match="apt install gcc"):
         require_compiler(torch.device(device))
-    monkeypatch.setattr(portable.shutil, "which", lambda name: f"/bin/{name}" if name in ("gcc", "g++") else None)
+    monkeypatch.setattr(programs.shutil, "which", lambda name: f"/bin/{name}" if name in ("gcc", "g++") else None)
     require_compiler(torch.device(device))
 
 
@@ -66,10 +66,10 @@ def test_what_a_network_has_but_does_not_save_is_there_again(tiny_spec, assign, 
 
 def traced(network, shape=(1, 4, 4)):
     classifier = Classifier(network, (0.5,), (0.5,)).eval()
-    return classifier, portable._trace(classifier, shape)
+    return classifier, programs._trace(classifier, shape)
 
 
-@pytest.mark.parametrize("write", [portable.torch_program, portable.onnx_program])
+@pytest.mark.parametrize("write", [programs.torch_program, programs.onnx_program])
 def test_a_program_that_differs_from_its_network_is_not_kept(write):
     classifier, program = traced(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)))
     images = torch.rand(5, 1, 4, 4)
@@ -81,11 +81,11 @@ def test_weights_that_are_not_the_networks_are_found(tiny_spec, assign, train):
     assignment = assign(tiny_spec(train={"epochs": 1}))
     train(assignment)
     network = load_classifier(assignment.folder.weights)[0].network
-    portable.check_weights(assignment.folder.weights, network, torch.device("cpu"))
+    programs.check_weights(assignment.folder.weights, network, torch.device("cpu"))
     with torch.no_grad():
         network.fc.bias += 1e-2
     with pytest.raises(ExportError, match="safetensors"):
-        portable.check_weights(assignment.folder.weights, network, torch.device("cpu"))
+        programs.check_weights(assignment.folder.weights, network, torch.device("cpu"))
 
 
 def test_a_network_that_cannot_be_traced_is_named_as_such():

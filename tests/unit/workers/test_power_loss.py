@@ -8,9 +8,9 @@ import torch
 from cbam_core.spec import CheckpointSpec
 from tests.forgetful_disk import ForgetfulDisk
 from workers.classifier import load_classifier
-from workers.journal import Journal
-from workers.outcome import Outcome, read_outcome
-from workers.storage import AttemptFolder, ExperimentFolder, make_folder, write_atomically, write_once
+from workers.protocol.outcome import Outcome, read_outcome
+from workers.protocol.storage import AttemptFolder, ExperimentFolder, make_folder, write_atomically, write_once
+from workers.tracking.journal import Journal
 from workers.train.checkpoint import Checkpoints
 
 

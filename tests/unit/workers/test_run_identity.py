@@ -6,11 +6,11 @@ import pytest
 from mlflow import MlflowClient
 
 from workers.__main__ import BAD_SPEC, main
-from workers.journal import Journal
-from workers.outcome import Outcome
-from workers.run_identity import CREATION_TAG, EXPERIMENT_TAG, read_run, stored_run_id
-from workers.storage import ExperimentFolder, write_once
-from workers.tracking import JournalTracker, Sender
+from workers.protocol.outcome import Outcome
+from workers.protocol.storage import ExperimentFolder, write_once
+from workers.tracking.journal import Journal
+from workers.tracking.run_identity import CREATION_TAG, EXPERIMENT_TAG, read_run, stored_run_id
+from workers.tracking.tracker import JournalTracker, Sender
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 PROJECT = "identity"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.storage import ExperimentFolder, write_atomically, write_once
+from workers.protocol.storage import ExperimentFolder, write_atomically, write_once
 
 
 def test_the_layout_is_the_documented_one(tmp_path):

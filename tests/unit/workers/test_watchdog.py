@@ -7,15 +7,15 @@ import time
 
 import pytest
 
-from workers.progress import Progress
-from workers.watchdog import patience_seconds, watched
+from workers.protocol.progress import Progress
+from workers.runtime.watchdog import patience_seconds, watched
 
 WATCHED = """
 import ctypes, sys, time
 from dataclasses import replace
 from pathlib import Path
-from workers.progress import Progress
-from workers.watchdog import watched
+from workers.protocol.progress import Progress
+from workers.runtime.watchdog import watched
 
 now = Progress(phase="training", step=1)
 
@@ -84,9 +84,9 @@ def test_nothing_is_left_of_a_watch_that_has_ended(tmp_path):
 STALL = """
 import sys, time
 from cbam_core.spec import read_spec
-from workers.assignment import Assignment
-from workers.run import run
-from workers.stop import StopSignal
+from workers.protocol.assignment import Assignment
+from workers.attempt import run
+from workers.protocol.stop import StopSignal
 
 def stall(progress):
     if progress.phase == "training" and progress.step == 3:

@@ -1,0 +1,220 @@
+"""One attempt on one rank, from the first log line to the result on shared storage."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from cbam_core.errors import Stalled
+from cbam_core.explain import Description, describe
+from cbam_core.networks import build_network
+from cbam_core.spec import ExperimentSpec, ModelSpec
+from workers.data import load_dataset
+from workers.export.programs import require, require_compiler
+from workers.export.weights import export
+from workers.protocol.assignment import Assignment
+from workers.protocol.fence import Fence
+from workers.protocol.outcome import Ending, Outcome, classify
+from workers.protocol.progress import Progress
+from workers.protocol.stop import StopMode, StopSignal
+from workers.protocol.storage import write_once
+from workers.runtime.rank_log import RankLog, log_to
+from workers.runtime.watchdog import patience_seconds, watched
+from workers.seeding import reproducible
+from workers.tracing import FirstStep, event
+from workers.tracking.tracker import JournalTracker, MlflowTracker, Tracker
+from workers.train.distributed import Gang, gang_of
+from workers.train.trainer import Trainer
+from workers.train.utilization import model_flops_utilisation, peak_flops, peak_memory_bytes
+
+logger = logging.getLogger(__name__)
+_ENDINGS: dict[StopMode | None, Ending] = {None: "succeeded", "pause": "paused", "cancel": "cancelled"}
+_LAST_LINES = 15
+_STALLED = "no step for {:.0f} s; what every thread was doing is in the log of each rank"
+_OUT_OF_MEMORY_HINT = (
+    "Raise train.accumulate or resources.workers, lower train.global_batch_size, or set train.precision to bf16; "
+    "data.workers_per_rank of 1 or more keeps the images off the device (those of an imagefolder on disk)."
+)
+
+
+class _LastProgress:
+    """Passes progress on and remembers the last one, so that an outcome can say how far the attempt came.
+
+    A report is also where an attempt that has been superseded learns of it: Superseded ends it.
+    """
+
+    def __init__(self, report: Callable[[Progress], None], fence: Fence, first_step: FirstStep) -> None:
+        self._report, self._fence, self._first_step = report, fence, first_step
+        self.last = Progress()
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.phase != "ended":
+            self._fence.check_now_and_then()
+        self.last = progress
+        self._report(progress)
+        if progress.phase == "training":
+            self._first_step.end()
+
+
+def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress], None]) -> Outcome:
+    """Run this rank's share of an attempt in the calling thread, and say how it ended; raises nothing of the training.
+
+    A failure is recorded before the gang is left, so that peers, which only see this rank go, cannot claim the cause.
+    Every other ending is rank 0's to record, once all is exported and tracked; the other ranks just return it.
+    """
+    attempt = assignment.folder.attempt(assignment.attempt)
+    fence, first_step = Fence(assignment), FirstStep(assignment)
+    progress = _LastProgress(report, fence, first_step)
+    with log_to(attempt.log(assignment.rank)) as log:
+
+        def give_up(seconds: float) -> None:
+            with contextlib.suppress(OSError):  # no room for it: whoever stalls ends all the same
+                _failed(assignment, Stalled(_STALLED.format(seconds)), log, progress.last).record(attempt)
+
+        tracker = Tracker()
+        with contextlib.ExitStack() as stack, first_step.current():
+            try:
+                if assignment.rank == 0:
+                    fence.take()
+                progress(Progress(phase="starting", heartbeat=time.time()))
+                tracker = _tracker(assignment)
+                outcome = _train(assignment, stack, stop, report=progress, tracker=tracker, give_up=give_up)
+            except Exception as error:
+                outcome = _failed(assignment, error, log, progress.last)
+                with contextlib.suppress(OSError):  # no room for it: what is returned is the only record
+                    outcome = outcome.record(attempt)
+        first_step.end(error=outcome.reason or "")
+        tracked = tracker.close(outcome)
+        if assignment.rank == 0 and outcome.outcome != "failed":
+            outcome = replace(outcome, mlflow_run_id=tracker.run_id, tracked=tracked).record(attempt)
+        progress(replace(progress.last, phase="ended", eta_seconds=None, heartbeat=time.time()))
+        logger.info("%s%s", outcome.outcome, f" ({outcome.reason})" if outcome.reason else "")
+    return outcome
+
+
+def _train(
+    assignment: Assignment,
+    stack: contextlib.ExitStack,
+    stop: StopSignal,
+    *,
+    report: _LastProgress,
+    tracker: Tracker,
+    give_up: Callable[[float], None],
+) -> Outcome:
+    """Meet the gang (left when `stack` closes), train, export."""
+    started, spec = time.perf_counter(), assignment.spec
+    torch.set_num_threads(spec.resources.cpus_per_worker)
+    stack.enter_context(reproducible(spec.train.deterministic))
+    gang = stack.enter_context(gang_of(assignment))
+    event("the gang has met")
+    _require(spec, gang)
+    dataset = load_dataset(spec.data, assignment.data_roots, allow_download=assignment.allow_download)
+    if not spec.data.workers_per_rank:
+        dataset = dataset.to(gang.device)
+    event("the data is loaded")
+    cost = _cost(spec.model, dataset.num_classes, dataset.input_shape)
+    trainer = Trainer(assignment, gang, dataset, tracker=tracker, report=report, stop=stop)
+    event("the network is built")
+    logger.info(
+        "%s on %s: attempt %d, rank %d of %d on %s, %d training and %d test images, %d steps",
+        spec.name,
+        spec.data.dataset,
+        assignment.attempt,
+        gang.rank,
+        gang.world_size,
+        gang.device,
+        len(dataset.train),
+        len(dataset.test),
+        trainer.total_steps,
+    )
+    tracker.tag({"cbam.parameters": str(cost.parameters), "cbam.macs": str(cost.macs)})
+    with _watched(assignment, report, give_up):
+        mode = trainer.fit()
+    if mode is None and gang.leads:
+        Fence(assignment).check()
+        export(trainer, assignment.folder)
+    return Outcome(
+        outcome=_ENDINGS[mode],
+        step=trainer.step,
+        metrics=trainer.metrics,
+        rank=assignment.rank,
+        attempt=assignment.attempt,
+        token=assignment.token,
+        summary=_summary(trainer, cost, time.perf_counter() - started),
+    )
+
+
+def _require(spec: ExperimentSpec, gang: Gang) -> None:
+    """Raises CbamError where this machine lacks what the training would miss at its first step, or at its end."""
+    if gang.leads:
+        require(spec.export)
+    if spec.train.compile:
+        require_compiler(gang.device)
+
+
+def _watched(
+    assignment: Assignment, report: _LastProgress, give_up: Callable[[float], None]
+) -> contextlib.AbstractContextManager[None]:
+    """While open, the attempt ends itself where it stalls."""
+    batch_size = assignment.spec.train.global_batch_size
+    return watched(
+        lambda: report.last,
+        lambda progress: patience_seconds(assignment.hang_seconds, progress, batch_size),
+        log=assignment.folder.attempt(assignment.attempt).log(assignment.rank),
+        give_up=give_up,
+    )
+
+
+def _tracker(assignment: Assignment) -> Tracker:
+    """Rank 0 tracks, and leaves the spec, which is one of the run's artifacts."""
+    if assignment.rank:
+        return Tracker()
+    write_once(assignment.folder.spec, assignment.spec.to_yaml(), parents=False)
+    return MlflowTracker(assignment, assignment.tracking_uri) if assignment.tracking_uri else JournalTracker(assignment)
+
+
+@lru_cache(maxsize=16)
+def _cost(model: ModelSpec, num_classes: int, input_shape: tuple[int, int, int]) -> Description:
+    """Parameters and multiply-adds, counted on a network without memory; once for all trials of a warm worker."""
+    with torch.device("meta"):
+        network = build_network(model.model_copy(update={"pretrained": False}), num_classes, input_shape[0])
+    return describe(network, input_shape)
+
+
+def _summary(trainer: Trainer, cost: Description, wall_seconds: float) -> dict[str, Any]:
+    """What was trained and at what cost; wall_seconds and images_per_second are of this attempt alone."""
+    speed, device = trainer.pace.mean_images_per_second, trainer.gang.device
+    peak = peak_flops(device, trainer.recipe.precision, trainer.gang.world_size)
+    return {
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+        "images_per_second": speed,
+        "data_wait_share": trainer.pace.data_wait_share,
+        "model_flops_utilisation": model_flops_utilisation(cost.macs, speed, peak) if speed and peak else None,
+        "peak_memory_bytes": peak_memory_bytes(device),
+        "wall_seconds": wall_seconds,
+        "resumed_from_step": trainer.resumed_from,
+        "train_images": len(trainer.dataset.train),
+        "test_images": len(trainer.dataset.test),
+    }
+
+
+def _failed(assignment: Assignment, error: Exception, log: RankLog, last: Progress) -> Outcome:
+    logger.error("the attempt failed", exc_info=error)
+    reason = classify(error)
+    hint = f"\n{_OUT_OF_MEMORY_HINT}" if reason == "CUDA_OOM" else ""
+    return Outcome(
+        outcome="failed",
+        reason=reason,
+        message=f"{type(error).__name__}: {error}{hint}\n\nLast log lines:\n{log.last_lines(_LAST_LINES)}",
+        step=last.step,
+        metrics=last.metrics,
+        rank=assignment.rank,
+        attempt=assignment.attempt,
+        token=assignment.token,
+    )
