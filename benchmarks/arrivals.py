@@ -19,8 +19,8 @@ import httpx2
 
 from benchmarks.scale import fill
 from benchmarks.submit import SPEC, served
-from service.db import Database
-from service.states import State
+from service.database.engine import Database
+from service.domain.states import State
 
 FEW = 100
 BUDGETS = {"submit": 2.0, "list": 1.5}  # half the submissions a second is twice the wait
@@ -39,7 +39,7 @@ def main() -> int:
     pace = (arguments.per_second, arguments.seconds)
 
     def stored(count: int) -> AbstractContextManager[str]:
-        return served("service.app:create_app", before=lambda url: _fill(url, count))
+        return served("service.api.app:create_app", before=lambda url: _fill(url, count))
 
     with served("benchmarks.submit:bare") as bare, stored(FEW) as few, stored(arguments.stored) as many:
         waits: dict[str, list[list[float]]] = {name: [] for name in ("bare", "service", "few", "many")}

@@ -134,7 +134,7 @@ PARTS = (
     ),
     _tests(
         "training",
-        "tests/unit/workers/test_on_gpu.py",
+        "tests/unit/workers/train/test_on_gpu.py",
         seconds=50,
         limit=100,
         shows="trainings on a GPU: resumed to the same bits, out of memory by name, compiled",

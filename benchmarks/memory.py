@@ -18,13 +18,13 @@ from pathlib import Path
 
 import psutil
 
-from service.client import Client
-from service.stack import Stack
-from service.stack_parts import environment
-from service.stack_processes import members
-from service.stack_record import StackRecord
-from service.stack_settings import StackSettings
-from service.states import State
+from service.client.client import Client
+from service.domain.states import State
+from service.stack.parts import environment
+from service.stack.processes import members
+from service.stack.record import StackRecord
+from service.stack.settings import StackSettings
+from service.stack.stack import Stack
 
 BUDGET = 1 / 50
 TRAINING = ("ray::TrainWorker", "ray::RayTrainWorker")

@@ -21,16 +21,16 @@ from pathlib import Path
 from sqlalchemy import insert, inspect
 
 from cbam_core.spec import ExperimentSpec
-from service.db import Database
-from service.dispatcher import Dispatcher
-from service.gang import Node
-from service.listing import Filter, Sort
-from service.models import Base, Experiment
+from service.cluster.base import Node
+from service.database.engine import Database
+from service.database.models import Base, Experiment
+from service.dispatcher.dispatcher import Dispatcher
+from service.domain.filters import Filter, Sort
+from service.domain.states import State
+from service.experiments.store import Store, new_id, utc_now
 from service.settings import Settings
-from service.states import State
-from service.store import Store, new_id, utc_now
 from service.testing import InMemoryCluster
-from tests.postgresql import PostgresServer, postgres_server, programs
+from tests.support.postgresql import PostgresServer, postgres_server, programs
 
 BUDGET = 1.5
 STORED = (100, 10_000, 100_000)

@@ -23,11 +23,11 @@ from typing import Any
 import yaml
 
 from benchmarks.sweep import wait_for_quiet
-from service.client import Client
-from service.stack import Stack
-from service.stack_record import StackRecord
-from service.stack_settings import StackSettings
-from service.states import State
+from service.client.client import Client
+from service.domain.states import State
+from service.stack.record import StackRecord
+from service.stack.settings import StackSettings
+from service.stack.stack import Stack
 from workers.protocol.storage import ExperimentFolder
 
 COLD_BUDGET, WARM_BUDGET = 1.3, 0.25

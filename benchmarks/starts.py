@@ -24,9 +24,9 @@ from typing import Any
 
 import psutil
 
-from tests.ports import free_port
-from tests.ray_head import RAY_ENVIRONMENT, RayHead, ray_head
-from tests.waiting import wait_until
+from tests.support.ports import free_port
+from tests.support.ray_head import RAY_ENVIRONMENT, RayHead, ray_head
+from tests.support.waiting import wait_until
 
 WORLD = 2
 PATIENCE_SECONDS = 180.0

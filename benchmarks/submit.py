@@ -23,12 +23,12 @@ from typing import Any
 import httpx2
 from fastapi import Depends, FastAPI, Request
 
-from service.db import Database
-from service.models import Experiment
+from service.database.engine import Database
+from service.database.models import Experiment
+from service.experiments.store import new_id, utc_now
 from service.settings import Settings
-from service.store import new_id, utc_now
-from tests.ports import free_port
-from tests.waiting import wait_until
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 BUDGET = 0.5
 SPEC: dict[str, Any] = {
@@ -72,7 +72,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=4)
     arguments = parser.parse_args()
     ratios = []
-    with served("benchmarks.submit:bare") as plain, served("service.app:create_app") as ours:
+    with served("benchmarks.submit:bare") as plain, served("service.api.app:create_app") as ours:
         for _ in range(arguments.rounds):
             simple = rate(plain, arguments.clients, arguments.seconds)
             full = rate(ours, arguments.clients, arguments.seconds)

@@ -30,14 +30,14 @@ from unittest import mock
 
 import psutil
 
-from service.client import Client
-from service.stack import Stack
-from service.stack_parts import environment
-from service.stack_record import StackRecord
-from service.stack_settings import StackSettings
-from service.states import State
-from tests.ray_head import RAY_ENVIRONMENT, ray_head
-from tests.waiting import wait_until
+from service.client.client import Client
+from service.domain.states import State
+from service.stack.parts import environment
+from service.stack.record import StackRecord
+from service.stack.settings import StackSettings
+from service.stack.stack import Stack
+from tests.support.ray_head import RAY_ENVIRONMENT, ray_head
+from tests.support.waiting import wait_until
 
 BUDGETS = {"defaults": 0.25, "reuse_actors": 1.0, "jobs": 0.1}
 HAS_JOBS = importlib.util.find_spec("aiohttp_cors") is not None

@@ -20,14 +20,14 @@ from pathlib import Path
 import httpx2
 import psutil
 
-from service.db import Database
-from service.lease import Leadership
-from service.ledger import Ledger
+from service.database.engine import Database
+from service.database.lease import Leadership
+from service.dispatcher.store import Ledger
+from service.domain.states import Move, State
 from service.settings import Settings
-from service.states import Move, State
-from tests.ports import free_port
-from tests.specs import spec
-from tests.waiting import wait_until
+from tests.support.ports import free_port
+from tests.support.specs import spec
+from tests.support.waiting import wait_until
 from workers.protocol.storage import ExperimentFolder
 
 BUDGET = 25.0
@@ -101,7 +101,7 @@ async def _read(client: httpx2.AsyncClient, url: str, lines: int) -> None:
 def served(settings: Settings) -> Iterator[psutil.Process]:
     """The API in a process of its own."""
     environment = os.environ | {"CBAM_HOME": str(settings.home), "CBAM_PORT": str(settings.port)}
-    command = [sys.executable, "-m", "service.serve"]
+    command = [sys.executable, "-m", "service.api"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         try:
             wait_until(lambda: _answers(settings.url), "the API", seconds=90)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from cbam_core.errors import CbamError
 from cbam_core.pointers import LONGEST_POINTER, LONGEST_WORDS, cut
-from service.states import ACTIONS, State
+from service.domain.states import ACTIONS, State
 
 
 class ServiceError(CbamError):

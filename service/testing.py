@@ -5,9 +5,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from service.cluster.base import ClusterView, GangKey, GangView, Launch, Need, Node, StopMode
+from service.domain.states import Liveness, Reason
 from service.errors import ClusterUnavailable
-from service.gang import ClusterView, GangKey, GangView, Launch, Need, Node, StopMode
-from service.states import Liveness, Reason
 from workers.protocol.outcome import Ending, Outcome
 from workers.protocol.progress import Progress
 from workers.protocol.storage import ExperimentFolder, make_folder

@@ -8,11 +8,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from service.db import Database
+from service.database.engine import Database
+from service.experiments.store import Store
 from service.settings import Settings
-from service.store import Store
 from tests import distribution
-from tests.postgresql import REQUIRED, PostgresServer, postgres_server, programs
+from tests.support.postgresql import REQUIRED, PostgresServer, postgres_server, programs
 
 # Triton reads it at its first import: without a GPU its kernels run in its interpreter, on the CPU.
 if shutil.which("nvidia-smi") is None:

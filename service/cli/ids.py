@@ -8,7 +8,7 @@ import typer
 from service.errors import ServiceError
 
 if TYPE_CHECKING:
-    from service.client import Client
+    from service.client.client import Client
 
 LENGTH = 12
 AMONG = 200  # of the newest

@@ -6,9 +6,9 @@ import sys
 import typer
 
 from cbam_core.errors import CbamError, SpecError
-from service.cli import (
+from service.cli.commands import (
     backup,
-    catalogue,
+    catalog,
     demo,
     edit,
     experiments,
@@ -35,7 +35,7 @@ app = typer.Typer(
 )
 for group in (
     *(stack, demo, submit, experiments, edit, logs, watch, train, export),
-    *(catalogue, token, webhook, backup),
+    *(catalog, token, webhook, backup),
 ):
     group.register(app)
 

@@ -26,8 +26,8 @@ Overrides = Annotated[
 def read_specs(files: Sequence[Path], overrides: Mapping[str, Any]) -> "list[ExperimentSpec]":
     """The specs of all files, each with the overrides. Raises SpecError that says all that is wrong with them."""
     from cbam_core.spec import make_spec, read_fields
+    from service.domain.spec_patch import overridden
     from service.errors import InvalidField
-    from service.overrides import overridden
 
     specs, complaints = [], []
     for file in files:

@@ -12,13 +12,13 @@ HEAVY = ("torch", "ray", "mlflow", "timm", "torchvision", "matplotlib", "sklearn
 @pytest.mark.parametrize(
     ("module", "leaves_out"),
     [
-        ("service.app", HEAVY),
+        ("service.api.app", HEAVY),
         ("service.cli.main", HEAVY),
         ("service.client", HEAVY),
-        ("service.dispatcher", HEAVY),
+        ("service.dispatcher.__main__", HEAVY),
         ("cbam_core.spec", HEAVY),
         ("workers.actor", ("torch", "mlflow", "timm", "torchvision")),
-        ("service.cluster", ("torch", "mlflow", "timm", "torchvision")),
+        ("service.cluster.ray.cluster", ("torch", "mlflow", "timm", "torchvision")),
         ("workers.attempt", ("ray", "mlflow", "fastapi", "sqlalchemy", "timm", "torchvision")),
         ("cbam_core.attention.cbam", ("ray", "mlflow", "fastapi", "sqlalchemy", "matplotlib")),
     ],

@@ -6,11 +6,11 @@ import shutil
 import pytest
 from playwright.sync_api import sync_playwright
 
-from service.client import Client
-from service.stack import Stack
-from service.stack_settings import StackSettings
-from tests.ports import free_port
-from tests.specs import spec_dict
+from service.client.client import Client
+from service.stack.settings import StackSettings
+from service.stack.stack import Stack
+from tests.support.ports import free_port
+from tests.support.specs import spec_dict
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 

@@ -3,9 +3,9 @@
 import pytest
 from playwright.sync_api import expect
 
-from service.access_schemas import TokenRequest
-from service.app import create_app
-from tests.live_server import serving
+from service.api.app import create_app
+from service.schemas.auth import TokenRequest
+from tests.support.live_server import serving
 
 pytestmark = pytest.mark.browser
 PATIENCE_MS = 30_000

@@ -13,18 +13,18 @@ from typing import Any
 import psutil
 import pytest
 
-from service.client import Client
+from service.client.client import Client
+from service.client.experiment import ExperimentHandle
+from service.domain.states import TERMINAL, State
 from service.errors import ServiceError
-from service.handle import ExperimentHandle
-from service.stack import Stack
-from service.stack_processes import members
-from service.stack_record import StackRecord, load
-from service.stack_settings import StackSettings
-from service.states import TERMINAL, State
-from tests.ports import free_port
-from tests.postgresql import PostgresServer, postgres_server, programs
-from tests.specs import spec_dict
-from tests.waiting import wait_until
+from service.stack.processes import members
+from service.stack.record import StackRecord, load
+from service.stack.settings import StackSettings
+from service.stack.stack import Stack
+from tests.support.ports import free_port
+from tests.support.postgresql import PostgresServer, postgres_server, programs
+from tests.support.specs import spec_dict
+from tests.support.waiting import wait_until
 from workers.protocol.fence import holds
 from workers.protocol.storage import ExperimentFolder
 

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.db import Database
-from service.lease import current_leader
-from service.models import Experiment
+from service.database.engine import Database
+from service.database.lease import current_leader
+from service.database.models import Experiment
+from service.experiments.store import Store
 from service.settings import Settings
-from service.store import Store
-from tests.ray_head import RayHead
-from tests.waiting import wait_until
+from tests.support.ray_head import RayHead
+from tests.support.waiting import wait_until
 
 PATIENCE_SECONDS = 120.0
 
@@ -53,7 +53,7 @@ def _dispatcher(settings: Settings, log: Path) -> Iterator[None]:
         "CBAM_LINGER_SECONDS": "1",
         "RAY_ADDRESS": str(settings.ray_address),
     }
-    command = [sys.executable, "-m", "service.keeper", sys.executable, "-m", "service.dispatcher"]
+    command = [sys.executable, "-m", "service.dispatcher.supervisor", sys.executable, "-m", "service.dispatcher"]
     with (
         log.open("ab") as file,
         subprocess.Popen(command, env=os.environ | variables, stdout=file, stderr=file) as process,

@@ -14,16 +14,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.client import Client
-from service.gang import Node
-from service.schemas import EventView
+from service.client.client import Client
+from service.cluster.base import Node
+from service.domain.states import State
+from service.schemas.experiments import EventView
 from service.settings import Settings
-from service.states import State
 from tests.chaos.lab import EPOCHS, ChaosLab, let_pass
 from tests.chaos.proxy import CuttingProxy, cutting_proxy
-from tests.live_service import live_service
-from tests.specs import spec_dict
-from tests.waiting import wait_until
+from tests.support.live_service import live_service
+from tests.support.specs import spec_dict
+from tests.support.waiting import wait_until
 from workers.protocol.storage import ExperimentFolder
 
 COUNT = 4

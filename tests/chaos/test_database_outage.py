@@ -10,17 +10,17 @@ from dataclasses import dataclass
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from service.db import Database
-from service.dispatcher import Dispatcher
+from service.database.engine import Database
+from service.dispatcher.dispatcher import Dispatcher
+from service.domain.states import TERMINAL, State
+from service.experiments.store import Store
 from service.settings import Settings
-from service.states import TERMINAL, State
-from service.store import Store
 from service.testing import InMemoryCluster
 from tests.chaos.lab import let_pass
 from tests.chaos.proxy import CuttingProxy, cutting_proxy
-from tests.postgresql import PostgresServer
-from tests.specs import spec
-from tests.waiting import wait_until
+from tests.support.postgresql import PostgresServer
+from tests.support.specs import spec
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.postgresql]
 COUNT = 30

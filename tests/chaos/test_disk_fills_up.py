@@ -11,20 +11,20 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from service.models import Experiment
-from service.states import Reason, State
+from service.database.models import Experiment
+from service.domain.states import Reason, State
 from tests.chaos.lab import EPOCHS
 from tests.chaos.site import Site, site_on
-from tests.mlflow_server import MlflowServer
-from tests.ray_head import RAY_ENVIRONMENT, ray_head
-from tests.small_disk import kept_full, small_disk
-from tests.specs import spec
-from tests.waiting import wait_until
+from tests.support.mlflow_server import MlflowServer
+from tests.support.ray_head import RAY_ENVIRONMENT, ray_head
+from tests.support.small_disk import kept_full, small_disk
+from tests.support.specs import spec
+from tests.support.waiting import wait_until
 from workers.protocol.storage import ExperimentFolder
 from workers.tracking.run_identity import stored_run_id
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(300)]
-PROJECT = "tests"  # as tests/specs.py has it
+PROJECT = "tests"  # as tests/support/specs.py has it
 ROOM = "64m"  # two experiments with three checkpoints of some 2 MB each, and all else
 
 

@@ -4,9 +4,9 @@ import signal
 
 import pytest
 
-from service.states import Reason, State
+from service.domain.states import Reason, State
 from tests.chaos.lab import ChaosLab
-from tests.small_disk import small_disk
+from tests.support.small_disk import small_disk
 from workers.protocol.storage import ExperimentFolder
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]

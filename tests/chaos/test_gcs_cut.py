@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from service.states import State
+from service.domain.states import State
 from tests.chaos.lab import EPOCHS, let_pass
 from tests.chaos.proxy import CuttingProxy, cutting_proxy
 from tests.chaos.site import Site, site_on
-from tests.journals import logged
-from tests.ray_head import RAY_ENVIRONMENT, ray_head, ray_node
-from tests.specs import spec
-from tests.waiting import wait_until
+from tests.support.journals import logged
+from tests.support.ray_head import RAY_ENVIRONMENT, ray_head, ray_node
+from tests.support.specs import spec
+from tests.support.waiting import wait_until
 from workers.protocol.fence import holds
 from workers.protocol.storage import ExperimentFolder
 

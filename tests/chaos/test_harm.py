@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from service.states import State
+from service.domain.states import State
 from tests.chaos.lab import PARTS, PHASES, ChaosLab, let_pass
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]

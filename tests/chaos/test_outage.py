@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from service.states import State
+from service.domain.states import State
 from tests.chaos.lab import PARTS, ChaosLab, let_pass
 
 pytestmark = [pytest.mark.stack, pytest.mark.chaos, pytest.mark.timeout(900)]

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from service.states import TERMINAL, State
+from service.domain.states import TERMINAL, State
 from tests.chaos.lab import PATIENCE_SECONDS, ChaosLab, let_pass
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.stack]
 FEW, MANY = 4, int(os.environ.get("CBAM_CHAOS_SOAK", "200"))

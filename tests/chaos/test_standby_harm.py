@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.states import State
+from service.domain.states import State
 from tests.chaos.lab import ChaosLab, chaos_lab
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 

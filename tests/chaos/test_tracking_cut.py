@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 
 from tests.chaos.lab import ChaosLab
 from tests.chaos.proxy import cutting_proxy
-from tests.specs import spec_dict
-from tests.waiting import wait_until
+from tests.support.specs import spec_dict
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.chaos, pytest.mark.timeout(600)]
 EPOCHS = 6

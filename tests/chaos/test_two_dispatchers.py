@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from service.db import Database
-from service.lease import current_leader
-from service.stack_parts import environment
-from service.states import State
+from service.database.engine import Database
+from service.database.lease import current_leader
+from service.domain.states import State
+from service.stack.parts import environment
 from tests.chaos.lab import EPOCHS, WAITS, ChaosLab
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 LEASE_SECONDS = float(WAITS["CBAM_LEASE_SECONDS"])

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from service.client import Client
-from service.schemas import ExperimentView
-from service.states import State
+from service.client.client import Client
+from service.domain.states import State
+from service.schemas.experiments import ExperimentView
 from tests.compose.containers import ComposeCluster, finish, some_epochs
 
 KEPT = os.environ.get("CBAM_COMPOSE_KEEP")  # a folder: the cluster goes on running, for the next run of the tests

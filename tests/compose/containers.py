@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from service.client import Client
+from service.client.client import Client
+from service.client.experiment import ExperimentHandle
+from service.domain.states import TERMINAL, State
 from service.errors import ServiceError
-from service.handle import ExperimentHandle
-from service.states import TERMINAL, State
-from tests.ports import free_port
-from tests.specs import spec_dict
-from tests.waiting import wait_until
+from tests.support.ports import free_port
+from tests.support.specs import spec_dict
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "scripts/compose"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from service.client import Client
-from service.schemas import ExperimentView
-from service.states import State
+from service.client.client import Client
+from service.domain.states import State
+from service.schemas.experiments import ExperimentView
 from tests.compose.containers import EPOCHS, ComposeCluster, finish, some_epochs
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 

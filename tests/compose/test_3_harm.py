@@ -8,13 +8,13 @@ import itertools
 
 import pytest
 
-from service.client import Client
-from service.handle import ExperimentHandle
-from service.schemas import ExperimentView
-from service.states import State
+from service.client.client import Client
+from service.client.experiment import ExperimentHandle
+from service.domain.states import State
+from service.schemas.experiments import ExperimentView
 from tests.compose.containers import EPOCHS, ComposeCluster, docker, finish, is_there, reach_epoch, some_epochs
-from tests.specs import spec_dict
-from tests.waiting import wait_until
+from tests.support.specs import spec_dict
+from tests.support.waiting import wait_until
 
 METRICS = ("val/top1", "val/loss", "train/loss")
 WITHOUT_WORKERS = ("api", "dispatcher", "mlflow", "db")  # nobody who trains is among them

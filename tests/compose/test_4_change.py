@@ -4,11 +4,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from service.client import Client
-from service.schemas import ExperimentView
-from service.states import State
+from service.client.client import Client
+from service.domain.states import State
+from service.schemas.experiments import ExperimentView
 from tests.compose.containers import ComposeCluster, docker, finish, reach_epoch, some_epochs
-from tests.specs import spec_dict
+from tests.support.specs import spec_dict
 
 SUBMITTERS = 2
 DOWN_SECONDS = 90.0  # a checkpoint, and seven containers one after the other; Ray alone would drain for 120

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.client import Client
-from service.states import Reason, State
+from service.client.client import Client
+from service.domain.states import Reason, State
 from tests.compose.containers import ComposeCluster, finish, reach_epoch
-from tests.specs import spec_dict
+from tests.support.specs import spec_dict
 
 OLD_ID = "0000000000000000000000old1"
 FIRST_RELEASE = f"""
@@ -17,7 +17,7 @@ from alembic import command
 from alembic.config import Config
 from importlib.resources import files
 from sqlalchemy import text
-from service.db import Database
+from service.database.engine import Database
 
 database = Database(os.environ["CBAM_DATABASE_URL"])
 config = Config()

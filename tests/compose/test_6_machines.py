@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.states import State
+from service.domain.states import State
 from tests.compose.containers import ROOT, ComposeCluster, docker, finish, some_epochs
 
 FAR = "cbam-test-far"

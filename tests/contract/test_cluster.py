@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from service.gang import Cluster, GangKey, GangView, Launch, Need
+from service.cluster.base import Cluster, GangKey, GangView, Launch, Need
+from service.domain.states import Liveness, Reason
 from service.settings import Settings
-from service.states import Liveness, Reason
 from service.testing import InMemoryCluster
-from tests.ray_head import RAY_ENVIRONMENT, RayHead, nodes_seen, ray_head
-from tests.specs import spec
-from tests.waiting import wait_until
+from tests.support.ray_head import RAY_ENVIRONMENT, RayHead, nodes_seen, ray_head
+from tests.support.specs import spec
+from tests.support.waiting import wait_until
 from workers.protocol.outcome import Outcome, read_outcome
 from workers.protocol.storage import ExperimentFolder
 
@@ -82,7 +82,7 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         fake = InMemoryCluster()
         yield Lab(fake, lambda: fake, fake.kill, tmp_path)
         return
-    from service.cluster import RayCluster
+    from service.cluster.ray.cluster import RayCluster
 
     head: RayHead = request.getfixturevalue("head")
     for name, value in RAY_ENVIRONMENT.items():

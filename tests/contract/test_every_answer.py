@@ -16,15 +16,15 @@ from hypothesis import HealthCheck, Phase, settings
 from schemathesis import checks
 from schemathesis.generation import GenerationMode
 
-from service.access_schemas import TokenRequest
-from service.app import create_app
-from service.previewer import Measured, Previewer
-from service.roles import Role
+from service.api.app import create_app
+from service.auth.tokens import Tokens
+from service.domain.roles import Role
+from service.preview.profiler import Measured, Previewer
+from service.schemas.auth import TokenRequest
 from service.settings import Settings
-from service.tokens import Tokens
-from tests.live_server import serving
-from tests.postgresql import PostgresServer
-from tests.specs import spec_dict
+from tests.support.live_server import serving
+from tests.support.postgresql import PostgresServer
+from tests.support.specs import spec_dict
 
 EXAMPLES = int(os.environ.get("CBAM_FUZZ_EXAMPLES", "12"))
 TIME = settings(

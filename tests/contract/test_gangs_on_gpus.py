@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.admission import place
-from service.cluster import RayCluster
-from service.gang import GangKey, Launch
+from service.cluster.base import GangKey, Launch
+from service.cluster.ray.cluster import RayCluster
+from service.dispatcher.admission import place
 from service.settings import Settings
-from tests.ray_head import RAY_ENVIRONMENT, nodes_seen, ray_head
-from tests.specs import spec
-from tests.waiting import wait_until
+from tests.support.ray_head import RAY_ENVIRONMENT, nodes_seen, ray_head
+from tests.support.specs import spec
+from tests.support.waiting import wait_until
 from workers.protocol.outcome import Outcome, read_outcome
 from workers.protocol.storage import ExperimentFolder
 

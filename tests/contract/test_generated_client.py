@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from service.app import create_app
+from service.api.app import create_app
 from service.settings import Settings
-from tests.live_server import serving
+from tests.support.live_server import serving
 
 FROZEN = Path(__file__).parents[2] / "docs" / "openapi.json"
 GENERATOR = os.environ.get("CBAM_CLIENT_GENERATOR") or shutil.which("openapi-python-client")

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from service.cluster import RayCluster
-from service.db import Database
-from service.dispatcher import Dispatcher
-from service.models import Experiment
+from service.cluster.ray.cluster import RayCluster
+from service.database.engine import Database
+from service.database.models import Experiment
+from service.dispatcher.dispatcher import Dispatcher
+from service.domain.states import Reason, State
+from service.experiments.store import Store
 from service.settings import Settings
-from service.states import Reason, State
-from service.store import Store
-from tests.ray_head import RAY_ENVIRONMENT, nodes_seen, ray_head, ray_node
-from tests.specs import spec
-from tests.waiting import wait_until
+from tests.support.ray_head import RAY_ENVIRONMENT, nodes_seen, ray_head, ray_node
+from tests.support.specs import spec
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 EPOCHS = 12

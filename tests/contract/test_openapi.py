@@ -9,10 +9,10 @@ import pytest
 from fastapi.testclient import TestClient
 from jsonschema import Draft202012Validator
 
-from service.app import create_app
-from service.openapi_examples import SCHEMAS
+from service.api.app import create_app
+from service.api.openapi_examples import SCHEMAS
 from service.settings import Settings
-from tests.openapi_changes import breaking
+from tests.support.openapi_changes import breaking
 
 FROZEN = Path(__file__).parents[2] / "docs" / "openapi.json"
 PROBLEM = "application/problem+json"

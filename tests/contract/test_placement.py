@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from service.cluster import RayCluster
-from service.gang import GangKey, Launch
+from service.cluster.base import GangKey, Launch
+from service.cluster.ray.cluster import RayCluster
 from service.settings import Settings
-from tests.ray_head import RAY_ENVIRONMENT, nodes_seen, ray_head, ray_node
-from tests.specs import spec
-from tests.waiting import wait_until
+from tests.support.ray_head import RAY_ENVIRONMENT, nodes_seen, ray_head, ray_node
+from tests.support.specs import spec
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 Size = dict[str, int]

@@ -10,13 +10,13 @@ import ray
 from ray.util import placement_group, placement_group_table
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from service.cluster import RayCluster
-from service.gang import GangKey, Launch
+from service.cluster.base import GangKey, Launch
+from service.cluster.ray.cluster import RayCluster
 from service.settings import Settings
-from tests.journals import MLFLOW_AWAY
-from tests.ray_head import RAY_ENVIRONMENT, RayHead, ray_head
-from tests.specs import spec
-from tests.waiting import wait_until
+from tests.support.journals import MLFLOW_AWAY
+from tests.support.ray_head import RAY_ENVIRONMENT, RayHead, ray_head
+from tests.support.specs import spec
+from tests.support.waiting import wait_until
 from workers.actor import TrainWorker
 from workers.protocol.outcome import read_outcome
 from workers.protocol.storage import ExperimentFolder
@@ -143,7 +143,7 @@ def test_after_an_upgrade_one_that_was_left_gets_no_attempt_and_is_replaced(
     first = connect()
     old = stands_by(first, head)
     first.close()
-    monkeypatch.setattr("service.ray_gang.code_fingerprint", lambda: "what was installed since")
+    monkeypatch.setattr("service.cluster.ray.gang.code_fingerprint", lambda: "what was installed since")
     later = connect()
     train(later, "upgraded", tmp_path)
     assert old not in {worker.pid for worker in head.workers()}

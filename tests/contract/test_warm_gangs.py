@@ -9,17 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from service.cluster import RayCluster
-from service.db import Database
-from service.dispatcher import Dispatcher
-from service.gang import GangKey, Launch
+from service.cluster.base import GangKey, Launch
+from service.cluster.ray.cluster import RayCluster
+from service.database.engine import Database
+from service.dispatcher.dispatcher import Dispatcher
+from service.domain.states import Liveness, State
+from service.experiments.store import Store
 from service.settings import Settings
-from service.states import Liveness, State
-from service.store import Store
-from tests.journals import MLFLOW_AWAY, logged
-from tests.ray_head import RAY_ENVIRONMENT, RayHead, nodes_seen, ray_head
-from tests.specs import spec
-from tests.waiting import wait_until
+from tests.support.journals import MLFLOW_AWAY, logged
+from tests.support.ray_head import RAY_ENVIRONMENT, RayHead, nodes_seen, ray_head
+from tests.support.specs import spec
+from tests.support.waiting import wait_until
 from workers.protocol.outcome import read_outcome
 from workers.protocol.storage import ExperimentFolder
 from workers.runtime.memory_check import GPU_LEFT_BYTES, HOST_GROWTH_BYTES
@@ -210,7 +210,7 @@ def test_workers_that_were_started_before_an_upgrade_are_polled(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Ray ends the process of an actor that is asked in a concurrency group which it was made without."""
-    monkeypatch.setattr("service.ray_gang.THREADS", {})
+    monkeypatch.setattr("service.cluster.ray.gang.THREADS", {})
     launch = lab.start("earlier", tmp_path, train=LONG | {"epochs": 10})
     lab.wait_for_step(launch)
     (rank,) = lab.cluster.gangs["earlier-1"].ranks

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from tests.specs import spec
+from tests.support.specs import spec
 from workers.attempt import run
 from workers.protocol.assignment import Assignment
 from workers.protocol.progress import Progress

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import pytest
 from fastapi.testclient import TestClient
 
-from service.app import create_app
-from service.dispatcher import Dispatcher
-from service.gang import GangKey
+from service.api.app import create_app
+from service.cluster.base import GangKey
+from service.dispatcher.dispatcher import Dispatcher
 from service.settings import Settings
 from service.testing import FakeClock, InMemoryCluster
-from tests.specs import spec_dict
+from tests.support.specs import spec_dict
 
 
 class Lab:

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.ranks import Ranks, RankServer
+from tests.support.ranks import Ranks, RankServer
 
 
 @pytest.fixture(scope="session")

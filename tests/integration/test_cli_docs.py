@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from service.cli.main import main
-from service.states import TERMINAL, State
-from tests.live_service import live_service
-from tests.ports import free_port
-from tests.waiting import wait_until
+from service.domain.states import TERMINAL, State
+from tests.support.live_service import live_service
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 SHELL = re.compile(r"[|&;<>$*?`]")  # what a shell does more with than to split the line into words

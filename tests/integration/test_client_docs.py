@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cbam_core.spec import ExperimentSpec
-from tests.live_service import live_service
+from tests.support.live_service import live_service
 from workers.protocol.storage import ExperimentFolder
 from workers.tracking.journal import Journal
 

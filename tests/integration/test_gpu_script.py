@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import gpu
 from benchmarks.gpu_parts import JSON, PARTS, Part
-from tests.waiting import has_ended, wait_until
+from tests.support.waiting import has_ended, wait_until
 
 ROOT = Path(__file__).parents[2]
 ABSENT = (

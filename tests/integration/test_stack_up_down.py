@@ -12,14 +12,14 @@ import psutil
 import pytest
 
 from service.errors import StackError
-from service.stack import Stack
-from service.stack_checks import examine
-from service.stack_parts import environment, ray_folder
-from service.stack_processes import members
-from service.stack_record import load
-from service.stack_settings import StackSettings
-from tests.ports import free_port
-from tests.waiting import wait_until
+from service.stack.doctor import examine
+from service.stack.parts import environment, ray_folder
+from service.stack.processes import members
+from service.stack.record import load
+from service.stack.settings import StackSettings
+from service.stack.stack import Stack
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 JOIN = "import ray; ray.init(logging_level='ERROR'); print(ray.cluster_resources()['CPU'])"

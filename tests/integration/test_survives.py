@@ -6,16 +6,16 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from service.client import Client
-from service.handle import ExperimentHandle
-from service.stack import Stack
-from service.stack_processes import members
-from service.stack_record import StackRecord, load
-from service.stack_settings import StackSettings
-from service.states import Reason, State
-from tests.ports import free_port
-from tests.specs import spec_dict
-from tests.waiting import wait_until
+from service.client.client import Client
+from service.client.experiment import ExperimentHandle
+from service.domain.states import Reason, State
+from service.stack.processes import members
+from service.stack.record import StackRecord, load
+from service.stack.settings import StackSettings
+from service.stack.stack import Stack
+from tests.support.ports import free_port
+from tests.support.specs import spec_dict
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 EPOCHS = 12

@@ -7,10 +7,10 @@ import subprocess
 import pytest
 import yaml
 
-from tests.journals import MLFLOW_AWAY, logged
-from tests.small_disk import kept_full, small_disk
-from tests.specs import spec_dict
-from tests.waiting import wait_until
+from tests.support.journals import MLFLOW_AWAY, logged
+from tests.support.small_disk import kept_full, small_disk
+from tests.support.specs import spec_dict
+from tests.support.waiting import wait_until
 from workers.protocol.storage import ExperimentFolder
 
 ROOM = "64m"  # a checkpoint of the small network has more than 2 MB

@@ -6,7 +6,7 @@ import textwrap
 import pytest
 import torch
 
-from tests.ports import free_port
+from tests.support.ports import free_port
 from workers.protocol.storage import ExperimentFolder
 
 JOIN = """

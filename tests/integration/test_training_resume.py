@@ -18,8 +18,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.journals import MLFLOW_AWAY, logged
-from tests.waiting import wait_until
+from tests.support.journals import MLFLOW_AWAY, logged
+from tests.support.waiting import wait_until
 from workers.protocol.storage import ExperimentFolder
 
 SPEC = """

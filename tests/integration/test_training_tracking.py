@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from cbam_core.spec import ExperimentSpec
-from tests.mlflow_server import MlflowServer
-from tests.only_extras import run_with_extras
+from tests.support.mlflow_server import MlflowServer
+from tests.support.only_extras import run_with_extras
 from workers.attempt import run
 from workers.classifier import load_classifier
 from workers.protocol.assignment import Assignment

@@ -1,0 +1,1 @@
+"""Weights and programs of a finished training."""

@@ -1,0 +1,1 @@
+"""What watches over a worker process, and what it prints."""

@@ -1,0 +1,1 @@
+"""MLflow, and the journal of what it has not got yet."""

@@ -1,7 +1,7 @@
 """Sends what the journals of ended experiments still hold, for when MLflow was away until their end.
 
-`python -m workers.tracking.replay STORAGE EXPERIMENT…`, to MLFLOW_TRACKING_URI: a process of its own, because the model of a
-finished training takes torch, which the dispatcher does not load.
+`python -m workers.tracking.replay STORAGE EXPERIMENT…`, to MLFLOW_TRACKING_URI: a process of its own, because the model
+of a finished training takes torch, which the dispatcher does not load.
 """
 
 import os

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from cbam_core.pointers import complaints
 from cbam_core.spec import ExperimentSpec, spec_fields
-from tests.specs import spec
+from tests.support.specs import spec
 
 FULL = spec().model_dump(mode="json")
 ANYTHING = st.recursive(

@@ -10,7 +10,7 @@ from cbam_core.backbones import WITH_PUBLISHED_WEIGHTS
 from cbam_core.errors import UnknownBackbone, WeightsUnavailable
 from cbam_core.networks import build_network, published_normalisation
 from cbam_core.spec import ModelSpec
-from tests.published_weights import publish, use_cache
+from tests.support.published_weights import publish, use_cache
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from cbam_core.errors import SpecError
 from cbam_core.spec import OptimizerSpec, TimmOptimizerSpec, make_spec
 from cbam_core.timm_optimizer import build_timm_optimizer, check_timm_optimizer
 from cbam_core.timm_options import OPTIMIZERS, REFUSED, TimmType
-from tests.specs import spec_dict
+from tests.support.specs import spec_dict
 
 OWN_FIELDS = {"self", "params", "lr", "weight_decay", "momentum"}
 NO_OPTIONS = {  # how a step is computed, and what is no number that a recipe would say

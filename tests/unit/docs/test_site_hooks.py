@@ -28,12 +28,12 @@ def hook(name: str) -> ModuleType:
 @pytest.mark.parametrize(
     ("markdown", "expected"),
     [
-        ("[`service/app.py`](../service/app.py)", "`service/app.py`"),
+        ("[`service/api/app.py`](../service/api/app.py)", "`service/api/app.py`"),
         ("[`ExperimentSpec`](../cbam_core/spec.py), frozen", "`ExperimentSpec` (`cbam_core/spec.py`), frozen"),
         ("[the specs](../examples/paper)", "the specs (`examples/paper`)"),
         ("[CLI](cli.md), [a note](design/log.md#new)", "[CLI](cli.md), [a note](design/log.md#new)"),
         ("```console stack\n$ cbam up\n```", "```console\n$ cbam up\n```"),
-        ("```text\n[x](../service/app.py)\n```", "```text\n[x](../service/app.py)\n```"),
+        ("```text\n[x](../service/api/app.py)\n```", "```text\n[x](../service/api/app.py)\n```"),
     ],
 )
 def test_what_only_github_renders_is_replaced(markdown: str, expected: str):

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from service.app import create_app
+from service.api.app import create_app
 from service.cli.main import main
-from service.db import Database
-from service.dispatcher import Dispatcher
-from service.lease import Leadership
-from service.ledger import Ledger
+from service.database.engine import Database
+from service.database.lease import Leadership
+from service.dispatcher.dispatcher import Dispatcher
+from service.dispatcher.store import Ledger
 from service.settings import Settings
 from service.testing import FakeClock, InMemoryCluster
-from tests.postgresql import PostgresServer
+from tests.support.postgresql import PostgresServer
 
 SQL = (
     "databases",

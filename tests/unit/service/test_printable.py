@@ -8,11 +8,11 @@ from sqlalchemy import update
 
 from cbam_core.printable import escaped, escaped_line, unprintable
 from cbam_core.spec import ExperimentSpec
-from service.app import create_app
-from service.log_lines import LineFormatter
-from service.models import Experiment
-from tests.live_server import serving
-from tests.specs import spec_dict
+from service.api.app import create_app
+from service.database.models import Experiment
+from service.log_format import LineFormatter
+from tests.support.live_server import serving
+from tests.support.specs import spec_dict
 from workers.protocol.storage import ExperimentFolder
 from workers.runtime.rank_log import RankLog
 

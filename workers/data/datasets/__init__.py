@@ -1,0 +1,1 @@
+"""The datasets by name, and how their files are read."""

@@ -1,0 +1,1 @@
+"""The REST interface: app, middleware and routers."""

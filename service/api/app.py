@@ -1,0 +1,107 @@
+"""The API server. Importing this is light: no torch, no ray, no mlflow."""
+
+import logging
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+from fastapi_offline import FastAPIOffline
+
+from service.api import openapi, problems
+from service.api.health import Probe
+from service.api.live_updates import Feeds
+from service.api.middleware.access_log import RequestLog
+from service.api.middleware.authentication import Gate
+from service.api.middleware.request_guard import Guard
+from service.api.middleware.security_headers import SecurityHeaders
+from service.api.middleware.tracing import telemetry
+from service.api.prometheus import RequestMetrics, ServiceMetrics, watching_loop
+from service.api.routers import auth, bulk, catalog, cluster, experiments, health, history, streams, webhooks
+from service.auth.audit import AuditLog
+from service.auth.tokens import Tokens
+from service.database.engine import Database
+from service.errors import NoTokens
+from service.experiments.store import Store
+from service.preview.profiler import Previewer
+from service.settings import Settings
+from service.webhooks.store import Webhooks
+
+log = logging.getLogger(__name__)
+BODY_LIMIT_BYTES = 256 * 1024
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+DESCRIPTION = """
+Does CBAM help on my data and backbone, by how much, at what cost? Submit an experiment spec, watch it train, review it
+in MLflow. Errors are RFC 9457 `application/problem+json` with the JSON pointer of each field that is wrong.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The app, with its settings read once. `python -m service.api` runs it."""
+    settings = settings or Settings()
+    store = Store(Database(settings.database_url))
+    tokens = Tokens(store.database)
+    audit = AuditLog(store.database, keep_days=settings.audit_days)
+    metrics = ServiceMetrics(store)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(prepare, app)
+        audit.start()
+        async with watching_loop(metrics.loop_lag):
+            yield
+        await app.state.previewer.close()
+        await run_in_threadpool(audit.close)
+        store.database.close()
+
+    app = FastAPIOffline(  # its pages take nothing from a network
+        title="cbam-lab",
+        version=version("cbam-lab"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        generate_unique_id_function=openapi.operation_id,
+        telemetry=telemetry(),
+    )
+    app.state.settings = settings
+    app.state.store = store
+    app.state.tokens = tokens
+    app.state.audit = audit
+    app.state.probe = Probe(store, settings)
+    app.state.webhooks = Webhooks(store.database)
+    app.state.metrics = metrics
+    app.state.previewer = Previewer()
+    app.state.closing = threading.Event()  # set at SIGTERM: what streams ends
+    app.state.feeds = Feeds(store, settings.storage_root, app.state.closing, most_of_one=settings.streams_per_caller)
+    problems.install(app)
+    for module in (experiments, bulk, history, streams, catalog, auth, webhooks, cluster, health):
+        app.include_router(module.router)
+    openapi.install(app)
+    hosts = {*LOOPBACK_HOSTS, settings.host, *settings.allowed_hosts}
+    app.add_middleware(Gate, tokens=tokens, audit=audit, settings=settings)
+    app.add_middleware(
+        Guard, hosts=hosts, body_limit_bytes=BODY_LIMIT_BYTES, slow_client_seconds=settings.slow_client_seconds
+    )
+    app.add_middleware(RequestMetrics, metrics=metrics)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestLog)
+    return app
+
+
+def prepare(app: FastAPI) -> None:
+    """Bring the schema up to date, and make the first token where that was asked for; to do it twice is no harm.
+
+    Raises NoTokens where the server could be reached from outside and anybody could come in.
+    """
+    settings: Settings = app.state.settings
+    tokens: Tokens = app.state.tokens
+    tokens.database.migrate()
+    path = settings.bootstrap_token_file
+    if path is not None and tokens.bootstrap(path):
+        log.info("there was no token; an admin's is in %s", path)
+    if not settings.on_loopback and not tokens.exist():
+        raise NoTokens(
+            f"{settings.host} can be reached from outside, and there is no token: run `cbam token create admin "
+            "--role admin --local`, or set CBAM_BOOTSTRAP_TOKEN_FILE, or listen on 127.0.0.1"
+        )

@@ -1,0 +1,81 @@
+"""What routes ask for: the settings, the store, who calls, an experiment that exists."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Request, Security
+from fastapi.security import HTTPBearer
+
+from service.api.live_updates import Feeds
+from service.auth.audit import AuditLog
+from service.auth.tokens import Tokens
+from service.database.models import Experiment
+from service.domain.roles import Caller, Role, require, require_change
+from service.experiments.store import Store
+from service.preview.profiler import Previewer
+from service.settings import Settings
+from service.webhooks.store import Webhooks
+
+
+def the_apps(name: str) -> Any:
+    """A dependency: what the app was made with under this name (`service.api.app.create_app`)."""
+
+    def given(request: Request) -> object:
+        return getattr(request.app.state, name)
+
+    return Depends(given)
+
+
+ThePreviewer = Annotated[Previewer, the_apps("previewer")]
+TheSettings = Annotated[Settings, the_apps("settings")]
+TheStore = Annotated[Store, the_apps("store")]
+TheAudit = Annotated[AuditLog, the_apps("audit")]
+TheWebhooks = Annotated[Webhooks, the_apps("webhooks")]
+TheTokens = Annotated[Tokens, the_apps("tokens")]
+TheFeeds = Annotated[Feeds, the_apps("feeds")]
+READS = frozenset({"GET", "HEAD"})
+BEARER = HTTPBearer(auto_error=False, description="a token of `cbam token create`; not needed while there are none")
+
+
+def caller_of(request: Request) -> Caller:
+    """Whoever the gate has let in."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+TheCaller = Annotated[Caller, Depends(caller_of)]
+
+
+def by_method(request: Request, caller: TheCaller) -> None:
+    """Reading needs a viewer, everything else a user. For whole routers; what is owned is checked beside."""
+    require(caller, Role.VIEWER if request.method in READS else Role.USER)
+
+
+def admins_only(caller: TheCaller) -> None:
+    """For whole routers."""
+    require(caller, Role.ADMIN)
+
+
+GUARDED = [Security(BEARER), Depends(by_method)]
+"""The `dependencies=` of a router: viewers read, users write."""
+FOR_ADMINS = [Security(BEARER), Depends(admins_only)]
+"""The `dependencies=` of a router that only admins may use."""
+
+Id = Annotated[str, Path(min_length=1, max_length=32, pattern=r"^[0-9a-z]+$")]
+ExperimentId = Id
+
+
+def existing(experiment_id: ExperimentId, store: TheStore) -> Experiment:
+    """The experiment of the path, or a 404 before anything is streamed."""
+    return store.get(experiment_id)
+
+
+Existing = Annotated[Experiment, Depends(existing)]
+
+
+def changeable(row: Existing, caller: TheCaller) -> Experiment:
+    """The experiment of the path, where the caller may change it; else a 403."""
+    require_change(caller, row.owner)
+    return row
+
+
+Changeable = Annotated[Experiment, Depends(changeable)]

@@ -1,0 +1,184 @@
+"""`cbam list`, `show`, `cancel`, `pause`, `resume`, `retry`, `delete`: look at experiments, and ask for a change."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.cli.ids import Id, Ids, whole
+from service.cli.output import AsJson, note, print_json, print_table, say, table
+from service.domain.states import State
+from service.errors import ServerUnreachable, ServiceError
+
+if TYPE_CHECKING:
+    from service.client.client import Client
+    from service.schemas.experiments import ExperimentView
+
+
+class Action(StrEnum):
+    """What may be asked for."""
+
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RETRY = "retry"
+
+
+MEANINGS = {
+    Action.CANCEL: "End experiments and free what they hold; the last checkpoint stays.",
+    Action.PAUSE: "Write a checkpoint, free what experiments hold, wait.",
+    Action.RESUME: "Queue paused experiments; they go on from their checkpoints.",
+    Action.RETRY: "Queue failed or cancelled experiments once more; they go on from their last checkpoints.",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command("list")(list_experiments)
+    app.command()(show)
+    for action, meaning in MEANINGS.items():
+        app.command(action.value, help=meaning)(_verb(action))
+    app.command()(delete)
+
+
+def list_experiments(  # noqa: PLR0913 - one for each option
+    *,
+    state: Annotated[list[State] | None, typer.Option(help="Only those in this state; may be repeated.")] = None,
+    project: Annotated[str | None, typer.Option(help="Only those of this project.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Only those with this tag; may be repeated.", metavar="NAME[:VALUE]")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Only those with this backbone.")] = None,
+    attention: Annotated[str | None, typer.Option(help="Only those with this type of attention.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only those on this dataset.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only those of this user.")] = None,
+    q: Annotated[str | None, typer.Option("-q", help="Only those with this in their name.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only those made at this time (UTC) or later.")] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(help="By created_at, name, priority, started_at or ended_at; a minus sign turns it round."),
+    ] = None,
+    limit: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List experiments, the newest first."""
+    from service.client.client import Client
+    from service.client.progress_display import summary
+
+    with Client() as client:
+        found = client.list(
+            state=state or (),
+            project=project,
+            q=q,
+            owner=owner,
+            tag=tag or (),
+            backbone=backbone,
+            attention=attention,
+            dataset=dataset,
+            created_after=None if since is None else since.replace(tzinfo=UTC),
+            sort=sort,
+            page_size=min(limit, 200),
+            spec=as_json,
+        )
+        views = list(islice(found, limit))
+    if as_json:
+        print_json(views)
+        return
+    rows = [(view.id, view.name, view.project, view.state, summary(view)) for view in views]
+    print_table(table(("id", "name", "project", "state", ""), rows))
+
+
+def show(experiment_id: Id, as_json: AsJson = False) -> None:
+    """Show one experiment: state, progress, metrics, history, links."""
+    from service.client.client import Client
+
+    with Client() as client:
+        view = client.view(whole(client, experiment_id))
+        if as_json:
+            print_json(view)
+            return
+        print_table(table(("", ""), _facts(client, view)))
+        moves = [
+            (f"{e.at:%H:%M:%S}", e.to_state, e.reason or "", e.attempt or "", e.by) for e in client.events(view.id)
+        ]
+        print_table(table(("at (UTC)", "state", "reason", ">attempt", "by"), moves))
+
+
+def _facts(client: "Client", view: "ExperimentView") -> list[tuple[str, object]]:
+    from service.client.progress_display import summary
+
+    facts: list[tuple[str, object]] = [
+        ("id", view.id),
+        ("name", view.name),
+        ("project", view.project),
+        ("state", f"{view.state}  {summary(view)}".rstrip()),
+        ("message", view.message),
+        *((name, f"{value:.6g}") for name, value in sorted(view.metrics.items())),
+        ("parameters", _number(view.summary.get("parameters"))),
+        ("MACs", _number(view.summary.get("macs"))),
+        ("wall time", f"{view.summary['wall_seconds']:.1f} s" if "wall_seconds" in view.summary else ""),
+        ("API", f"{client.base_url}{view.links.self}"),
+        ("MLflow", view.links.mlflow or ""),
+    ]
+    return [(name, value) for name, value in facts if value != ""]
+
+
+def _number(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else ""
+
+
+def _verb(action: Action) -> Callable[..., None]:
+    def ask(experiment_ids: Ids, as_json: AsJson = False) -> None:
+        from service.client.client import Client
+
+        views: list[ExperimentView] = []
+        with Client() as client:
+            ask_for: Callable[[str], ExperimentView] = getattr(client, action.value)
+            all_well = each(client, experiment_ids, lambda one: views.append(ask_for(one)))
+        if as_json:
+            print_json(views)
+        else:
+            for view in views:
+                say(f"{view.id}  {view.name}  {view.state}, {action} asked for")
+        if not all_well:
+            raise typer.Exit(1)
+
+    return ask
+
+
+def delete(experiment_ids: Ids, as_json: AsJson = False) -> None:
+    """Delete experiments that have ended, with their logs and checkpoints. Their MLflow runs stay."""
+    from service.client.client import Client
+
+    deleted: list[str] = []
+    with Client() as client:
+
+        def deed(one: str) -> None:
+            client.delete(one)
+            deleted.append(one)
+
+        all_well = each(client, experiment_ids, deed)
+    if as_json:
+        print_json({"deleted": deleted})
+    else:
+        for one in deleted:
+            say(f"{one}  deleted")
+    if not all_well:
+        raise typer.Exit(1)
+
+
+def each(client: "Client", given: Sequence[str], deed: Callable[[str], None]) -> bool:
+    """Do it to each; what is refused is told, and does not hold up the others. Returns whether nothing was refused."""
+    all_well = True
+    for one in given:
+        try:
+            deed(whole(client, one))
+        except ServerUnreachable:
+            raise
+        except ServiceError as error:
+            all_well = False
+            note(f"{one}: {error}")
+    return all_well

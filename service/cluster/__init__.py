@@ -1,0 +1,1 @@
+"""Where gangs run: the interface to a cluster, and its adapter to Ray."""

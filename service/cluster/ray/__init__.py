@@ -1,0 +1,1 @@
+"""The adapter to Ray, the only package of the service that imports it."""

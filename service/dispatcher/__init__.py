@@ -1,0 +1,1 @@
+"""The loop that starts, watches and ends attempts."""

@@ -1,0 +1,1 @@
+"""What an experiment is and may become: pure, without I/O."""

@@ -1,0 +1,1 @@
+"""Use cases of experiments: submit, clone, change, list, read."""

@@ -1,0 +1,138 @@
+"""The use cases: what the API does for a user, without HTTP in it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cbam_core.data_roots import DataRoots
+from cbam_core.pointers import MOST_COMPLAINTS, pointer_part
+from cbam_core.printable import unprintable
+from cbam_core.spec import ExperimentSpec
+from cbam_core.tags import WHY_RESERVED, reserved
+from service.database.models import Experiment
+from service.domain.roles import Caller, require_change
+from service.domain.spec_patch import overridden
+from service.domain.states import ACTIONS, TERMINAL, Desired, State
+from service.errors import IllegalAction, InvalidField, InvalidFields
+from service.experiments.store import Changes, Store
+from service.experiments.submission import checked
+from service.settings import Settings
+
+LONGEST_SPEC_BYTES = 64 * 1024
+WISHES = {"cancel": Desired.CANCEL, "pause": Desired.PAUSE, "resume": Desired.RUN}
+
+
+def submit(
+    store: Store, settings: Settings, spec: ExperimentSpec, *, caller: Caller, key: str | None
+) -> tuple[Experiment, bool]:
+    """Accept an experiment, which is the caller's from now on. Returns it and whether it is new: a key may be known.
+
+    Raises InvalidFields (a dataset outside the data roots, a spec that is too large, tags that are not a user's to
+    give) or IdempotencyConflict (the key came with another body).
+    """
+    body = check(settings, spec)
+    return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(body))
+
+
+def _hash(body: object) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def clone(
+    store: Store,
+    settings: Settings,
+    original: Experiment,
+    overrides: Mapping[str, Any],
+    *,
+    caller: Caller,
+    key: str | None,
+) -> tuple[Experiment, bool]:
+    """Submit an experiment's spec, as it is now, with changes. Raises what `submit` raises, and InvalidFields."""
+    fields = original.spec if isinstance(original.spec, dict) else {}  # damaged by hand
+    spec = checked(overridden(fields, overrides))
+    check(settings, spec)
+    body = {"clone": original.id, "overrides": dict(overrides)}
+    return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(body), cloned_from=original.id)
+
+
+def check(settings: Settings, spec: ExperimentSpec) -> dict[str, Any]:
+    """The spec's fields. Raises InvalidFields for what is not accepted, though what was stored before is still read."""
+    fields = spec.model_dump(mode="json")
+    check_tags(spec.tags)
+    check_size(fields)
+    check_text(fields)
+    check_data_root(settings, spec)
+    return fields
+
+
+def check_text(fields: Mapping[str, Any], pointer: str = "") -> None:
+    """Raise InvalidField for characters that steer a terminal, end a line or turn the direction of text.
+
+    A description may have several lines, and tabs.
+    """
+    for name, value in fields.items():
+        place = f"{pointer}/{pointer_part(name)}"
+        if isinstance(value, Mapping):
+            check_text(value, place)
+        for text in value if isinstance(value, list) else [value]:
+            found = unprintable(text, lines=place == "/description") if isinstance(text, str) else None
+            if found is not None:
+                raise InvalidField(place, f"it holds {found}, which is no character to be shown; leave it out")
+
+
+def check_size(fields: Mapping[str, Any]) -> None:
+    """Raise InvalidField where a spec is larger than anybody needs: ticks and lists read what is stored."""
+    size = len(json.dumps(fields))
+    if size > LONGEST_SPEC_BYTES:
+        raise InvalidField("", f"the spec has {size} bytes as JSON; at most {LONGEST_SPEC_BYTES} are stored")
+
+
+def check_tags(tags: Mapping[str, str]) -> None:
+    """Raise InvalidFields where they are not a user's to give."""
+    if names := reserved(tags):
+        raise InvalidFields([(f"/tags/{pointer_part(name)}", WHY_RESERVED) for name in names[:MOST_COMPLAINTS]])
+
+
+def check_data_root(settings: Settings, spec: ExperimentSpec) -> None:
+    """Raise InvalidField where the spec would read, or download, what the operator has not opened."""
+    if spec.data.download and not settings.allow_download:
+        raise InvalidField("/data/download", "the operator allows no downloads (CBAM_ALLOW_DOWNLOAD)")
+    if spec.data.root is None:
+        return
+    roots, root = DataRoots.of(settings.data_roots), Path(spec.data.root)
+    if not roots.hold(root):
+        opened = ", ".join(map(str, settings.data_roots)) or "none; the operator sets CBAM_DATA_ROOTS"
+        raise InvalidField("/data/root", f"{spec.data.root} is not below one of the data roots ({opened})")
+    if (link := roots.first_link_out(root, spec.data.dataset)) is not None:
+        raise InvalidField("/data/root", f"{link} is a link that leads out of the data roots; put the data there")
+
+
+def change(store: Store, row: Experiment, changes: Changes, *, version: int | None) -> Experiment:
+    """Change priority, tags or description. Raises what `submit` raises of them, and VersionConflict."""
+    changed = {name: value for name, value in vars(changes).items() if value is not None}
+    check_tags(changes.tags or {})
+    check_text(changed)
+    if isinstance(row.spec, dict):  # else it was damaged by hand
+        check_size(row.spec | changed)
+    return store.change(row.id, changes, version=version)
+
+
+def act(store: Store, experiment_id: str, action: str, *, caller: Caller) -> Experiment:
+    """Write down that the caller wants to cancel, pause, resume or retry. Asking twice is no error.
+
+    Raises ExperimentNotFound, Forbidden (it is somebody else's), or IllegalAction with the actions that the state
+    allows.
+    """
+    require_change(caller, store.get(experiment_id).owner)  # an owner never changes
+    if action == "retry":
+        return store.requeue(experiment_id, by=caller.name)
+
+    def choose(row: Experiment) -> Desired:
+        state, wish = State(row.state), WISHES[action]
+        if action not in ACTIONS[state] and (row.desired != wish or state in TERMINAL - {State.CANCELLED}):
+            raise IllegalAction(action, state)
+        return wish
+
+    return store.wish(experiment_id, choose)

@@ -1,0 +1,352 @@
+"""What the API reads and writes: experiments, their events and attempts. Each call is one short transaction.
+
+A state changes in one place only, `change_state`: it checks the move and writes its event in the same transaction.
+"""
+
+import json
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, defer
+
+from cbam_core.spec import ExperimentSpec
+from service.database import outbox
+from service.database.engine import Database
+from service.database.models import (
+    Attempt,
+    ClusterRow,
+    Deletion,
+    Event,
+    Experiment,
+    IdempotencyKey,
+    Label,
+    ProcessReport,
+)
+from service.domain.filters import Filter, Place, Sort, labels_of, page_query
+from service.domain.scheduling_spec import read_stored
+from service.domain.states import ACTIONS, Desired, Move, State, is_legal
+from service.errors import ExperimentNotFound, IdempotencyConflict, IllegalAction, StaleMove, VersionConflict
+
+ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford: no letter looks like a digit
+MOST_PAGE_BYTES = 4 * 2**20  # of a page of a list
+KEY_LIFE = timedelta(hours=24)  # an Idempotency-Key means nothing after that
+
+
+def utc_now() -> datetime:
+    """The present, aware."""
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """Twelve letters and digits: 60 random bits."""
+    return "".join(secrets.choice(ID_ALPHABET) for _ in range(12))
+
+
+@dataclass(frozen=True)
+class Glance:
+    """As much of an experiment as those need who watch it: its version changes with its state."""
+
+    id: str
+    state: str
+    reason: str | None
+    attempt: int
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What of an experiment may be changed after its submission; None leaves it as it is."""
+
+    priority: int | None = None
+    tags: dict[str, str] | None = None
+    description: str | None = None
+
+
+def change_state(session: Session, row: Experiment, move: Move, *, by: str) -> None:
+    """The one door for a change of state. Raises StaleMove where the row is no longer what was read."""
+    source = State(row.state)
+    if not is_legal(source, move.to):
+        raise ValueError(f"{source} to {move.to} is not a legal move")
+    moved = session.execute(
+        update(Experiment)
+        .where(Experiment.id == row.id, Experiment.state == row.state, Experiment.version == row.version)
+        .values(state=move.to, reason=move.reason, message=move.message, version=Experiment.version + 1)
+        .execution_options(synchronize_session=False)
+    )
+    if moved.rowcount != 1:  # type: ignore[attr-defined]
+        raise StaleMove
+    event = Event(
+        experiment_id=row.id,
+        attempt=row.attempt,
+        from_state=source,
+        to_state=move.to,
+        reason=move.reason,
+        message=move.message,
+        by=by,
+        at=utc_now(),
+    )
+    session.add(event)
+    session.flush()
+    session.refresh(row)
+    outbox.tell(session, row, event)
+
+
+class Store:
+    """The experiments, as the API sees them."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def submit(
+        self,
+        spec: ExperimentSpec,
+        *,
+        owner: str = "local",
+        key: str | None = None,
+        body_hash: str = "",
+        cloned_from: str | None = None,
+    ) -> tuple[Experiment, bool]:
+        """Store an experiment as QUEUED; with a key that this owner used in the last day, give the one stored then.
+
+        Returns the row and whether it is new. Raises IdempotencyConflict where the key came with another body.
+        """
+        try:
+            with self.database.writing() as session:
+                if key is not None:
+                    session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < utc_now() - KEY_LIFE))
+                    if known := _known(session, owner, key, body_hash):
+                        return known, False
+                row = _insert(session, spec, owner, cloned_from)
+                if key is not None:
+                    session.add(_used(row, key, body_hash))
+                return row, True
+        except IntegrityError:
+            if key is None:
+                raise
+            with self.database.reading() as session:  # another request with this key was faster
+                known = _known(session, owner, key, body_hash)
+            assert known is not None
+            return known, False
+
+    def get(self, experiment_id: str) -> Experiment:
+        """One experiment. Raises ExperimentNotFound."""
+        with self.database.reading() as session:
+            return _found(session, experiment_id)
+
+    def page(
+        self,
+        where: Filter,
+        *,
+        sort: Sort = Sort.NEWEST,
+        limit: int = 50,
+        after: Place | None = None,
+        specs: bool = True,
+    ) -> tuple[list[Experiment], Place | None]:
+        """Experiments in their order, and the place where the next page starts, or None on the last.
+
+        Without `specs` they are not read, and the rows have none. A page ends early where what it shows comes to more
+        than MOST_PAGE_BYTES.
+        """
+        with self.database.reading() as session:  # ids first: a database that must sort should not move whole rows
+            ids = list(
+                session.scalars(page_query(where, sort, after).with_only_columns(Experiment.id).limit(limit + 1))
+            )
+            chosen = select(Experiment).where(Experiment.id.in_(ids[:limit]))
+            found = session.scalars(chosen if specs else chosen.options(defer(Experiment.spec, raiseload=True)))
+            rows = sorted(found, key=lambda row: ids.index(row.id))
+        shown = rows[: _as_many_as_fit(rows, specs=specs)]
+        return shown, Place.of(shown[-1], sort) if len(ids) > len(shown) else None
+
+    def change(self, experiment_id: str, changes: Changes, *, version: int | None = None) -> Experiment:
+        """Change what may be changed, where the row is still of that version. Raises VersionConflict.
+
+        The spec says the same afterwards: the next attempt, and its MLflow run, go by it.
+        """
+        with self.database.writing() as session:
+            row = _found(session, experiment_id, lock=True)
+            _check_version(row, version)
+            new = {name: value for name, value in vars(changes).items() if value is not None}
+            if all(getattr(row, name) == value for name, value in new.items()):
+                return row
+            for name, value in new.items():
+                setattr(row, name, value)
+            if isinstance(row.spec, dict):  # not damaged by hand
+                row.spec = row.spec | new
+            row.version += 1
+            if changes.tags is not None:
+                session.execute(delete(Label).where(Label.experiment_id == row.id))
+                session.add_all(labels_of(row))
+            return row
+
+    def delete(self, experiment_id: str, *, by: str, version: int | None = None) -> None:
+        """Forget an experiment that has ended; a note stays until its files are gone too.
+
+        Raises IllegalAction while it has not ended, VersionConflict.
+        """
+        with self.database.writing() as session:
+            row = _found(session, experiment_id, lock=True)
+            _check_version(row, version)
+            if "delete" not in ACTIONS[State(row.state)]:
+                raise IllegalAction("delete", State(row.state))
+            session.add(Deletion(experiment_id=row.id, name=row.name, owner=row.owner, by=by, at=utc_now()))
+            session.execute(delete(Experiment).where(Experiment.id == row.id))
+
+    def wish(self, experiment_id: str, choose: Callable[[Experiment], Desired]) -> Experiment:
+        """Write down what the user wants, chosen from the row as it is now; the dispatcher makes it so."""
+        with self.database.writing() as session:
+            row = _found(session, experiment_id, lock=True)
+            desired = choose(row)
+            if row.desired != desired:
+                row.desired = desired
+                row.version += 1
+            return row
+
+    def requeue(self, experiment_id: str, *, by: str = "local") -> Experiment:
+        """Queue an experiment that failed or was cancelled once more; it goes on from its last checkpoint.
+
+        Raises IllegalAction in any other state.
+        """
+        with self.database.writing() as session:
+            row = _found(session, experiment_id, lock=True)
+            if "retry" not in ACTIONS[State(row.state)]:
+                raise IllegalAction("retry", State(row.state))
+            change_state(session, row, Move(State.QUEUED), by=by)
+            row.desired = Desired.RUN
+            row.free_retries = row.charged_retries = row.passed = 0
+            row.queued_at = utc_now()
+            row.deadline_at = _deadline(read_stored(row.spec)[0].deadline_minutes, row.queued_at)
+            row.not_before = row.ended_at = None
+            row.tracking_closed = False
+            return row
+
+    def events(self, experiment_id: str, *, after_seq: int = 0, limit: int | None = None) -> list[Event]:
+        """The moves of one experiment, oldest first. Raises ExperimentNotFound."""
+        query = select(Event).where(Event.experiment_id == experiment_id, Event.seq > after_seq).order_by(Event.seq)
+        with self.database.reading() as session:
+            _found(session, experiment_id)
+            return list(session.scalars(query.limit(limit)))
+
+    def attempts(self, experiment_id: str, *, after: int = 0, limit: int | None = None) -> list[Attempt]:
+        """The attempts of one experiment behind a number, oldest first. Raises ExperimentNotFound."""
+        query = select(Attempt).where(Attempt.experiment_id == experiment_id, Attempt.number > after)
+        with self.database.reading() as session:
+            _found(session, experiment_id)
+            return list(session.scalars(query.order_by(Attempt.number).limit(limit)))
+
+    def glances(self, experiment_ids: Sequence[str]) -> list[Glance]:
+        """Where these experiments are; those that do not exist are left out."""
+        columns = (Experiment.id, Experiment.state, Experiment.reason, Experiment.attempt, Experiment.version)
+        with self.database.reading() as session:
+            return [Glance(*row) for row in session.execute(select(*columns).where(Experiment.id.in_(experiment_ids)))]
+
+    def cluster(self) -> ClusterRow | None:
+        """What the dispatcher last saw of the cluster, if there ever was one."""
+        with self.database.reading() as session:
+            return session.scalar(select(ClusterRow).order_by(ClusterRow.at.desc()).limit(1))
+
+    def count_by_state(self) -> dict[State, int]:
+        """How many experiments are in each state; every state has a number."""
+        query = select(Experiment.state, func.count()).group_by(Experiment.state)
+        with self.database.reading() as session:
+            counts = {State(state): count for state, count in session.execute(query)}
+        return {state: counts.get(state, 0) for state in State}
+
+    def longest_waiting_seconds(self) -> float:
+        """How long the oldest QUEUED experiment has waited; 0 where none does."""
+        with self.database.reading() as session:
+            oldest = session.scalar(select(func.min(Experiment.queued_at)).where(Experiment.state == State.QUEUED))
+        return 0.0 if oldest is None else max(0.0, (utc_now() - oldest).total_seconds())
+
+    def dispatcher_report(self) -> ProcessReport | None:
+        """What the dispatcher last told of itself."""
+        with self.database.reading() as session:
+            return session.get(ProcessReport, "dispatcher")
+
+    def ping(self) -> None:
+        """Raise whatever the database raises where it does not answer, or cannot be written to.
+
+        It is written to where that failed the last time: only so will it be known to be well again.
+        """
+        with self.database.reading() as session:
+            session.execute(select(1))
+            if session.get_bind().dialect.name == "postgresql":
+                is_read_only = session.scalar(select(func.current_setting("transaction_read_only"))) == "on"
+                self.database.is_unwritable = self.database.is_unwritable or is_read_only
+        if self.database.is_unwritable:
+            with self.database.writing() as session:
+                session.merge(ProcessReport(process="probe", holder="", at=utc_now(), metrics="", trouble=""))
+
+
+def _as_many_as_fit(rows: Sequence[Experiment], *, specs: bool) -> int:
+    """How many rows a page takes: at least one."""
+    shown = (*(("spec",) if specs else ()), "description", "tags", "message", "progress", "summary")
+    left = MOST_PAGE_BYTES
+    for index, row in enumerate(rows):
+        left -= len(json.dumps([getattr(row, name) for name in shown]))
+        if left < 0 and index:
+            return index
+    return len(rows)
+
+
+def _insert(session: Session, spec: ExperimentSpec, owner: str, cloned_from: str | None) -> Experiment:
+    now = utc_now()
+    row = Experiment(
+        id=new_id(),
+        name=spec.name,
+        project=spec.project,
+        description=spec.description,
+        tags=spec.tags,
+        owner=owner,
+        priority=spec.priority,
+        spec=spec.model_dump(mode="json"),
+        cloned_from=cloned_from,
+        state=State.QUEUED,
+        progress={},
+        summary={},
+        created_at=now,
+        queued_at=now,
+        deadline_at=_deadline(spec.deadline_minutes, now),
+    )
+    session.add(row)
+    session.flush()
+    event = Event(experiment_id=row.id, attempt=0, to_state=State.QUEUED, message="", by=owner, at=now)
+    session.add(event)
+    session.flush()
+    outbox.tell(session, row, event)
+    session.add_all(labels_of(row))
+    return row
+
+
+def _deadline(minutes: float | None, start: datetime) -> datetime | None:
+    return None if minutes is None else start + timedelta(minutes=minutes)
+
+
+def _used(row: Experiment, key: str, body_hash: str) -> IdempotencyKey:
+    return IdempotencyKey(
+        owner=row.owner, key=key, body_hash=body_hash, experiment_id=row.id, created_at=row.created_at
+    )
+
+
+def _known(session: Session, owner: str, key: str, body_hash: str) -> Experiment | None:
+    seen = session.get(IdempotencyKey, (owner, key))
+    if seen is None:
+        return None
+    if seen.body_hash != body_hash:
+        raise IdempotencyConflict
+    return _found(session, seen.experiment_id)
+
+
+def _found(session: Session, experiment_id: str, *, lock: bool = False) -> Experiment:
+    row = session.get(Experiment, experiment_id, with_for_update=lock or None)
+    if row is None:
+        raise ExperimentNotFound(f"there is no experiment {experiment_id!r}")
+    return row
+
+
+def _check_version(row: Experiment, version: int | None) -> None:
+    if version is not None and row.version != version:
+        raise VersionConflict

@@ -1,0 +1,43 @@
+"""What a spec would run, without running it. Loads no torch: the network is measured by a process of its own."""
+
+from dataclasses import asdict
+
+from cbam_core.datasets import DATASETS
+from cbam_core.spec import ExperimentSpec, TimmOptimizerSpec
+from service.preview.memory_estimate import estimate, images_per_pass
+from service.preview.profiler import Previewer
+from service.preview.recipe_checks import Case, advice_on
+from service.schemas.previews import AdviceView, MemoryView, PreviewView, SiteView
+
+DEFAULT_CLASSES = 1000  # where only the folder on the workers' disk knows
+
+
+async def preview(previewer: Previewer, spec: ExperimentSpec, *, caller: str) -> PreviewView:
+    """Have the network measured, and say what follows from it.
+
+    Raises InvalidField where it cannot be built, or the optimiser refuses its options; PreviewUnavailable where it
+    cannot be measured now.
+    """
+    facts = DATASETS[spec.data.dataset]
+    classes = facts.classes or DEFAULT_CLASSES
+    measured = await previewer.measure(
+        spec.model, channels=facts.channels, classes=classes, image_size=spec.data.image_size, caller=caller
+    )
+    if isinstance(spec.train.optimizer, TimmOptimizerSpec):
+        await previewer.check_optimizer(spec.train.optimizer, caller=caller)
+    case = Case(spec, measured, facts)
+    memory = estimate(spec, measured, facts)
+    return PreviewView(
+        parameters=measured.parameters,
+        macs=measured.macs,
+        attention_parameters=sum(site.parameters for site in measured.sites),
+        attention_macs=sum(site.macs for site in measured.sites),
+        sites=[SiteView.model_validate(site) for site in measured.sites],
+        classes=classes,
+        train_images=facts.train_images,
+        steps_per_epoch=case.steps_per_epoch,
+        total_steps=case.steps,
+        images_per_pass=images_per_pass(spec),
+        memory=MemoryView(**asdict(memory), total=memory.total),
+        warnings=[AdviceView.model_validate(found) for found in advice_on(case)],
+    )

@@ -1,0 +1,1 @@
+"""The wire format that API and client share."""

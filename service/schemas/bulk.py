@@ -1,0 +1,22 @@
+"""What a call about many experiments answers."""
+
+from pydantic import Field
+
+from service.domain.states import State
+from service.schemas.experiments import Problem, View
+
+
+class BulkResult(View):
+    """What came of one experiment."""
+
+    id: str
+    ok: bool
+    state: State | None = Field(None, description="where it is now; null once it is deleted, or where it was refused")
+    problem: Problem | None = Field(None, description="what stood against it")
+
+
+class BulkAnswer(View):
+    """What came of each experiment."""
+
+    results: list[BulkResult]
+    more: bool = Field(description="whether the filter finds more than these: ask again")

@@ -1,0 +1,53 @@
+"""What a preview answers."""
+
+from pydantic import Field
+
+from service.schemas.experiments import View
+
+
+class SiteView(View):
+    """One attention module in the network, and the map it sees."""
+
+    name: str = Field(description="path of the module in the network")
+    channels: int
+    height: int = Field(description="of the map, in places")
+    width: int
+    parameters: int
+    macs: int
+
+
+class MemoryView(View):
+    """Bytes on each worker while it trains, estimated; the runtime itself (0.5 to 1 GB) comes on top."""
+
+    weights: int = Field(description="and their copies in half precision")
+    gradients: int
+    optimizer: int = Field(description="what the optimiser remembers of each parameter")
+    average: int = Field(description="the second set of weights that `ema` needs")
+    activations: int = Field(description="what autograd keeps from the forward to the backward pass")
+    images: int | None = Field(description="the dataset on the training device; null where its folder decides")
+    total: int
+
+
+class AdviceView(View):
+    """Something about the recipe to think about. It does not keep the experiment from running."""
+
+    pointer: str = Field(description="JSON pointer (RFC 6901) into the spec")
+    code: str = Field(description="the rule, for programs: narrow_bottleneck, lr_unscaled, …")
+    detail: str
+
+
+class PreviewView(View):
+    """What would run."""
+
+    parameters: int
+    macs: int = Field(description="multiply-accumulates of one forward pass of one image")
+    attention_parameters: int
+    attention_macs: int
+    sites: list[SiteView]
+    classes: int = Field(description="outputs of the network; 1000 is assumed where the dataset's folder decides")
+    train_images: int | None = Field(description="null where the dataset's folder decides")
+    steps_per_epoch: int | None
+    total_steps: int | None
+    images_per_pass: int = Field(description="images that go through the network at once on one worker")
+    memory: MemoryView
+    warnings: list[AdviceView]

@@ -1,0 +1,1 @@
+"""Webhooks: who gets them, and their delivery."""
