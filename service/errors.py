@@ -1,4 +1,4 @@
-"""Everything `service` raises on purpose. The docstring is the default message; HTTP codes are in `http_errors.py`."""
+"""Everything `service` raises on purpose. The docstring is the default message; HTTP codes are in `api/problems.py`."""
 
 from collections.abc import Sequence
 

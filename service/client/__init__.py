@@ -1,5 +1,6 @@
 """The Python client."""
 
-from service.client.client import Client
+from service.client.client import Client, Where
+from service.client.experiment import ExperimentHandle, WaitTimeout
 
-__all__ = ["Client"]
+__all__ = ["Client", "ExperimentHandle", "WaitTimeout", "Where"]

@@ -106,7 +106,7 @@ def current_leader(database: Database) -> str | None:
 
 
 def main() -> int:
-    """Print who leads; exit code 1 where nobody does. `python -m service.database.lease`, the dispatcher's health check."""
+    """Print who leads; exit code 1 where nobody does: the health check of the dispatcher."""
     database = Database(Settings().database_url)
     leader = current_leader(database)
     database.close()

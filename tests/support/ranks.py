@@ -1,7 +1,7 @@
 """Ranks as real processes: started together, with the environment that torchrun gives, and always ended.
 
-They are forked by a process that has loaded torch already (`rank_server.py`), which saves each rank four seconds of both
-cores' time; `fresh=True` starts the interpreter as a user would.
+They are forked by a process that has loaded torch already (`rank_server.py`), which saves each rank four seconds of
+both cores' time; `fresh=True` starts the interpreter as a user would.
 """
 
 import json
