@@ -21,7 +21,7 @@ from service.database.engine import Database
 
 database = Database(os.environ["CBAM_DATABASE_URL"])
 config = Config()
-config.set_main_option("script_location", str(files("service") / "migrations"))
+config.set_main_option("script_location", str(files("service.database") / "migrations"))
 with database.writing() as session:
     config.attributes["connection"] = session.connection()
     command.upgrade(config, "0001")

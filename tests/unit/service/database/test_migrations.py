@@ -22,7 +22,7 @@ def move(database):
 
     def move(verb, version: str) -> None:
         config = Config()
-        config.set_main_option("script_location", str(files("service") / "migrations"))
+        config.set_main_option("script_location", str(files("service.database") / "migrations"))
         with database.engine.execution_options(cbam_writes=True).connect() as connection, connection.begin():
             config.attributes["connection"] = connection
             verb(config, version)
