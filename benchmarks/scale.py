@@ -22,14 +22,16 @@ from sqlalchemy import insert, inspect
 
 from cbam_core.spec import ExperimentSpec
 from service.cluster.base import Node
+from service.cluster.in_memory import InMemoryCluster
 from service.database.engine import Database
-from service.database.models import Base, Experiment
+from service.database.models.base import Base
+from service.database.models.experiments import Experiment
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.filters import Filter, Sort
 from service.domain.states import State
-from service.experiments.store import Store, new_id, utc_now
+from service.domain.values import new_id, utc_now
+from service.experiments.store import Store
 from service.settings import Settings
-from service.testing import InMemoryCluster
 from tests.support.postgresql import PostgresServer, postgres_server, programs
 
 BUDGET = 1.5

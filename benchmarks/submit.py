@@ -24,8 +24,8 @@ import httpx2
 from fastapi import Depends, FastAPI, Request
 
 from service.database.engine import Database
-from service.database.models import Experiment
-from service.experiments.store import new_id, utc_now
+from service.database.models.experiments import Experiment
+from service.domain.values import new_id, utc_now
 from service.settings import Settings
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until

@@ -1,10 +1,10 @@
 """Everything `service` raises on purpose. The docstring is the default message; HTTP codes are in `api/problems.py`."""
 
 from collections.abc import Sequence
+from importlib import import_module
 
 from cbam_core.errors import CbamError
 from cbam_core.pointers import LONGEST_POINTER, LONGEST_WORDS, cut
-from service.domain.states import ACTIONS, State
 
 
 class ServiceError(CbamError):
@@ -58,8 +58,8 @@ class Forbidden(ServiceError):
 class IllegalAction(ServiceError):
     """The experiment's state does not allow this."""
 
-    def __init__(self, action: str, state: State) -> None:
-        self.legal = ACTIONS[state]
+    def __init__(self, action: str, state: str, legal: Sequence[str]) -> None:
+        self.legal = legal
         allowed = f"it allows {' and '.join(self.legal)}" if self.legal else "it allows nothing more"
         super().__init__(f"cannot {action} an experiment that is {state}; {allowed}")
 
@@ -125,79 +125,14 @@ class MissingExtra(ServiceError):
     """A command needs packages that only an extra of cbam-lab brings."""
 
 
-class ApiError(ServiceError):
-    """The server refused the request."""
-
-    def __init__(
-        self,
-        status: int,
-        problem: dict[str, object],
-        *,
-        retry_after: float | None = None,
-        request_id: str | None = None,
-    ) -> None:
-        lines = [str(problem.get("detail") or problem.get("title") or f"HTTP {status}")]
-        errors = problem.get("errors")
-        if isinstance(errors, list):
-            lines += [f"  {item.get('pointer') or '/'}: {item.get('detail')}" for item in errors]
-        super().__init__("\n".join(lines))
-        self.status = status
-        self.problem = problem
-        self.retry_after = retry_after  # seconds
-        self.request_id = request_id  # the server's log knows more under it
+_OF_THE_CLIENT = (
+    "ApiError", "BadToken", "ChangedMeanwhile", "NotAllowed", "NotAuthenticated", "NotFound", "NotNow", "NotReady",
+    "NotUsable", "ServerUnreachable", "TooMany",
+)  # fmt: skip
 
 
-class NotAuthenticated(ApiError):
-    """The server wants a token, or does not know this one; set CBAM_TOKEN."""
-
-
-class NotAllowed(ApiError):
-    """This token may not do that."""
-
-
-class NotFound(ApiError):
-    """There is no such thing."""
-
-
-class NotNow(ApiError):
-    """The state does not allow it; `problem["legal"]` names what it allows."""
-
-
-class ChangedMeanwhile(ApiError):
-    """Somebody changed it since it was read."""
-
-
-class NotUsable(ApiError):
-    """The request holds something that cannot be used; `problem["errors"]` names the fields."""
-
-
-class TooMany(ApiError):
-    """The rate limit is reached; `retry_after` says for how long."""
-
-
-class NotReady(ApiError):
-    """The server cannot work at the moment."""
-
-
-REFUSALS: dict[int, type[ApiError]] = {
-    400: NotUsable,
-    401: NotAuthenticated,
-    403: NotAllowed,
-    404: NotFound,
-    409: NotNow,
-    412: ChangedMeanwhile,
-    413: NotUsable,
-    415: NotUsable,
-    422: NotUsable,
-    429: TooMany,
-    503: NotReady,
-}
-"""What the client raises for each status."""
-
-
-class BadToken(ServiceError):
-    """CBAM_TOKEN holds something that no token is."""
-
-
-class ServerUnreachable(ServiceError):
-    """The server does not answer."""
+def __getattr__(name: str) -> object:
+    """The client's errors by their old place, for one version: they are in `service.client.errors` now."""
+    if name not in _OF_THE_CLIENT:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("service.client.errors"), name)

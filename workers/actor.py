@@ -17,13 +17,13 @@ from typing import Any
 
 from workers.preload import load_ahead, load_training
 from workers.protocol.assignment import Assignment
+from workers.protocol.code_version import code_fingerprint
 from workers.protocol.outcome import Outcome, classify, read_outcome
 from workers.protocol.progress import Progress
 from workers.protocol.stop import StopMode, StopSignal
 from workers.protocol.storage import make_folder
 from workers.runtime.memory_check import Footprint
 from workers.runtime.watchdog import dump_stacks
-from workers.tracking.provenance import code_fingerprint
 
 logger = logging.getLogger(__name__)
 LOOKS = 20  # in the time after which nobody is waited for any more

@@ -15,16 +15,16 @@ from cbam_core.explain import Description, describe
 from cbam_core.networks import build_network
 from cbam_core.spec import ExperimentSpec, ModelSpec
 from workers.data import load_dataset
-from workers.export.programs import require, require_compiler
+from workers.export.requirements import require, require_compiler
 from workers.export.weights import export
 from workers.protocol.assignment import Assignment
 from workers.protocol.fence import Fence
 from workers.protocol.outcome import Ending, Outcome, classify
-from workers.protocol.progress import Progress
+from workers.protocol.progress import Progress, patience_seconds
 from workers.protocol.stop import StopMode, StopSignal
 from workers.protocol.storage import write_once
 from workers.runtime.rank_log import RankLog, log_to
-from workers.runtime.watchdog import patience_seconds, watched
+from workers.runtime.watchdog import watched
 from workers.seeding import reproducible
 from workers.tracing import FirstStep, event
 from workers.tracking.tracker import JournalTracker, MlflowTracker, Tracker

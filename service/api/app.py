@@ -15,10 +15,11 @@ from service.api.health import Probe
 from service.api.live_updates import Feeds
 from service.api.middleware.access_log import RequestLog
 from service.api.middleware.authentication import Gate
+from service.api.middleware.metrics import RequestMetrics
 from service.api.middleware.request_guard import Guard
 from service.api.middleware.security_headers import SecurityHeaders
 from service.api.middleware.tracing import telemetry
-from service.api.prometheus import RequestMetrics, ServiceMetrics, watching_loop
+from service.api.prometheus import ServiceMetrics, watching_loop
 from service.api.routers import auth, bulk, catalog, cluster, experiments, health, history, streams, webhooks
 from service.auth.audit import AuditLog
 from service.auth.tokens import Tokens

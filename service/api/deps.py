@@ -8,7 +8,7 @@ from fastapi.security import HTTPBearer
 from service.api.live_updates import Feeds
 from service.auth.audit import AuditLog
 from service.auth.tokens import Tokens
-from service.database.models import Experiment
+from service.database.models.experiments import Experiment
 from service.domain.roles import Caller, Role, require, require_change
 from service.experiments.store import Store
 from service.preview.profiler import Previewer

@@ -12,7 +12,7 @@ from service.database.lease import current_leader
 from service.database.outages import Unusable
 from service.experiments.store import Store
 from service.redaction import without_login, without_secrets
-from service.schemas.experiments import ComponentHealth, Readiness
+from service.schemas.health import ComponentHealth, Readiness
 from service.settings import Settings
 
 PROBE_SECONDS = 2.0

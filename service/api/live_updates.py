@@ -24,7 +24,7 @@ from service.domain.states import TERMINAL, State
 from service.errors import ExperimentNotFound, TooManyOwnStreams, TooManyStreams
 from service.experiments import logs
 from service.experiments.store import Glance, Store
-from service.schemas.experiments import EventView
+from service.schemas.history import EventView
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

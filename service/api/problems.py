@@ -35,7 +35,7 @@ from service.errors import (
     WebhookNotFound,
 )
 from service.redaction import without_secrets
-from service.schemas.experiments import ErrorItem, Problem
+from service.schemas.problems import ErrorItem, Problem
 from workers import tracing
 
 log = logging.getLogger(__name__)

@@ -9,13 +9,12 @@ from contextlib import asynccontextmanager, suppress
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.database.lease import current_leader
-from service.database.models import ProcessReport
-from service.experiments.store import Store, utc_now
+from service.database.models.operations import ProcessReport
+from service.domain.values import utc_now
+from service.experiments.store import Store
 
-METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 LOOP_LOOK_SECONDS = 0.5
 STALE_SECONDS = 60.0  # numbers of a dispatcher that is gone are shown no longer
 
@@ -74,42 +73,6 @@ class _Rows(Collector):
 
 def _age(report: ProcessReport) -> float:
     return (utc_now() - report.at).total_seconds()
-
-
-class RequestMetrics:
-    """ASGI middleware that counts and times requests by route, never by raw path: ids would make endless series."""
-
-    def __init__(self, app: ASGIApp, *, metrics: ServiceMetrics) -> None:
-        self.app = app
-        self.metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, and note the first byte of the answer."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        begin = time.perf_counter()
-        answered = False
-
-        def note(status: int) -> None:
-            nonlocal answered
-            answered = True
-            route = getattr(scope.get("route"), "path", "unmatched")
-            method = scope["method"] if scope["method"] in METHODS else "other"  # a caller may invent endless ones
-            self.metrics.requests.labels(method, route, status).inc()
-            self.metrics.seconds.labels(method, route).observe(time.perf_counter() - begin)
-
-        async def noting(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                note(message["status"])
-            await send(message)
-
-        try:
-            await self.app(scope, receive, noting)
-        except Exception:
-            if not answered:
-                note(500)  # which Starlette sends outside of all middleware
-            raise
 
 
 @asynccontextmanager

@@ -14,8 +14,8 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from service.database.engine import Database
-from service.database.models import AuditEvent, Token
-from service.experiments.store import utc_now
+from service.database.models.auth import AuditEvent, Token
+from service.domain.values import utc_now
 
 log = logging.getLogger(__name__)
 BATCH_SECONDS = 0.2

@@ -39,7 +39,8 @@ class LocalTokens:
         except ValidationError as error:
             lines = (f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
             raise UnusableToken("; ".join(lines)) from error
-        return NewToken.of_new(*self.rows.create(wanted, by=BY))
+        row, secret = self.rows.create(wanted, by=BY)
+        return NewToken.of(TokenView.model_validate(row), secret)
 
     def tokens(self) -> Sequence[TokenView]:
         """Every token there ever was, the newest first."""

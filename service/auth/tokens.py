@@ -14,10 +14,10 @@ from pathlib import Path
 from sqlalchemy import or_, select, text
 
 from service.database.engine import Database
-from service.database.models import Token
+from service.database.models.auth import Token
 from service.domain.roles import Caller, Role
+from service.domain.values import new_id, utc_now
 from service.errors import TokenNotFound, UnusableToken
-from service.experiments.store import new_id, utc_now
 from service.schemas.auth import TokenRequest
 from workers.protocol.storage import sync_file, sync_folder
 

@@ -17,17 +17,9 @@ from service.client.experiment import ExperimentHandle
 from service.client.transport import PATIENCE, Wire, path
 from service.client.webhooks import WebhookCalls
 from service.domain.states import State
-from service.schemas.experiments import (
-    AttemptList,
-    AttemptView,
-    CurveList,
-    CurveView,
-    EventList,
-    EventView,
-    ExperimentPage,
-    ExperimentView,
-    Readiness,
-)
+from service.schemas.experiments import ExperimentPage, ExperimentView
+from service.schemas.health import Readiness
+from service.schemas.history import AttemptList, AttemptView, CurveList, CurveView, EventList, EventView
 from service.schemas.previews import PreviewView
 from service.stack.record import DEFAULT_HOME, recorded_url
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, Self
 
+from service.client.errors import NotReady, ServerUnreachable, TooMany
 from service.domain.states import TERMINAL, State
-from service.errors import NotReady, ServerUnreachable, ServiceError, TooMany
-from service.schemas.experiments import AttemptView, CurveView, EventView, ExperimentView
+from service.errors import ServiceError
+from service.schemas.experiments import ExperimentView
+from service.schemas.history import AttemptView, CurveView, EventView
 
 LOOK_SECONDS = 0.5
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import httpx2
 
-from service.errors import REFUSALS, ApiError, BadToken, ServerUnreachable
+from service.client.errors import REFUSALS, ApiError, BadToken, ServerUnreachable
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

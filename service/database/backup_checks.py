@@ -7,7 +7,8 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, and_, func, inspect, select, text
 
-from service.database.models import Attempt, Base, Event, Experiment
+from service.database.models.base import Base
+from service.database.models.experiments import Attempt, Event, Experiment
 from service.domain.states import HOLDS_GANG, MOVES, State
 
 REVISIONS = "alembic_version"

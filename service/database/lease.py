@@ -12,7 +12,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from service.database.engine import Database
-from service.database.models import Lease, UtcDateTime
+from service.database.models.base import UtcDateTime
+from service.database.models.operations import Lease
 from service.errors import NotLeading
 from service.settings import Settings
 

@@ -7,7 +7,10 @@ from typing import Any
 from sqlalchemy import and_, bindparam, exists, or_, select
 from sqlalchemy.orm import Session
 
-from service.database.models import Event, Experiment, Token, UtcDateTime, Webhook, WebhookDelivery
+from service.database.models.auth import Token
+from service.database.models.base import UtcDateTime
+from service.database.models.experiments import Event, Experiment
+from service.database.models.webhooks import Webhook, WebhookDelivery
 
 STATE_CHANGED = "experiment.state_changed"
 MESSAGE_CHARACTERS = 2000

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from service.cluster.base import Need, Node
-from service.cluster.gpus import ROUNDING, FreeGpus
+from service.cluster.gpus import ROUNDING
+from service.cluster.packing import _gpus, _with_gpus, capacity, place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,31 +206,6 @@ class _Round:
         return True
 
 
-def place(need: Need, nodes: Sequence[Node], *, on_one: bool = False) -> tuple[Node, ...] | None:
-    """The nodes after the gang has taken its share; None where it does not fit.
-
-    All of it on the fullest node that can hold it; where none can, over several, the fullest first, unless it has to be
-    `on_one`.
-    """
-    left, open_bundles = list(nodes), need.workers
-    fullest_first = sorted(enumerate(nodes), key=lambda item: (item[1].free_gpus, item[1].free_cpus))
-    whole = [item for item in fullest_first if _free_bundles(need, item[1]) >= need.workers]
-    for index, node in whole[:1] if whole or on_one else fullest_first:
-        take = min(open_bundles, _free_bundles(need, node))
-        if not take:
-            continue
-        open_bundles -= take
-        left[index] = replace(node, free_cpus=node.free_cpus - take * need.cpus)
-        if need.gpus:
-            left[index] = _with_gpus(left[index], _gpus(node).less(need.gpus, take))
-    return None if open_bundles else tuple(left)
-
-
-def capacity(nodes: Sequence[Node], need: Need) -> int:
-    """How many of the gang's bundles the cluster could hold were it empty."""
-    return sum(_bundles(need, node.cpus, node.gpus) for node in nodes)
-
-
 def _after(nodes: Sequence[Node], going: Iterable[Holding]) -> tuple[Node, ...]:
     """The nodes once these have gone."""
     left = {node.id: node for node in nodes}
@@ -247,24 +223,6 @@ def _after(nodes: Sequence[Node], going: Iterable[Holding]) -> tuple[Node, ...]:
 def _came_after(one: Waiting, other: Waiting) -> bool:
     """Whether it has waited less long, for the same priority."""
     return one.priority == other.priority and (one.queued_at, one.id) > (other.queued_at, other.id)
-
-
-def _free_bundles(need: Need, node: Node) -> int:
-    return _bundles(need, node.free_cpus, node.free_gpus, node.shared)
-
-
-def _gpus(node: Node) -> FreeGpus:
-    return FreeGpus.of(node.free_gpus, node.shared)
-
-
-def _with_gpus(node: Node, gpus: FreeGpus) -> Node:
-    return replace(node, free_gpus=gpus.total, shared=gpus.shared)
-
-
-def _bundles(need: Need, cpus: float, gpus: float, shared: Sequence[float] = ()) -> int:
-    by_cpu = int(cpus / need.cpus + ROUNDING) if need.cpus else need.workers
-    by_gpu = FreeGpus.of(gpus, shared).bundles(need.gpus) if need.gpus else need.workers
-    return max(0, min(by_cpu, by_gpu))
 
 
 def _why_never(need: Need, nodes: Sequence[Node]) -> str:

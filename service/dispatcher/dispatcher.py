@@ -20,7 +20,7 @@ from cbam_core.errors import SpecError
 from service.cluster.base import Cluster, ClusterView, GangKey, GangView, StopMode
 from service.database.engine import Database
 from service.database.lease import Leadership
-from service.database.models import Attempt, Experiment
+from service.database.models.experiments import Attempt, Experiment
 from service.dispatcher.cluster_status import Observatory
 from service.dispatcher.file_cleanup import Eraser
 from service.dispatcher.liveness import Vigil, Watch
@@ -30,9 +30,9 @@ from service.dispatcher.scheduler import Admitter
 from service.dispatcher.store import Ending, Ledger, Live, Note
 from service.domain.scheduling_spec import StoredSpec, read_stored
 from service.domain.states import TERMINAL, Desired, Liveness, Move, Reason, Situation, State, decide
+from service.domain.values import utc_now
 from service.errors import ClusterUnavailable, NotLeading, StaleMove
 from service.experiments import logs
-from service.experiments.store import utc_now
 from service.log_format import about
 from service.settings import Settings
 from workers.protocol.outcome import Outcome, read_outcome

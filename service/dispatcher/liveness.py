@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from service.cluster.base import Cluster, GangKey, GangView, StopMode
-from service.database.models import Experiment
+from service.database.models.experiments import Experiment
 from service.domain.states import Liveness, Reason, State
 from service.settings import Settings
 from workers.protocol.outcome import Outcome
-from workers.runtime.watchdog import patience_seconds
+from workers.protocol.progress import patience_seconds
 
 STACKS_SECONDS = 3.0
 PAUSE_GRACE_SECONDS = 300.0  # a checkpoint of a large network takes its time; without it the last one is used

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.database.models import Experiment
+from service.database.models.experiments import Experiment
 from service.dispatcher.store import Ledger
 from service.domain.states import State
 from workers.protocol.fence import newest_attempt

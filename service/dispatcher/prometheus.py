@@ -12,9 +12,9 @@ from datetime import datetime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from service.cluster.base import ClusterView
-from service.database.models import Attempt, Experiment
+from service.database.models.experiments import Attempt, Experiment
 from service.domain.states import TERMINAL, Move, State
-from service.experiments.store import utc_now
+from service.domain.values import utc_now
 from workers import tracing
 
 REPORT_SECONDS = 5.0

@@ -5,8 +5,9 @@ import logging
 from cbam_core.errors import SpecError
 from cbam_core.spec import make_spec
 from service.cluster.base import Cluster, ClusterView, GangKey, Launch, Need, Node
-from service.database.models import Attempt, Experiment
-from service.dispatcher.admission import Choice, Holding, Rules, Waiting, choose, place
+from service.cluster.packing import place
+from service.database.models.experiments import Attempt, Experiment
+from service.dispatcher.admission import Choice, Holding, Rules, Waiting, choose
 from service.dispatcher.prometheus import DispatcherReport
 from service.dispatcher.store import Ledger, Live
 from service.domain.scheduling_spec import StoredSpec, read_stored

@@ -13,10 +13,13 @@ from sqlalchemy.orm import Session
 from service.cluster.base import Node
 from service.database.engine import Database
 from service.database.lease import Leadership
-from service.database.models import Attempt, ClusterRow, Deletion, Experiment, ProcessReport, UtcDateTime
+from service.database.models.base import UtcDateTime
+from service.database.models.experiments import Attempt, Deletion, Experiment
+from service.database.models.operations import ClusterRow, ProcessReport
+from service.database.transitions import change_state
 from service.domain.states import HOLDS_GANG, TERMINAL, Desired, Move, Reason, Retry, State
+from service.domain.values import utc_now
 from service.errors import StaleMove
-from service.experiments.store import change_state, utc_now
 
 QUEUE_WINDOW = 200  # as many of the queue's first are looked at in one tick
 MAX_BACKOFF_SECONDS = 300.0

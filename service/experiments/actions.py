@@ -11,7 +11,7 @@ from cbam_core.pointers import MOST_COMPLAINTS, pointer_part
 from cbam_core.printable import unprintable
 from cbam_core.spec import ExperimentSpec
 from cbam_core.tags import WHY_RESERVED, reserved
-from service.database.models import Experiment
+from service.database.models.experiments import Experiment
 from service.domain.roles import Caller, require_change
 from service.domain.spec_patch import overridden
 from service.domain.states import ACTIONS, TERMINAL, Desired, State
@@ -132,7 +132,7 @@ def act(store: Store, experiment_id: str, action: str, *, caller: Caller) -> Exp
     def choose(row: Experiment) -> Desired:
         state, wish = State(row.state), WISHES[action]
         if action not in ACTIONS[state] and (row.desired != wish or state in TERMINAL - {State.CANCELLED}):
-            raise IllegalAction(action, state)
+            raise IllegalAction(action, state, ACTIONS[state])
         return wish
 
     return store.wish(experiment_id, choose)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cbam_core.errors import CbamError
-from service.database.models import Experiment
+from service.database.models.experiments import Experiment
 from service.domain.filters import Filter
 from service.domain.roles import Caller, Role, require_change
 from service.errors import InvalidField

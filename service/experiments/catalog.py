@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import as_file, files
-from pathlib import Path
 from typing import Any, get_args
 
 from cbam_core.attention.options import AttentionSpec, Options
@@ -18,9 +16,6 @@ from cbam_core.backbones import (
     WITH_STEM,
     stage_count,
 )
-from cbam_core.spec import ExperimentSpec, parse_yaml
-from service.domain.spec_patch import overridden
-from service.errors import TemplateNotFound
 
 
 @dataclass(frozen=True)
@@ -84,15 +79,6 @@ class AttentionModule:
     options: Mapping[str, Any]  # JSON schema
 
 
-@dataclass(frozen=True)
-class Template:
-    """A spec that comes with the service."""
-
-    name: str
-    description: str
-    fields: Mapping[str, Any]
-
-
 def backbones() -> list[Backbone]:
     """Every backbone that is named without timm's help."""
     return [_backbone(name) for name in BACKBONES]
@@ -136,33 +122,3 @@ def _module(kind: type[Options]) -> AttentionModule:
         placement=kind.placement,
         options=kind.model_json_schema(),
     )
-
-
-@cache
-def templates() -> Mapping[str, Template]:
-    """The specs of `examples/`, by name: the path of the file without its ending."""
-    with as_file(files("service") / "examples") as root:
-        paths = {str(path.relative_to(root).with_suffix("")): path for path in sorted(Path(root).glob("**/*.yaml"))}
-        return {name: _template(name, path.read_text(encoding="utf-8")) for name, path in paths.items()}
-
-
-def _template(name: str, text: str) -> Template:
-    comments = []
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            break
-        comments.append(line.lstrip("# "))
-    return Template(name, " ".join(comments), parse_yaml(text))
-
-
-def from_template(name: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a template with the overrides. Raises TemplateNotFound."""
-    template = templates().get(name)
-    if template is None:
-        raise TemplateNotFound(name)
-    return overridden(template.fields, overrides)
-
-
-def spec_of(template: Template) -> ExperimentSpec:
-    """The whole spec of a template, with every default."""
-    return ExperimentSpec.model_validate(template.fields)

@@ -4,46 +4,29 @@ A state changes in one place only, `change_state`: it checks the move and writes
 """
 
 import json
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
 from cbam_core.spec import ExperimentSpec
 from service.database import outbox
 from service.database.engine import Database
-from service.database.models import (
-    Attempt,
-    ClusterRow,
-    Deletion,
-    Event,
-    Experiment,
-    IdempotencyKey,
-    Label,
-    ProcessReport,
-)
-from service.domain.filters import Filter, Place, Sort, labels_of, page_query
+from service.database.listing import labels_of, page_query, place_of
+from service.database.models.experiments import Attempt, Deletion, Event, Experiment, IdempotencyKey, Label
+from service.database.models.operations import ClusterRow, ProcessReport
+from service.database.transitions import change_state
+from service.domain.filters import Filter, Place, Sort
 from service.domain.scheduling_spec import read_stored
-from service.domain.states import ACTIONS, Desired, Move, State, is_legal
-from service.errors import ExperimentNotFound, IdempotencyConflict, IllegalAction, StaleMove, VersionConflict
+from service.domain.states import ACTIONS, Desired, Move, State
+from service.domain.values import new_id, utc_now
+from service.errors import ExperimentNotFound, IdempotencyConflict, IllegalAction, VersionConflict
 
-ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford: no letter looks like a digit
 MOST_PAGE_BYTES = 4 * 2**20  # of a page of a list
 KEY_LIFE = timedelta(hours=24)  # an Idempotency-Key means nothing after that
-
-
-def utc_now() -> datetime:
-    """The present, aware."""
-    return datetime.now(UTC)
-
-
-def new_id() -> str:
-    """Twelve letters and digits: 60 random bits."""
-    return "".join(secrets.choice(ID_ALPHABET) for _ in range(12))
 
 
 @dataclass(frozen=True)
@@ -64,35 +47,6 @@ class Changes:
     priority: int | None = None
     tags: dict[str, str] | None = None
     description: str | None = None
-
-
-def change_state(session: Session, row: Experiment, move: Move, *, by: str) -> None:
-    """The one door for a change of state. Raises StaleMove where the row is no longer what was read."""
-    source = State(row.state)
-    if not is_legal(source, move.to):
-        raise ValueError(f"{source} to {move.to} is not a legal move")
-    moved = session.execute(
-        update(Experiment)
-        .where(Experiment.id == row.id, Experiment.state == row.state, Experiment.version == row.version)
-        .values(state=move.to, reason=move.reason, message=move.message, version=Experiment.version + 1)
-        .execution_options(synchronize_session=False)
-    )
-    if moved.rowcount != 1:  # type: ignore[attr-defined]
-        raise StaleMove
-    event = Event(
-        experiment_id=row.id,
-        attempt=row.attempt,
-        from_state=source,
-        to_state=move.to,
-        reason=move.reason,
-        message=move.message,
-        by=by,
-        at=utc_now(),
-    )
-    session.add(event)
-    session.flush()
-    session.refresh(row)
-    outbox.tell(session, row, event)
 
 
 class Store:
@@ -159,7 +113,7 @@ class Store:
             found = session.scalars(chosen if specs else chosen.options(defer(Experiment.spec, raiseload=True)))
             rows = sorted(found, key=lambda row: ids.index(row.id))
         shown = rows[: _as_many_as_fit(rows, specs=specs)]
-        return shown, Place.of(shown[-1], sort) if len(ids) > len(shown) else None
+        return shown, place_of(shown[-1], sort) if len(ids) > len(shown) else None
 
     def change(self, experiment_id: str, changes: Changes, *, version: int | None = None) -> Experiment:
         """Change what may be changed, where the row is still of that version. Raises VersionConflict.
@@ -191,7 +145,7 @@ class Store:
             row = _found(session, experiment_id, lock=True)
             _check_version(row, version)
             if "delete" not in ACTIONS[State(row.state)]:
-                raise IllegalAction("delete", State(row.state))
+                raise IllegalAction("delete", row.state, ACTIONS[State(row.state)])
             session.add(Deletion(experiment_id=row.id, name=row.name, owner=row.owner, by=by, at=utc_now()))
             session.execute(delete(Experiment).where(Experiment.id == row.id))
 
@@ -213,7 +167,7 @@ class Store:
         with self.database.writing() as session:
             row = _found(session, experiment_id, lock=True)
             if "retry" not in ACTIONS[State(row.state)]:
-                raise IllegalAction("retry", State(row.state))
+                raise IllegalAction("retry", row.state, ACTIONS[State(row.state)])
             change_state(session, row, Move(State.QUEUED), by=by)
             row.desired = Desired.RUN
             row.free_retries = row.charged_retries = row.passed = 0

@@ -1,15 +1,12 @@
 """What the API takes and answers about tokens and callers."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.domain.roles import Role
-from service.schemas.experiments import View
-
-if TYPE_CHECKING:  # a client reads these views, and needs no database
-    from service.database.models import Token
+from service.schemas.base import View
 
 Name = Annotated[
     str,
@@ -61,9 +58,9 @@ class NewToken(TokenView):
     secret: str = Field(description="send it as `Authorization: Bearer …`; it is stored nowhere")
 
     @classmethod
-    def of_new(cls, row: "Token", secret: str) -> "NewToken":
-        """The view of a row that was just made."""
-        return cls(**TokenView.model_validate(row).model_dump(), secret=secret)
+    def of(cls, token: TokenView, secret: str) -> "NewToken":
+        """A token that was just made, with its secret."""
+        return cls(**token.model_dump(), secret=secret)
 
 
 class TokenList(View):

@@ -3,7 +3,8 @@
 from pydantic import Field
 
 from service.domain.states import State
-from service.schemas.experiments import Problem, View
+from service.schemas.base import View
+from service.schemas.problems import Problem
 
 
 class BulkResult(View):

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from service.schemas.experiments import View
+from service.schemas.base import View
 
 
 class PaperView(View):

@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import Field
 
 from service.domain.states import State
-from service.schemas.experiments import View
+from service.schemas.base import View
 
 
 class NodeView(View):

@@ -1,21 +1,14 @@
 """What the API answers: views of the rows, with the words and units that users see."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from service.domain.states import ACTIONS, Desired, Reason, State
-
-if TYPE_CHECKING:  # a client reads these views, and needs no database
-    from service.database.models import Experiment
-    from service.settings import Settings
-
-
-class View(BaseModel):
-    """What all answers share."""
-
-    model_config = ConfigDict(frozen=True, from_attributes=True)
+from cbam_core.spec import ExperimentSpec, Markdown, Priority, Tags
+from service.domain.states import Desired, Reason, State
+from service.schemas.base import View
 
 
 class ProgressView(View):
@@ -68,32 +61,6 @@ class ExperimentView(View):
     links: Links
     spec: dict[str, Any] = Field(description="what was asked for; empty in a list that was asked for without specs")
 
-    @classmethod
-    def of(cls, row: "Experiment", settings: "Settings", *, with_spec: bool = True) -> "ExperimentView":
-        """The view of a row, which need not have a spec where none is to be shown."""
-        path = f"/v1/experiments/{row.id}"
-        run = f"{settings.mlflow_public_url}/#/runs/{row.mlflow_run_id}"
-        state = State(row.state)
-        spec = row.spec if with_spec and isinstance(row.spec, dict) else {}  # else it was damaged by hand
-        fields = {name: getattr(row, name) for name in cls.model_fields if name != "spec" and hasattr(row, name)}
-        return cls(
-            **fields
-            | {
-                "spec": spec,
-                "state": state,
-                "actions": ACTIONS[state],
-                "progress": ProgressView.model_validate(row.progress),
-                "metrics": {key: value for key, value in row.progress.get("metrics", {}).items() if value is not None},
-                "links": Links(
-                    self=path,
-                    logs=f"{path}/logs",
-                    events=f"{path}/events",
-                    metrics=f"{path}/metrics",
-                    mlflow=run if row.mlflow_run_id and settings.mlflow_public_url else None,
-                ),
-            }
-        )
-
 
 class ExperimentPage(View):
     """Some experiments, and where the next ones are."""
@@ -102,96 +69,45 @@ class ExperimentPage(View):
     next_cursor: str | None = Field(None, description="give it back as `cursor`; null on the last page")
 
 
-class EventView(View):
-    """One change of state."""
-
-    seq: int
-    attempt: int
-    from_state: State | None
-    to_state: State
-    reason: Reason | None
-    message: str
-    by: str = Field(description="who asked for it, or the dispatcher that made the move")
-    at: datetime
+Overrides = Annotated[
+    dict[str, Any],
+    Field(
+        max_length=200,
+        description="a JSON merge patch of a spec; null takes a field back to its default, and a key may be a dotted "
+        "path, as `train.epochs`",
+        examples=[{"train.epochs": 3, "model": {"attention": {"type": "se"}}}],
+    ),
+]
 
 
-class AttemptView(View):
-    """One try at the experiment by one gang of workers."""
+class FromTemplate(BaseModel):
+    """One of `GET /v1/templates`, with changes."""
 
-    number: int
-    reason: Reason | None
-    message: str
-    resumed_from_step: int | None
-    last_step: int
-    node_ids: list[str]
-    started_at: datetime
-    ended_at: datetime | None
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"examples": [{"template": "digits-cbam", "overrides": {"train.epochs": 3}}]},
+    )
 
-
-class EventList(View):
-    """The history of one experiment, oldest first."""
-
-    items: list[EventView]
-    next_cursor: str | None = Field(None, description="give it back as `cursor`; null on the last page")
+    template: Annotated[str, Field(min_length=1, max_length=256)]
+    overrides: Overrides = {}
 
 
-class AttemptList(View):
-    """The attempts of one experiment, oldest first."""
-
-    items: list[AttemptView]
-    next_cursor: str | None = Field(None, description="give it back as `cursor`; null on the last page")
+def _kind(value: object) -> str:
+    is_template = isinstance(value, FromTemplate) or (isinstance(value, Mapping) and "template" in value)
+    return "from_template" if is_template else "from_spec"
 
 
-class CurveView(View):
-    """The history of one metric: three columns of one length."""
-
-    name: str = Field(description="as in MLflow: val/top1, train/loss, lr, …")
-    steps: list[int] = Field(description="optimizer steps, rising")
-    values: list[float | None] = Field(description="null where a value was not finite")
-    times: list[int] = Field(description="when it was measured, Unix time in milliseconds")
+Submission = Annotated[
+    Annotated[ExperimentSpec, Tag("from_spec")] | Annotated[FromTemplate, Tag("from_template")], Discriminator(_kind)
+]
 
 
-class CurveList(View):
-    """The history of an experiment's metrics, by name."""
+class ExperimentChanges(BaseModel):
+    """What of an experiment may be changed; what is left out, or null, stays."""
 
-    items: list[CurveView]
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, json_schema_extra={"minProperties": 1})
 
-
-class ErrorItem(View):
-    """One thing that is wrong with the request."""
-
-    pointer: str = Field(description="JSON pointer (RFC 6901) into the body, or the name of the parameter")
-    detail: str
-
-
-class Problem(View):
-    """RFC 9457: what went wrong, in a form that programs and people can read."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    instance: str | None = None
-    errors: list[ErrorItem] = []
-    legal: list[str] | None = Field(None, description="with 409: the actions that this state allows")
-
-
-class ComponentHealth(View):
-    """One part the service stands on."""
-
-    ok: bool
-    detail: str = ""
-
-
-class Readiness(View):
-    """Whether requests can be served, and what is degraded."""
-
-    ready: bool
-    degraded: list[str] = Field(description="parts that are away; experiments can still be submitted")
-    components: dict[str, ComponentHealth]
-
-    def without_details(self) -> "Readiness":
-        """The same for those without a token: details hold addresses and the words of errors."""
-        return self.model_copy(
-            update={"components": {name: ComponentHealth(ok=c.ok) for name, c in self.components.items()}}
-        )
+    priority: Priority | None = Field(None, description="the larger number starts first")
+    tags: Tags | None = Field(None, description="all tags: those that are not named go; none below cbam. or mlflow.")
+    description: Markdown | None = Field(None, description="what it is for, in Markdown")

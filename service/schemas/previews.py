@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from service.schemas.experiments import View
+from service.schemas.base import View
 
 
 class SiteView(View):

@@ -1,16 +1,13 @@
 """What the API takes and answers about webhooks."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from service.domain.states import State
-from service.schemas.experiments import View
-
-if TYPE_CHECKING:  # a client reads these views, and needs no database
-    from service.database.models import Webhook
+from service.schemas.base import View
 
 
 def _usable_url(url: str) -> str:
@@ -76,11 +73,6 @@ class NewWebhook(WebhookView):
     """A webhook with its secret, which is shown this once."""
 
     secret: str = Field(description="`whsec_` and the base64 of the key with which messages are signed")
-
-    @classmethod
-    def of_new(cls, row: "Webhook") -> "NewWebhook":
-        """The view of a row that was just made."""
-        return cls.model_validate(row)
 
 
 class WebhookList(View):

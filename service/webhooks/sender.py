@@ -5,9 +5,6 @@ its `webhook-id` stays the same, so that a receiver can tell a second copy. Mess
 Owners take turns: who has many slow receivers holds up their own messages alone.
 """
 
-import base64
-import hashlib
-import hmac
 import itertools
 import json
 import logging
@@ -15,22 +12,23 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from importlib.metadata import version
 from typing import Any
 
 from sqlalchemy import bindparam, delete, func, not_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.database.engine import Database
-from service.database.models import UtcDateTime, Webhook, WebhookDelivery
+from service.database.models.base import UtcDateTime
+from service.database.models.webhooks import Webhook, WebhookDelivery
 from service.database.outbox import MAY_BE_TOLD
+from service.domain.values import utc_now
 from service.errors import AddressRefused, DeliveryFailed
-from service.experiments.store import utc_now
 from service.settings import Settings
 from service.webhooks.safe_http import post
+from service.webhooks.signing import signed_headers
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
@@ -215,16 +213,3 @@ class Courier:
     def _prune(self) -> None:
         with self.database.writing() as session:
             session.execute(delete(WebhookDelivery).where(WebhookDelivery.created_at < utc_now() - KEEP))
-
-
-def signed_headers(secret: str, message_id: str, timestamp: int, body: bytes) -> Mapping[str, str]:
-    """The headers of Standard Webhooks 1.0: HMAC-SHA256 over id, time and body, so that neither can be changed."""
-    key = base64.b64decode(secret.removeprefix("whsec_"))
-    digest = hmac.digest(key, f"{message_id}.{timestamp}.".encode() + body, hashlib.sha256)
-    return {
-        "Content-Type": "application/json",
-        "User-Agent": f"cbam-lab/{version('cbam-lab')}",
-        "webhook-id": message_id,
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": f"v1,{base64.b64encode(digest).decode()}",
-    }

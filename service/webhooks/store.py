@@ -7,11 +7,11 @@ from datetime import timedelta
 from sqlalchemy import func, select
 
 from service.database.engine import Database
-from service.database.models import Webhook, WebhookDelivery
+from service.database.models.webhooks import Webhook, WebhookDelivery
 from service.database.outbox import delivery
 from service.domain.roles import Caller, Role
+from service.domain.values import new_id, utc_now
 from service.errors import TooManyTests, TooManyWebhooks, WebhookNotFound
-from service.experiments.store import new_id, utc_now
 from service.schemas.webhooks import WebhookChange, WebhookRequest
 
 MOST_OF_ONE_OWNER = 20

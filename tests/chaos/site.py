@@ -10,7 +10,7 @@ from pathlib import Path
 
 from service.database.engine import Database
 from service.database.lease import current_leader
-from service.database.models import Experiment
+from service.database.models.experiments import Experiment
 from service.experiments.store import Store
 from service.settings import Settings
 from tests.support.ray_head import RayHead

@@ -17,7 +17,7 @@ import pytest
 from service.client.client import Client
 from service.cluster.base import Node
 from service.domain.states import State
-from service.schemas.experiments import EventView
+from service.schemas.history import EventView
 from service.settings import Settings
 from tests.chaos.lab import EPOCHS, ChaosLab, let_pass
 from tests.chaos.proxy import CuttingProxy, cutting_proxy

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from service.cluster.in_memory import InMemoryCluster
 from service.database.engine import Database
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.states import TERMINAL, State
 from service.experiments.store import Store
 from service.settings import Settings
-from service.testing import InMemoryCluster
 from tests.chaos.lab import let_pass
 from tests.chaos.proxy import CuttingProxy, cutting_proxy
 from tests.support.postgresql import PostgresServer

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from service.database.models import Experiment
+from service.database.models.experiments import Experiment
 from service.domain.states import Reason, State
 from tests.chaos.lab import EPOCHS
 from tests.chaos.site import Site, site_on

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from service.cluster.base import Cluster, GangKey, GangView, Launch, Need
+from service.cluster.in_memory import InMemoryCluster
 from service.domain.states import Liveness, Reason
 from service.settings import Settings
-from service.testing import InMemoryCluster
 from tests.support.ray_head import RAY_ENVIRONMENT, RayHead, nodes_seen, ray_head
 from tests.support.specs import spec
 from tests.support.waiting import wait_until

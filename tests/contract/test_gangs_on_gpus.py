@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from service.cluster.base import GangKey, Launch
+from service.cluster.packing import place
 from service.cluster.ray.cluster import RayCluster
-from service.dispatcher.admission import place
 from service.settings import Settings
 from tests.support.ray_head import RAY_ENVIRONMENT, nodes_seen, ray_head
 from tests.support.specs import spec

@@ -11,7 +11,7 @@ import pytest
 
 from service.cluster.ray.cluster import RayCluster
 from service.database.engine import Database
-from service.database.models import Experiment
+from service.database.models.experiments import Experiment
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.states import Reason, State
 from service.experiments.store import Store

@@ -11,9 +11,10 @@ from fastapi.testclient import TestClient
 
 from service.api.app import create_app
 from service.cluster.base import GangKey
+from service.cluster.in_memory import InMemoryCluster
 from service.dispatcher.dispatcher import Dispatcher
 from service.settings import Settings
-from service.testing import FakeClock, InMemoryCluster
+from service.testing import FakeClock
 from tests.support.specs import spec_dict
 
 

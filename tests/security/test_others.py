@@ -8,8 +8,8 @@ import pytest
 
 from service.api.middleware.authentication import STAY_SECONDS
 from service.client.client import Client
+from service.client.errors import ApiError
 from service.domain.roles import Role
-from service.errors import ApiError
 from tests.support.specs import spec_dict
 
 

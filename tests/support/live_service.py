@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.api.app import create_app
+from service.cluster.in_memory import InMemoryCluster
 from service.database.engine import Database
 from service.dispatcher.dispatcher import Dispatcher
 from service.experiments.store import Store
 from service.settings import Settings
-from service.testing import InMemoryCluster
 from tests.support.live_server import serving
 
 

@@ -20,15 +20,16 @@ from fastapi.testclient import TestClient
 from cbam_core.spec import ExperimentSpec
 from service.api.app import create_app
 from service.auth.tokens import Tokens
+from service.cluster.in_memory import InMemoryCluster
 from service.database.engine import Database
-from service.database.models import Base
+from service.database.models.base import Base
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.roles import Role
 from service.domain.states import State
 from service.experiments.store import Store
 from service.schemas.auth import TokenRequest
 from service.settings import Settings
-from service.testing import FakeClock, InMemoryCluster
+from service.testing import FakeClock
 from tests.support.dispatching import until
 from tests.support.journals import logged
 from tests.support.mlflow_server import MlflowServer

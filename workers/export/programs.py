@@ -1,9 +1,6 @@
 """What is exported is tried: the weights, and the programs that need no cbam-lab (torch.export, ONNX)."""
 
-import importlib.util
 import io
-import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,34 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from cbam_core.errors import ExportError, SpecError
+from cbam_core.errors import ExportError
 from cbam_core.spec import ExportFormat
 from workers.classifier import Classifier, load_classifier
 from workers.protocol.storage import ExperimentFolder, write_atomically
 from workers.seeding import generator_of
 
-_ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 _TRACED_IMAGES, _TRIED_IMAGES = 2, 5
 _TOLERANCE = 1e-4
 """Largest difference of a score, as a share of the largest score (or of 1): kernels add up in another order."""
-
-
-def require(formats: Iterable[ExportFormat]) -> None:
-    """Raises ExportError where this machine lacks what `formats` need: before the training rather than after it."""
-    missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
-    if "onnx" in formats and missing:
-        raise ExportError(f"ONNX needs {', '.join(missing)}: install cbam-lab[onnx], or leave `onnx` out of `export`")
-
-
-def require_compiler(device: torch.device) -> None:
-    """Raises SpecError where torch.compile has no compiler for `device`; by itself it says so at the first step."""
-    names = ("gcc", "clang") if device.type == "cuda" else ("g++", "clang++")
-    variable = "CC" if device.type == "cuda" else "CXX"
-    if variable not in os.environ and not any(map(shutil.which, names)):
-        raise SpecError(
-            f"train.compile needs {names[0]} or {names[1]} where the training runs: install it there (Debian: "
-            f"apt install gcc g++), or set train.compile to false"
-        )
 
 
 def check_weights(weights: Path, network: nn.Module, device: torch.device) -> None:

@@ -31,3 +31,12 @@ class Progress:
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
         """Back from `to_dict`."""
         return cls(**value)
+
+
+HANG_STEPS = 10
+
+
+def patience_seconds(least: float, progress: Progress, batch_size: int) -> float:
+    """How long a training may give no sign of life: `least`, or as long as 10 steps take."""
+    speed = progress.images_per_second or 0.0
+    return max(least, HANG_STEPS * batch_size / speed if speed else 0.0)

@@ -13,15 +13,8 @@ from typing import TextIO
 
 from workers.protocol.progress import Progress
 
-HANG_STEPS = 10
 MOST_SECONDS_BETWEEN_LOOKS = 5.0
 EXIT_CODE = 1
-
-
-def patience_seconds(least: float, progress: Progress, batch_size: int) -> float:
-    """How long a training may give no sign of life: `least`, or as long as 10 steps take."""
-    speed = progress.images_per_second or 0.0
-    return max(least, HANG_STEPS * batch_size / speed if speed else 0.0)
 
 
 def dump_stacks(log: TextIO) -> None:

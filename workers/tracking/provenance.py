@@ -1,17 +1,14 @@
 """Where a result comes from: the versions and the commit that made it, and the load of the machine it was made on."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 from functools import cache
-from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
 
-_CODE = ("cbam_core", "workers")
 _PACKAGES = {name: name for name in ("cbam-lab", "torch", "torchvision", "timm", "ray")}
 _PACKAGES["mlflow"] = "mlflow-skinny"  # the part of it that every worker has, always of the same version
 
@@ -33,18 +30,6 @@ def version_of(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-@cache
-def code_fingerprint() -> str:
-    """Tells versions of the training code apart: of its sources, as they were when this process first asked."""
-    digest = blake2b(digest_size=8)
-    for package in _CODE:
-        spec = importlib.util.find_spec(package)
-        for folder in (spec and spec.submodule_search_locations) or ():
-            for path in sorted(Path(folder).rglob("*.py")):
-                digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 @cache

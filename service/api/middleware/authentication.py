@@ -19,7 +19,7 @@ from service.auth.audit import AuditLog, Entry
 from service.auth.rate_limit import Buckets, network_of
 from service.auth.tokens import Tokens, fingerprint
 from service.domain.roles import LOCAL, Caller
-from service.experiments.store import utc_now
+from service.domain.values import utc_now
 from service.redaction import without_secrets
 from service.settings import Settings, is_loopback
 

@@ -25,7 +25,7 @@ def create_token(wanted: TokenRequest, response: Response, tokens: TheTokens, ca
     """Make a token. Its secret is in this answer and nowhere else."""
     row, secret = tokens.create(wanted, by=caller.name)
     response.headers["Location"] = f"/v1/tokens/{row.id}"
-    return NewToken.of_new(row, secret)
+    return NewToken.of(TokenView.model_validate(row), secret)
 
 
 @router.get("/tokens", dependencies=FOR_ADMINS, responses=REFUSALS)

@@ -11,6 +11,8 @@ from service.api.deps import GUARDED, TheSettings
 from service.api.problems import documented
 from service.errors import TemplateNotFound
 from service.experiments import catalog
+from service.experiments.templates import Template
+from service.experiments.templates import templates as all_templates
 from service.schemas.catalog import (
     AttentionList,
     AttentionView,
@@ -48,7 +50,7 @@ def datasets(settings: TheSettings) -> DatasetList:
 @router.get("/templates")
 def templates() -> TemplateList:
     """List the specs that come with the service: small ones to begin with, and those of the paper."""
-    return TemplateList(items=[_shown(template) for template in catalog.templates().values()])
+    return TemplateList(items=[_shown(template) for template in all_templates().values()])
 
 
 @router.get("/templates/{name:path}", responses=documented(404, 422))
@@ -56,11 +58,11 @@ def template(
     name: Annotated[str, Path(min_length=1, max_length=256, examples=["digits-cbam"])],
 ) -> TemplateView:
     """Show one template. The name may hold slashes, as `paper/resnet50-cbam`."""
-    found = catalog.templates().get(name)
+    found = all_templates().get(name)
     if found is None:
         raise TemplateNotFound(f"there is no template {name!r}")
     return _shown(found)
 
 
-def _shown(found: catalog.Template) -> TemplateView:
+def _shown(found: Template) -> TemplateView:
     return TemplateView(name=found.name, description=found.description, spec=dict(found.fields))

@@ -9,13 +9,14 @@ from cbam_core.spec import ExperimentSpec
 from service.api.bodies import BoundedRoute
 from service.api.deps import GUARDED, Changeable, Existing, TheCaller, ThePreviewer, TheSettings, TheStore
 from service.api.problems import documented, with_headers
-from service.database.models import Experiment
+from service.api.views import experiment_view
+from service.database.models.experiments import Experiment
 from service.domain.filters import Place
 from service.experiments import actions
 from service.experiments.store import Changes
-from service.experiments.submission import ExperimentChanges, Overrides, Submission, spec_of
+from service.experiments.submission import spec_of
 from service.preview import preview
-from service.schemas.experiments import ExperimentPage, ExperimentView
+from service.schemas.experiments import ExperimentChanges, ExperimentPage, ExperimentView, Overrides, Submission
 from service.schemas.previews import PreviewView
 from service.schemas.queries import ListQuery
 
@@ -48,7 +49,7 @@ def _shown(row: Experiment, response: Response, request: Request, *, is_new: boo
     response.headers["ETag"] = f'"{row.version}"'
     if is_new:
         response.headers["Location"] = f"/v1/experiments/{row.id}"
-    return ExperimentView.of(row, request.app.state.settings)
+    return experiment_view(row, request.app.state.settings)
 
 
 @router.post("", status_code=201, responses=with_headers(201, TAG_AND_PLACE) | documented(400, 413, 415, 422))
@@ -89,7 +90,7 @@ def list_page(query: Annotated[ListQuery, Query()], store: TheStore, settings: T
     narrowed = query.to_filter()
     rows, place = store.page(narrowed, sort=query.sort, limit=query.limit, after=after, specs=query.spec)
     cursor = None if place is None else place.to_cursor()
-    items = [ExperimentView.of(row, settings, with_spec=query.spec) for row in rows]
+    items = [experiment_view(row, settings, with_spec=query.spec) for row in rows]
     return ExperimentPage(items=items, next_cursor=cursor)
 
 

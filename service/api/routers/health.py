@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from service.api.deps import GUARDED
 from service.api.health import Probe
 from service.api.problems import documented
-from service.schemas.experiments import Readiness
+from service.schemas.health import Readiness
 
 router = APIRouter(tags=["operations"])
 

@@ -8,7 +8,7 @@ from service.api.deps import GUARDED, Existing, ExperimentId, TheSettings, TheSt
 from service.api.problems import documented
 from service.domain.filters import LARGEST_INTEGER, PAGE_LIMIT
 from service.experiments.metric_history import read_curves
-from service.schemas.experiments import AttemptList, AttemptView, CurveList, CurveView, EventList, EventView
+from service.schemas.history import AttemptList, AttemptView, CurveList, CurveView, EventList, EventView
 
 router = APIRouter(
     prefix="/v1/experiments/{experiment_id}",

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from service.api.bodies import BoundedRoute
 from service.api.deps import GUARDED, Id, TheCaller, TheWebhooks
 from service.api.problems import documented
-from service.database.models import Webhook
+from service.database.models.webhooks import Webhook
 from service.domain.filters import PAGE_LIMIT
 from service.schemas.webhooks import (
     DeliveryList,
@@ -41,7 +41,7 @@ def create(wanted: WebhookRequest, response: Response, webhooks: TheWebhooks, ca
     """Have a URL told of changes of state. The secret that signs the messages is in this answer and no other."""
     row = webhooks.create(wanted, caller)
     response.headers["Location"] = f"/v1/webhooks/{row.id}"
-    return NewWebhook.of_new(row)
+    return NewWebhook.model_validate(row)
 
 
 @router.get("")

@@ -7,7 +7,7 @@ import typer
 from service.cli.commands.experiments import each
 from service.cli.ids import Ids
 from service.cli.output import AsJson, print_json, say
-from service.errors import ChangedMeanwhile
+from service.client.errors import ChangedMeanwhile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

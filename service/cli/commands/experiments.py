@@ -10,8 +10,9 @@ import typer
 
 from service.cli.ids import Id, Ids, whole
 from service.cli.output import AsJson, note, print_json, print_table, say, table
+from service.client.errors import ServerUnreachable
 from service.domain.states import State
-from service.errors import ServerUnreachable, ServiceError
+from service.errors import ServiceError
 
 if TYPE_CHECKING:
     from service.client.client import Client

@@ -17,14 +17,14 @@ from ray.autoscaler.sdk import request_resources
 from ray.util import placement_group_table
 
 from service.cluster.base import ClusterView, GangKey, GangView, Launch, Need, Node, StopMode
+from service.cluster.packing import capacity, place
 from service.cluster.ray.free_resources import Others, free_nodes, have_room, missing
 from service.cluster.ray.gang import RayGang
 from service.cluster.ray.standby import STANDBY_NEED, Standby
-from service.dispatcher.admission import capacity, place
 from service.domain.states import Liveness
 from service.errors import ClusterUnavailable
 from service.settings import Settings
-from workers.tracking.provenance import code_fingerprint
+from workers.protocol.code_version import code_fingerprint
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from service.cluster.base import Need, Node
 from service.cluster.gpus import left_of
-from service.dispatcher.admission import place
+from service.cluster.packing import place
 
 OTHERS_SECONDS = 2.0  # what Ray has not free, and we do not hold, is somebody else's if it stays so for so long
 

@@ -22,8 +22,8 @@ from service.cluster.ray.rendezvous import Place, assignment_of
 from service.cluster.ray.worker import SILENT_SECONDS, THREADS, Rank, ask
 from service.domain.states import Liveness, Reason
 from workers.actor import TrainWorker
+from workers.protocol.code_version import code_fingerprint
 from workers.protocol.outcome import Outcome
-from workers.tracking.provenance import code_fingerprint
 
 log = logging.getLogger(__name__)
 

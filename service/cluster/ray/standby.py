@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from cbam_core.spec import ResourcesSpec
 from service.cluster.base import Need, Node
+from service.cluster.packing import place
 from service.cluster.ray.gang import RayGang
-from service.dispatcher.admission import place
 
 _RESOURCES = ResourcesSpec()
 STANDBY_NEED = Need(1, _RESOURCES.cpus_per_worker, _RESOURCES.gpus_per_worker)  # of a spec that does not speak of it

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from service.database.models import Base
+from service.database.models.base import Base
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
 with context.begin_transaction():

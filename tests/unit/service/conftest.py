@@ -9,12 +9,13 @@ from fastapi.testclient import TestClient
 
 from service.api.app import create_app
 from service.cli.main import main
+from service.cluster.in_memory import InMemoryCluster
 from service.database.engine import Database
 from service.database.lease import Leadership
 from service.dispatcher.dispatcher import Dispatcher
 from service.dispatcher.store import Ledger
 from service.settings import Settings
-from service.testing import FakeClock, InMemoryCluster
+from service.testing import FakeClock
 from tests.support.postgresql import PostgresServer
 
 SQL = (

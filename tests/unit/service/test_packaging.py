@@ -5,7 +5,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from service.experiments.catalog import templates
+from service.experiments.templates import templates
 
 ROOT = Path(__file__).parents[3]
 

@@ -9,7 +9,7 @@ from sqlalchemy import update
 from cbam_core.printable import escaped, escaped_line, unprintable
 from cbam_core.spec import ExperimentSpec
 from service.api.app import create_app
-from service.database.models import Experiment
+from service.database.models.experiments import Experiment
 from service.log_format import LineFormatter
 from tests.support.live_server import serving
 from tests.support.specs import spec_dict

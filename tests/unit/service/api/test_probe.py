@@ -7,7 +7,7 @@ import pytest
 
 from service.api import health
 from service.api.health import Probe
-from service.schemas.experiments import Readiness
+from service.schemas.health import Readiness
 from tests.support.waiting import wait_until
 
 

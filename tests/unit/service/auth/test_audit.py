@@ -8,8 +8,8 @@ from sqlalchemy import event, insert, select
 
 from service.auth.audit import AuditLog, Entry
 from service.database.engine import Database
-from service.database.models import AuditEvent
-from service.experiments.store import utc_now
+from service.database.models.auth import AuditEvent
+from service.domain.values import utc_now
 from service.schemas.auth import TokenRequest
 from tests.support.specs import spec_dict
 from tests.support.waiting import wait_until

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from service.api.app import create_app
 from service.auth.tokens import Tokens
 from service.cli.main import app
-from service.database.models import Token
+from service.database.models.auth import Token
 from service.domain.roles import Role
+from service.domain.values import utc_now
 from service.errors import NoTokens, UnusableToken
-from service.experiments.store import utc_now
 from service.schemas.auth import TokenRequest
 
 

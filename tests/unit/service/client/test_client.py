@@ -14,11 +14,11 @@ from starlette.routing import Route
 from cbam_core.spec import ExperimentSpec
 from service.api.app import create_app
 from service.client.client import Client
+from service.client.errors import ApiError, ServerUnreachable
 from service.client.experiment import ExperimentHandle, WaitTimeout
 from service.database.lease import Leadership
 from service.dispatcher.store import Ending, Ledger
 from service.domain.states import ACTIONS, Move, Reason, State
-from service.errors import ApiError, ServerUnreachable
 from tests.support.live_server import serving
 from tests.support.ports import free_port
 from tests.support.specs import spec_dict

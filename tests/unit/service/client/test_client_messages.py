@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.client import transport
+from service.client.errors import ServerUnreachable
 from service.client.transport import Wire
-from service.errors import ServerUnreachable
 
 END = b"event: end\ndata: {}\n\n"
 

@@ -20,8 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from service import errors
-from service.client import transport
+from service.client import errors, transport
 from service.client.client import Client
 from tests.support.live_server import serving
 from tests.support.receiver import receiving

@@ -16,8 +16,8 @@ from service.cluster.ray.worker import SILENT_SECONDS, Rank
 from service.domain.states import Liveness, Reason
 from tests.support.specs import spec
 from workers.protocol.assignment import Assignment
+from workers.protocol.code_version import code_fingerprint
 from workers.protocol.outcome import Outcome
-from workers.tracking.provenance import code_fingerprint
 
 
 def launch(workers: int) -> Launch:

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from service.cluster.in_memory import InMemoryCluster
 from service.database.engine import Database
 from service.dispatcher.dispatcher import Dispatcher
 from service.dispatcher.store import Ending, Note
 from service.domain.filters import Filter
 from service.domain.states import TERMINAL, Move, Reason, State
 from service.experiments.store import Store
-from service.testing import InMemoryCluster
 from tests.support.specs import spec, spec_dict
 from tests.support.waiting import wait_until
 

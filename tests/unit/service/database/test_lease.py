@@ -6,7 +6,7 @@ import pytest
 
 from service.database import lease
 from service.database.lease import Leadership, current_leader
-from service.database.models import Lease
+from service.database.models.operations import Lease
 from service.errors import NotLeading
 from tests.support.waiting import wait_until
 

@@ -9,7 +9,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from service.database.models import Base
+from service.database.models.base import Base
 from service.experiments.store import Store
 from tests.support.specs import spec
 

@@ -12,11 +12,11 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from service.cluster.in_memory import InMemoryCluster
 from service.database.engine import Database
 from service.database.outages import CROWDED, FULL, LOCKED, READ_ONLY, Unusable
 from service.domain.states import State
 from service.experiments.store import Store
-from service.testing import InMemoryCluster
 from tests.support.specs import spec, spec_dict
 from tests.support.waiting import wait_until
 

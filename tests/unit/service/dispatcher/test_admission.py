@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.cluster.base import Need, Node
-from service.dispatcher.admission import Holding, Rules, Waiting, choose, place
+from service.cluster.packing import place
+from service.dispatcher.admission import Holding, Rules, Waiting, choose
 
 
 def node(cpus, gpus=0.0, *, free=None, name="n"):

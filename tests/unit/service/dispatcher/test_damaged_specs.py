@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from service.cluster.base import Node
-from service.database.models import Experiment
+from service.database.models.experiments import Experiment
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.roles import LOCAL
 from service.domain.states import Move, Reason, State

@@ -6,14 +6,15 @@ import pytest
 from sqlalchemy import text, update
 
 from service.cluster.base import GangKey
-from service.database.models import Attempt, Experiment
+from service.database.models.experiments import Attempt, Experiment
 from service.dispatcher.dispatcher import Dispatcher
 from service.dispatcher.liveness import PAUSE_GRACE_SECONDS
 from service.domain.roles import LOCAL
 from service.domain.states import Move, Reason, State
+from service.domain.values import utc_now
 from service.errors import IllegalAction, NotLeading
 from service.experiments.actions import act
-from service.experiments.store import Store, utc_now
+from service.experiments.store import Store
 from service.testing import FakeClock
 from tests.support.dispatching import tick, until
 from tests.support.specs import spec

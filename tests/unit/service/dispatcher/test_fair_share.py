@@ -2,11 +2,11 @@
 
 import pytest
 
+from service.cluster.in_memory import InMemoryCluster
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.states import State
 from service.experiments.store import Store
 from service.schemas.auth import TokenRequest
-from service.testing import InMemoryCluster
 from tests.support.dispatching import tick, until
 from tests.support.specs import spec_dict
 

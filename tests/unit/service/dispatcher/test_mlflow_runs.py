@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from cbam_core.spec import ExperimentSpec
-from service.database.models import Experiment
+from service.database.models.experiments import Experiment
 from service.dispatcher.mlflow_runs import LONGEST_PAUSE_SECONDS, RunCloser
 from service.dispatcher.store import Ending
 from service.domain.states import Move, Reason, State

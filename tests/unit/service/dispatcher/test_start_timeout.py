@@ -1,9 +1,9 @@
 """A start is given so much time, and no more."""
 
 from service.cluster.base import GangView
+from service.cluster.in_memory import InMemoryCluster
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.states import Liveness, Reason, State
-from service.testing import InMemoryCluster
 from tests.support.dispatching import tick, until
 from tests.support.specs import spec
 

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from service.database.engine import Database
-from service.database.models import Event, LegalMove
+from service.database.models.experiments import Event, LegalMove
 from service.domain.states import (
     ACTIONS,
     HOLDS_GANG,
@@ -24,7 +24,8 @@ from service.domain.states import (
     decide,
     is_legal,
 )
-from service.experiments.store import Store, utc_now
+from service.domain.values import utc_now
+from service.experiments.store import Store
 from tests.support.specs import spec
 from workers.protocol import outcome as worker_outcome
 

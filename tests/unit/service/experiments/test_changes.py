@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.database.models import Deletion, IdempotencyKey, Label
+from service.database.models.experiments import Deletion, IdempotencyKey, Label
 from service.dispatcher.file_cleanup import Eraser, erase
 from service.dispatcher.store import Ending
 from service.domain.states import Move, Reason, State

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.database.models import Experiment
+from service.database.models.experiments import Experiment
 from tests.support.specs import spec_dict
 
 NAMES = ["cbam.experiment_id", "cbam.creation", "mlflow.runName", "mlflow.note.content", "MLflow.user", "cbam./x"]

@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from service.database.engine import Database
-from service.database.models import Experiment
+from service.database.models.experiments import Experiment
+from service.database.transitions import change_state
 from service.domain.filters import Filter
 from service.domain.states import Move, State
 from service.errors import ExperimentNotFound, IdempotencyConflict, StaleMove
-from service.experiments.store import Store, change_state
+from service.experiments.store import Store
 from tests.support.specs import spec
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from service.webhooks.sender import signed_headers
+from service.webhooks.signing import signed_headers
 
 PAGE = Path(__file__).parents[4] / "docs" / "security.md"
 SECRET = "whsec_" + b64encode(bytes(range(32))).decode()

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import select, update
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from service.database.models import WebhookDelivery
+from service.database.models.webhooks import WebhookDelivery
 from service.domain.roles import LOCAL
+from service.domain.values import utc_now
 from service.errors import StaleMove, TooManyWebhooks
-from service.experiments.store import utc_now
 from service.schemas.auth import TokenRequest
 from service.schemas.webhooks import WebhookRequest
 from service.webhooks.sender import Courier

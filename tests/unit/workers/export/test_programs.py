@@ -5,7 +5,7 @@ from torch import nn
 from cbam_core.errors import ExportError, SpecError
 from workers.classifier import Classifier, load_classifier
 from workers.export import programs
-from workers.export.programs import require, require_compiler
+from workers.export.requirements import require, require_compiler
 
 
 @pytest.mark.timeout(240)

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from workers.protocol.progress import Progress
-from workers.runtime.watchdog import patience_seconds, watched
+from workers.protocol.progress import Progress, patience_seconds
+from workers.runtime.watchdog import watched
 
 WATCHED = """
 import ctypes, sys, time

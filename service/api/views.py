@@ -1,0 +1,30 @@
+"""Views of rows: what the API answers of an experiment."""
+
+from service.database.models.experiments import Experiment
+from service.domain.states import ACTIONS, State
+from service.schemas.experiments import ExperimentView, Links, ProgressView
+from service.settings import Settings
+
+_MADE_HERE = {"spec", "state", "actions", "progress", "metrics", "links"}
+
+
+def experiment_view(row: Experiment, settings: Settings, *, with_spec: bool = True) -> ExperimentView:
+    """The view of a row, which need not have a spec where none is to be shown."""
+    path = f"/v1/experiments/{row.id}"
+    run = f"{settings.mlflow_public_url}/#/runs/{row.mlflow_run_id}"
+    state = State(row.state)
+    return ExperimentView(
+        **{name: getattr(row, name) for name in ExperimentView.model_fields if name not in _MADE_HERE},
+        spec=row.spec if with_spec and isinstance(row.spec, dict) else {},  # else it was damaged by hand
+        state=state,
+        actions=ACTIONS[state],
+        progress=ProgressView.model_validate(row.progress),
+        metrics={key: value for key, value in row.progress.get("metrics", {}).items() if value is not None},
+        links=Links(
+            self=path,
+            logs=f"{path}/logs",
+            events=f"{path}/events",
+            metrics=f"{path}/metrics",
+            mlflow=run if row.mlflow_run_id and settings.mlflow_public_url else None,
+        ),
+    )

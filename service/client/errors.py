@@ -1,0 +1,81 @@
+"""What the client raises: refusals of the server, and a server that does not answer."""
+
+from service.errors import ServiceError
+
+
+class ApiError(ServiceError):
+    """The server refused the request."""
+
+    def __init__(
+        self,
+        status: int,
+        problem: dict[str, object],
+        *,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        lines = [str(problem.get("detail") or problem.get("title") or f"HTTP {status}")]
+        errors = problem.get("errors")
+        if isinstance(errors, list):
+            lines += [f"  {item.get('pointer') or '/'}: {item.get('detail')}" for item in errors]
+        super().__init__("\n".join(lines))
+        self.status = status
+        self.problem = problem
+        self.retry_after = retry_after  # seconds
+        self.request_id = request_id  # the server's log knows more under it
+
+
+class NotAuthenticated(ApiError):
+    """The server wants a token, or does not know this one; set CBAM_TOKEN."""
+
+
+class NotAllowed(ApiError):
+    """This token may not do that."""
+
+
+class NotFound(ApiError):
+    """There is no such thing."""
+
+
+class NotNow(ApiError):
+    """The state does not allow it; `problem["legal"]` names what it allows."""
+
+
+class ChangedMeanwhile(ApiError):
+    """Somebody changed it since it was read."""
+
+
+class NotUsable(ApiError):
+    """The request holds something that cannot be used; `problem["errors"]` names the fields."""
+
+
+class TooMany(ApiError):
+    """The rate limit is reached; `retry_after` says for how long."""
+
+
+class NotReady(ApiError):
+    """The server cannot work at the moment."""
+
+
+REFUSALS: dict[int, type[ApiError]] = {
+    400: NotUsable,
+    401: NotAuthenticated,
+    403: NotAllowed,
+    404: NotFound,
+    409: NotNow,
+    412: ChangedMeanwhile,
+    413: NotUsable,
+    415: NotUsable,
+    422: NotUsable,
+    429: TooMany,
+    503: NotReady,
+}
+"""What the client raises for each status."""
+
+
+class BadToken(ServiceError):
+    """CBAM_TOKEN holds something that no token is."""
+
+
+class ServerUnreachable(ServiceError):
+    """The server does not answer."""
