@@ -29,7 +29,8 @@ from workers.protocol.fence import Fence
 from workers.protocol.outcome import Outcome
 from workers.protocol.stop import StopSignal
 from workers.seeding import reproducible
-from workers.tracking.tracker import MlflowTracker, Tracker
+from workers.tracking.mlflow_tracker import MlflowTracker
+from workers.tracking.tracker import Tracker
 from workers.train.distributed import gang_of
 from workers.train.learner import DTYPES
 from workers.train.trainer import CURVE_POINTS, Trainer

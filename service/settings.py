@@ -8,9 +8,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.home import DEFAULT_HOME
 from service.log_format import LogFormat
 from service.redaction import without_login
-from service.stack.record import DEFAULT_HOME
 
 
 class Settings(BaseSettings):

@@ -16,7 +16,7 @@ from cbam_core.networks import build_network
 from cbam_core.spec import ExperimentSpec, ModelSpec
 from workers.data import load_dataset
 from workers.export.requirements import require, require_compiler
-from workers.export.weights import export
+from workers.export.weights import Trained, export
 from workers.protocol.assignment import Assignment
 from workers.protocol.fence import Fence
 from workers.protocol.outcome import Ending, Outcome, classify
@@ -27,7 +27,9 @@ from workers.runtime.rank_log import RankLog, log_to
 from workers.runtime.watchdog import watched
 from workers.seeding import reproducible
 from workers.tracing import FirstStep, event
-from workers.tracking.tracker import JournalTracker, MlflowTracker, Tracker
+from workers.tracking.journal_tracker import JournalTracker
+from workers.tracking.mlflow_tracker import MlflowTracker
+from workers.tracking.tracker import Tracker
 from workers.train.distributed import Gang, gang_of
 from workers.train.trainer import Trainer
 from workers.train.utilization import model_flops_utilisation, peak_flops, peak_memory_bytes
@@ -137,7 +139,7 @@ def _train(
         mode = trainer.fit()
     if mode is None and gang.leads:
         Fence(assignment).check()
-        export(trainer, assignment.folder)
+        export(_trained(trainer), assignment.folder)
     return Outcome(
         outcome=_ENDINGS[mode],
         step=trainer.step,
@@ -146,6 +148,24 @@ def _train(
         attempt=assignment.attempt,
         token=assignment.token,
         summary=_summary(trainer, cost, time.perf_counter() - started),
+    )
+
+
+def _trained(trainer: Trainer) -> Trained:
+    dataset, evaluation = trainer.dataset, trainer.evaluation
+    confusion = None if evaluation is None else {
+        "classes": dataset.classes,
+        "counts": evaluation.confusion.tolist(),
+        "accuracy": evaluation.per_class,
+    }  # fmt: skip
+    return Trained(
+        network=trainer.learner.result,
+        spec=trainer.spec,
+        classes=dataset.classes,
+        input_shape=dataset.input_shape,
+        normalisation=trainer.normalisation,
+        device=trainer.gang.device,
+        confusion=confusion,
     )
 
 

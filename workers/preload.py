@@ -21,7 +21,7 @@ def load_ahead() -> None:
         import matplotlib.figure  # noqa: F401
 
         from cbam_core.attention import cbam  # noqa: F401
-        from workers.tracking.tracker import load_mlflow
+        from workers.tracking.mlflow_client import load_mlflow
 
         load_mlflow()
         gc.collect()

@@ -129,7 +129,7 @@ def provider(process: str) -> "TracerProvider | None":
     except ImportError:
         log.warning("an OTLP endpoint is set, and no traces are sent: pip install cbam-lab[otel]")
         return None
-    from workers.tracking.query_filter import WithoutQuery
+    from workers.query_filter import WithoutQuery
 
     named = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": f"cbam-{process}"}
     made = TracerProvider(resource=Resource.create(named))

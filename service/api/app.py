@@ -24,6 +24,7 @@ from service.api.routers import auth, bulk, catalog, cluster, experiments, healt
 from service.auth.audit import AuditLog
 from service.auth.tokens import Tokens
 from service.database.engine import Database
+from service.database.operations import Operations
 from service.errors import NoTokens
 from service.experiments.store import Store
 from service.preview.profiler import Previewer
@@ -45,7 +46,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     store = Store(Database(settings.database_url))
     tokens = Tokens(store.database)
     audit = AuditLog(store.database, keep_days=settings.audit_days)
-    metrics = ServiceMetrics(store)
+    operations = Operations(store.database)
+    metrics = ServiceMetrics(operations)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -67,9 +69,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.store = store
+    app.state.operations = operations
     app.state.tokens = tokens
     app.state.audit = audit
-    app.state.probe = Probe(store, settings)
+    app.state.probe = Probe(operations, settings)
     app.state.webhooks = Webhooks(store.database)
     app.state.metrics = metrics
     app.state.previewer = Previewer()
@@ -79,15 +82,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in (experiments, bulk, history, streams, catalog, auth, webhooks, cluster, health):
         app.include_router(module.router)
     openapi.install(app)
+    _add_middleware(app, settings)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """What every request passes; the last one is the first."""
     hosts = {*LOOPBACK_HOSTS, settings.host, *settings.allowed_hosts}
-    app.add_middleware(Gate, tokens=tokens, audit=audit, settings=settings)
+    app.add_middleware(Gate, tokens=app.state.tokens, audit=app.state.audit, settings=settings)
     app.add_middleware(
         Guard, hosts=hosts, body_limit_bytes=BODY_LIMIT_BYTES, slow_client_seconds=settings.slow_client_seconds
     )
-    app.add_middleware(RequestMetrics, metrics=metrics)
+    app.add_middleware(RequestMetrics, metrics=app.state.metrics)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestLog)
-    return app
 
 
 def prepare(app: FastAPI) -> None:

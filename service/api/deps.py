@@ -9,6 +9,7 @@ from service.api.live_updates import Feeds
 from service.auth.audit import AuditLog
 from service.auth.tokens import Tokens
 from service.database.models.experiments import Experiment
+from service.database.operations import Operations
 from service.domain.roles import Caller, Role, require, require_change
 from service.experiments.store import Store
 from service.preview.profiler import Previewer
@@ -28,6 +29,7 @@ def the_apps(name: str) -> Any:
 ThePreviewer = Annotated[Previewer, the_apps("previewer")]
 TheSettings = Annotated[Settings, the_apps("settings")]
 TheStore = Annotated[Store, the_apps("store")]
+TheOperations = Annotated[Operations, the_apps("operations")]
 TheAudit = Annotated[AuditLog, the_apps("audit")]
 TheWebhooks = Annotated[Webhooks, the_apps("webhooks")]
 TheTokens = Annotated[Tokens, the_apps("tokens")]

@@ -9,8 +9,8 @@ import httpx2
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.database.lease import current_leader
+from service.database.operations import Operations
 from service.database.outages import Unusable
-from service.experiments.store import Store
 from service.redaction import without_login, without_secrets
 from service.schemas.health import ComponentHealth, Readiness
 from service.settings import Settings
@@ -22,8 +22,8 @@ FRESH_SECONDS = 1.0
 class Probe:
     """Looks at the components no more than once a second, whoever asks: strangers may, and a look reaches out."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
-        self._store = store
+    def __init__(self, operations: Operations, settings: Settings) -> None:
+        self._operations = operations
         self._settings = settings
         self._lock = threading.Lock()
         self._seen: tuple[float, Readiness] | None = None
@@ -42,35 +42,35 @@ class Probe:
         return seen[1]
 
     def _look(self) -> tuple[float, Readiness]:
-        answer = readiness(self._store, self._settings)
+        answer = readiness(self._operations, self._settings)
         self._seen = time.monotonic(), answer
         return self._seen
 
 
-def readiness(store: Store, settings: Settings) -> Readiness:
+def readiness(operations: Operations, settings: Settings) -> Readiness:
     """Look at each component. Only the database makes the service unready."""
-    database = _database(store)
+    database = _database(operations)
     components = {"database": database, "ray": _ray(settings), "mlflow": _mlflow(settings)}
     if database.ok:
-        components["dispatcher"] = _dispatcher(store)
+        components["dispatcher"] = _dispatcher(operations)
     degraded = sorted(name for name, health in components.items() if not health.ok and name != "database")
     return Readiness(ready=database.ok, degraded=degraded, components=components)
 
 
-def _database(store: Store) -> ComponentHealth:
+def _database(operations: Operations) -> ComponentHealth:
     try:
-        store.ping()
+        operations.ping()
     except SQLAlchemyError as error:
         words = f"{error.words}: " if isinstance(error, Unusable) else ""
         return ComponentHealth(ok=False, detail=words + without_secrets(str(error).splitlines()[0]))
     return ComponentHealth(ok=True)
 
 
-def _dispatcher(store: Store) -> ComponentHealth:
-    leader = current_leader(store.database)
+def _dispatcher(operations: Operations) -> ComponentHealth:
+    leader = current_leader(operations.database)
     if leader is None:
         return ComponentHealth(ok=False, detail="no dispatcher leads; experiments wait in the queue")
-    report = store.dispatcher_report()
+    report = operations.dispatcher_report()
     if report is not None and report.holder == leader and report.trouble:
         return ComponentHealth(ok=False, detail=f"{leader} cannot finish its work: {without_secrets(report.trouble)}")
     return ComponentHealth(ok=True, detail=leader)

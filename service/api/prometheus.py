@@ -12,8 +12,8 @@ from prometheus_client.registry import Collector
 
 from service.database.lease import current_leader
 from service.database.models.operations import ProcessReport
+from service.database.operations import Operations
 from service.domain.values import utc_now
-from service.experiments.store import Store
 
 LOOP_LOOK_SECONDS = 0.5
 STALE_SECONDS = 60.0  # numbers of a dispatcher that is gone are shown no longer
@@ -22,10 +22,10 @@ STALE_SECONDS = 60.0  # numbers of a dispatcher that is gone are shown no longer
 class ServiceMetrics:
     """One registry for one app."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, operations: Operations) -> None:
+        self.operations = operations
         self.registry = CollectorRegistry()
-        self.registry.register(_Rows(store))
+        self.registry.register(_Rows(operations))
         self.requests = Counter(
             "cbam_http_requests", "Requests answered", ["method", "route", "status"], registry=self.registry
         )
@@ -41,7 +41,7 @@ class ServiceMetrics:
 
     def render(self) -> tuple[bytes, str]:
         """The numbers of this process and of the dispatcher as text, and the text's media type."""
-        report = self.store.dispatcher_report()
+        report = self.operations.dispatcher_report()
         of_dispatcher = report.metrics.encode() if report is not None and _age(report) < STALE_SECONDS else b""
         return generate_latest(self.registry) + of_dispatcher, CONTENT_TYPE_LATEST
 
@@ -49,8 +49,8 @@ class ServiceMetrics:
 class _Rows(Collector):
     """Counted in the database at each scrape, so that every replica tells the same."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, operations: Operations) -> None:
+        self.operations = operations
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """Nothing is counted at registration."""
@@ -59,14 +59,14 @@ class _Rows(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The experiments by state, and whether a dispatcher leads."""
         states = GaugeMetricFamily("cbam_experiments", "Experiments in each state", labels=["state"])
-        for state, count in self.store.count_by_state().items():
+        for state, count in self.operations.count_by_state().items():
             states.add_metric([state], count)
         yield states
-        waiting = self.store.longest_waiting_seconds()
+        waiting = self.operations.longest_waiting_seconds()
         yield GaugeMetricFamily("cbam_queue_oldest_seconds", "How long the oldest QUEUED one has waited", value=waiting)
-        leads = current_leader(self.store.database) is not None
+        leads = current_leader(self.operations.database) is not None
         yield GaugeMetricFamily("cbam_dispatcher_leads", "1 while a dispatcher holds the lease", value=float(leads))
-        report = self.store.dispatcher_report()
+        report = self.operations.dispatcher_report()
         age = _age(report) if report is not None else math.nan
         yield GaugeMetricFamily("cbam_dispatcher_report_age_seconds", "Since the dispatcher's last report", value=age)
 

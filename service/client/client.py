@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 from service.client.auth import AccessCalls
 from service.client.catalog import CatalogueCalls
 from service.client.experiment import ExperimentHandle
+from service.client.local_url import local_url
 from service.client.transport import PATIENCE, Wire, path
 from service.client.webhooks import WebhookCalls
 from service.domain.states import State
@@ -21,7 +22,6 @@ from service.schemas.experiments import ExperimentPage, ExperimentView
 from service.schemas.health import Readiness
 from service.schemas.history import AttemptList, AttemptView, CurveList, CurveView, EventList, EventView
 from service.schemas.previews import PreviewView
-from service.stack.record import DEFAULT_HOME, recorded_url
 
 if TYPE_CHECKING:
     from cbam_core.spec import ExperimentSpec
@@ -64,7 +64,7 @@ class Client(CatalogueCalls, AccessCalls, WebhookCalls):
         tries: int = TRIES,
     ) -> None:
         """Without a URL: `CBAM_URL`, else the local stack's, else http://127.0.0.1:8000; the token: `CBAM_TOKEN`."""
-        self.base_url = (base_url or os.environ.get("CBAM_URL") or _local_url()).rstrip("/")
+        self.base_url = (base_url or os.environ.get("CBAM_URL") or local_url()).rstrip("/")
         token = token or os.environ.get("CBAM_TOKEN")
         self.wire = Wire(self.base_url, token, timeout_seconds=timeout_seconds, tries=tries)
 
@@ -235,11 +235,6 @@ class Client(CatalogueCalls, AccessCalls, WebhookCalls):
             cursor = page.next_cursor
             if cursor is None:
                 return
-
-
-def _local_url() -> str:
-    """Where the local stack answers. The server's settings are not read: this environment may have no server."""
-    return recorded_url(Path(os.environ.get("CBAM_HOME") or DEFAULT_HOME).expanduser().absolute())
 
 
 def _body(spec: "Spec") -> Any:

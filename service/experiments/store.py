@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
@@ -17,7 +17,6 @@ from service.database import outbox
 from service.database.engine import Database
 from service.database.listing import labels_of, page_query, place_of
 from service.database.models.experiments import Attempt, Deletion, Event, Experiment, IdempotencyKey, Label
-from service.database.models.operations import ClusterRow, ProcessReport
 from service.database.transitions import change_state
 from service.domain.filters import Filter, Place, Sort
 from service.domain.scheduling_spec import read_stored
@@ -196,43 +195,6 @@ class Store:
         columns = (Experiment.id, Experiment.state, Experiment.reason, Experiment.attempt, Experiment.version)
         with self.database.reading() as session:
             return [Glance(*row) for row in session.execute(select(*columns).where(Experiment.id.in_(experiment_ids)))]
-
-    def cluster(self) -> ClusterRow | None:
-        """What the dispatcher last saw of the cluster, if there ever was one."""
-        with self.database.reading() as session:
-            return session.scalar(select(ClusterRow).order_by(ClusterRow.at.desc()).limit(1))
-
-    def count_by_state(self) -> dict[State, int]:
-        """How many experiments are in each state; every state has a number."""
-        query = select(Experiment.state, func.count()).group_by(Experiment.state)
-        with self.database.reading() as session:
-            counts = {State(state): count for state, count in session.execute(query)}
-        return {state: counts.get(state, 0) for state in State}
-
-    def longest_waiting_seconds(self) -> float:
-        """How long the oldest QUEUED experiment has waited; 0 where none does."""
-        with self.database.reading() as session:
-            oldest = session.scalar(select(func.min(Experiment.queued_at)).where(Experiment.state == State.QUEUED))
-        return 0.0 if oldest is None else max(0.0, (utc_now() - oldest).total_seconds())
-
-    def dispatcher_report(self) -> ProcessReport | None:
-        """What the dispatcher last told of itself."""
-        with self.database.reading() as session:
-            return session.get(ProcessReport, "dispatcher")
-
-    def ping(self) -> None:
-        """Raise whatever the database raises where it does not answer, or cannot be written to.
-
-        It is written to where that failed the last time: only so will it be known to be well again.
-        """
-        with self.database.reading() as session:
-            session.execute(select(1))
-            if session.get_bind().dialect.name == "postgresql":
-                is_read_only = session.scalar(select(func.current_setting("transaction_read_only"))) == "on"
-                self.database.is_unwritable = self.database.is_unwritable or is_read_only
-        if self.database.is_unwritable:
-            with self.database.writing() as session:
-                session.merge(ProcessReport(process="probe", holder="", at=utc_now(), metrics="", trouble=""))
 
 
 def _as_many_as_fit(rows: Sequence[Experiment], *, specs: bool) -> int:

@@ -1,11 +1,7 @@
 """Whether the server can serve, and what it stands on."""
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
-if TYPE_CHECKING:  # a client reads these views, and needs no database
-    pass
 from service.schemas.base import View
 
 

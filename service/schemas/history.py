@@ -1,14 +1,10 @@
 """What became of an experiment: its events, attempts and metrics."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from service.domain.states import Reason, State
-
-if TYPE_CHECKING:  # a client reads these views, and needs no database
-    pass
 from service.schemas.base import View
 
 

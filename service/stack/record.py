@@ -10,11 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from service.errors import StackError
-from service.private import private_home
+from service.home import private_home
 from workers.protocol.storage import write_atomically
 
-DEFAULT_HOME = Path("~/.cbam")
-DEFAULT_URL = "http://127.0.0.1:8000"
 LOCK_PATIENCE_SECONDS = 300.0
 OURS = ("stack.json", "stack.lock", "cbam.db")
 """What tells a home folder from another one."""
@@ -69,15 +67,6 @@ def load(home: Path) -> StackRecord | None:
 def save(home: Path, record: StackRecord) -> None:
     """Write the record so that a reader, or whoever comes after a loss of power, sees the old one or the new one."""
     write_atomically(home / "stack.json", json.dumps(asdict(record), indent=2), private=True)
-
-
-def recorded_url(home: Path) -> str:
-    """Where the local stack's API is, running or not; the default where there is no stack."""
-    try:
-        record = load(home)
-    except StackError:
-        return DEFAULT_URL
-    return record.url if record is not None and "api" in record.ports else DEFAULT_URL
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import psutil
 
 from service.errors import StackError
-from service.private import private_folder
+from service.home import private_folder
 from service.stack.parts import Part, environment, is_taken, parts, ray_folder
 from service.stack.processes import leader, members, start, terminate
 from service.stack.record import StackRecord, load, locked, save

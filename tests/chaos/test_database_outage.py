@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from service.cluster.in_memory import InMemoryCluster
 from service.database.engine import Database
+from service.database.operations import Operations
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.states import TERMINAL, State
 from service.experiments.store import Store
@@ -100,7 +101,7 @@ def url(direct: str, postgresql: PostgresServer, proxy: CuttingProxy) -> str:
 
 def assert_each_ran_once(service: Service, ids: list[str]) -> None:
     assert len(set(ids)) == COUNT
-    assert service.store.count_by_state()[State.SUCCEEDED] == COUNT
+    assert Operations(service.store.database).count_by_state()[State.SUCCEEDED] == COUNT
     assert all(len(service.store.attempts(one)) == 1 for one in ids)
     assert len(service.cluster.starts) == len(set(service.cluster.starts)) == COUNT
 

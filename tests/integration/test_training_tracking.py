@@ -22,7 +22,7 @@ from workers.protocol.assignment import Assignment
 from workers.protocol.fence import Fence
 from workers.protocol.outcome import Outcome, read_outcome
 from workers.protocol.stop import StopSignal
-from workers.tracking import tracker as tracking
+from workers.tracking.mlflow_tracker import MlflowTracker
 from workers.tracking.replay import is_waiting, replay
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -206,7 +206,7 @@ def test_an_early_end_sets_the_status(tmp_path, server, client, harm, status):
 
 def test_mlflow_away_costs_nothing_and_loses_nothing(tmp_path, server, client, monkeypatch):
     """The server dies, the training goes on and ends; when the server is back, every value arrives, once."""
-    monkeypatch.setattr(tracking, "CLOSE_SECONDS", 1.0)
+    monkeypatch.setattr("workers.tracking.mlflow_tracker.CLOSE_SECONDS", 1.0)
     assignment = assignment_for(tmp_path, "away", server)
     server.stop()
     try:
@@ -260,7 +260,7 @@ def test_a_status_that_mlflow_refuses_is_left_to_the_service(tmp_path, server, c
 def test_a_value_that_mlflow_refuses_does_not_hold_up_the_others(tmp_path, server, client):
     assignment = assignment_for(tmp_path, "refused", server)
     Fence(assignment).take()
-    tracker = tracking.MlflowTracker(assignment, server.uri)
+    tracker = MlflowTracker(assignment, server.uri)
     tracker.tag({"a name with ?": "is refused"})
     tracker.log(1, {"train/loss": 1.0})
     assignment.folder.spec.write_text(assignment.spec.to_yaml())

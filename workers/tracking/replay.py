@@ -14,7 +14,7 @@ from cbam_core.spec import read_spec
 from workers.protocol.fence import newest_attempt
 from workers.protocol.storage import ExperimentFolder
 from workers.tracking.journal import has_pending
-from workers.tracking.tracker import Sender
+from workers.tracking.mlflow_sender import Sender
 
 
 def is_waiting(folder: ExperimentFolder) -> bool:

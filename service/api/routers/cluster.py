@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from service.api.deps import GUARDED, TheStore
+from service.api.deps import GUARDED, TheOperations
 from service.api.problems import documented
 from service.database.lease import current_leader
 from service.schemas.cluster import ClusterInfo, NodeView
@@ -11,17 +11,17 @@ router = APIRouter(prefix="/v1", tags=["operations"], dependencies=GUARDED, resp
 
 
 @router.get("/cluster")
-def show(store: TheStore) -> ClusterInfo:
+def show(operations: TheOperations) -> ClusterInfo:
     """Show nodes, CPUs and GPUs, the queue, and which dispatcher leads."""
-    row = store.cluster()
+    row = operations.cluster()
     nodes = [] if row is None else [NodeView(**node) for node in row.nodes]
     sums = {name: sum(getattr(node, name) for node in nodes) for name in ("cpus", "gpus", "free_cpus", "free_gpus")}
     return ClusterInfo(
-        leader=current_leader(store.database),
+        leader=current_leader(operations.database),
         reachable=row is not None and row.reachable,
         message="no dispatcher has looked yet" if row is None else row.message,
         seen_at=None if row is None else row.at,
         nodes=nodes,
-        experiments=store.count_by_state(),
+        experiments=operations.count_by_state(),
         **sums,
     )

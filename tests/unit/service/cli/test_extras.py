@@ -43,7 +43,7 @@ def test_what_is_hidden_is_all_that_is_heavy():
         ),
         (
             ("worker",),
-            "workers.actor, workers.attempt, workers.tracking.tracker, mlflow.pytorch, cbam_core.explain.maps",
+            "workers.actor, workers.attempt, workers.tracking.mlflow_tracker, mlflow.pytorch, cbam_core.explain.maps",
         ),
     ],
 )

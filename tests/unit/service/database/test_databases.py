@@ -10,6 +10,7 @@ import pytest
 
 from service.cluster.in_memory import InMemoryCluster
 from service.database.engine import Database
+from service.database.operations import Operations
 from service.dispatcher.dispatcher import Dispatcher
 from service.dispatcher.store import Ending, Note
 from service.domain.filters import Filter
@@ -91,7 +92,7 @@ def test_several_server_processes_accept_at_once_and_each_key_makes_one_experime
             assert process.exitcode == 0
         assert len(ids) == 45
         assert len(set(ids)) == 15
-    assert store.count_by_state()[State.QUEUED] == 15
+    assert Operations(store.database).count_by_state()[State.QUEUED] == 15
 
 
 def test_two_dispatchers_at_once_run_each_experiment_once_and_one_follows_the_other(database, store, settings):

@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.cluster.in_memory import InMemoryCluster
 from service.database.engine import Database
+from service.database.operations import Operations
 from service.database.outages import CROWDED, FULL, LOCKED, READ_ONLY, Unusable
 from service.domain.states import State
 from service.experiments.store import Store
@@ -96,8 +97,8 @@ def test_readiness_comes_back_though_nobody_writes(http, kind):
         with pytest.raises(OperationalError):
             store.submit(spec())
         with pytest.raises(OperationalError):
-            store.ping()
-    store.ping()
+            Operations(store.database).ping()
+    Operations(store.database).ping()
 
 
 def test_a_pool_without_a_free_connection_is_a_503_by_name(http, monkeypatch):
@@ -111,7 +112,7 @@ def test_a_pool_without_a_free_connection_is_a_503_by_name(http, monkeypatch):
         assert (answer.status_code, answer.json()["detail"]) == (503, CROWDED)
         assert answer.headers["Retry-After"] == "2"
         with pytest.raises(Unusable):
-            http.app.state.store.ping()
+            http.app.state.operations.ping()
     assert http.get("/v1/experiments").status_code == 200
 
 
@@ -134,7 +135,7 @@ def test_the_dispatcher_waits_and_goes_on(database, store: Store, dispatcher, cl
         thread.start()
         wait_until(lambda: database.is_unwritable, "the dispatcher to try")
     try:
-        wait_until(lambda: store.count_by_state()[State.SUCCEEDED] == 1, "the experiment to end")
+        wait_until(lambda: Operations(store.database).count_by_state()[State.SUCCEEDED] == 1, "the experiment to end")
     finally:
         stop.set()
         thread.join(timeout=30)

@@ -6,6 +6,7 @@ import threading
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.cluster.base import GangKey
+from service.database.operations import Operations
 from service.dispatcher.prometheus import REPORT_SECONDS, DispatcherReport
 from service.domain.states import State
 from tests.support.dispatching import tick, until
@@ -45,12 +46,12 @@ def test_ticks_starts_and_failures_are_told_by_every_api(http, dispatcher, store
 
 def test_a_report_is_written_every_few_seconds_and_not_at_every_tick(dispatcher, store, clock):
     tick(dispatcher)
-    first = store.dispatcher_report().at
+    first = Operations(store.database).dispatcher_report().at
     tick(dispatcher)
-    assert store.dispatcher_report().at == first
+    assert Operations(store.database).dispatcher_report().at == first
     clock.advance(REPORT_SECONDS)
     tick(dispatcher)
-    assert store.dispatcher_report().at > first
+    assert Operations(store.database).dispatcher_report().at > first
 
 
 def test_a_tick_that_fails_is_shown_and_the_next_one_is_tried(http, dispatcher, store, cluster, monkeypatch):
@@ -74,7 +75,7 @@ def test_a_tick_that_fails_is_shown_and_the_next_one_is_tried(http, dispatcher, 
     thread.start()
     try:
         wait_until(lambda: not dispatcher_health()["ok"], "the failure in /readyz")
-        assert "OverflowError" in store.dispatcher_report().trouble
+        assert "OverflowError" in Operations(store.database).dispatcher_report().trouble
         assert numbers(http)[("cbam_dispatcher_failed_ticks_total",)] >= 1
         broken.clear()
         wait_until(lambda: dispatcher_health()["ok"], "the recovery in /readyz")

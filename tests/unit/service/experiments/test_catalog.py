@@ -9,6 +9,7 @@ from cbam_core.backbones import BACKBONES
 from cbam_core.datasets import DATASETS
 from cbam_core.spec import ExperimentSpec, read_spec
 from service.cluster.base import Node
+from service.database.operations import Operations
 from service.domain.spec_patch import overridden
 from service.errors import InvalidField
 
@@ -132,10 +133,10 @@ def test_the_cluster_is_shown_as_the_dispatcher_last_saw_it(http, leader):
 
 def test_the_dispatcher_writes_down_what_it_sees(dispatcher, store, cluster):
     dispatcher.tick()
-    row = store.cluster()
+    row = Operations(store.database).cluster()
     assert row is not None
     assert row.reachable
     assert [node["id"] for node in row.nodes] == [node.id for node in cluster.nodes]
     seen_at = row.at
     dispatcher.tick()
-    assert store.cluster().at == seen_at, "what has not changed is not written at every tick"
+    assert Operations(store.database).cluster().at == seen_at, "what has not changed is not written at every tick"

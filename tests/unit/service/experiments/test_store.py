@@ -7,6 +7,7 @@ import pytest
 
 from service.database.engine import Database
 from service.database.models.experiments import Experiment
+from service.database.operations import Operations
 from service.database.transitions import change_state
 from service.domain.filters import Filter
 from service.domain.states import Move, State
@@ -120,6 +121,6 @@ def test_migrating_twice_at_once_is_harmless(settings):
         thread.start()
     for thread in threads:
         thread.join()
-    assert Store(databases[0]).count_by_state()[State.QUEUED] == 0
+    assert Operations(databases[0]).count_by_state()[State.QUEUED] == 0
     for database in databases:
         database.close()

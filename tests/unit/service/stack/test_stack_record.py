@@ -6,11 +6,12 @@ import threading
 
 import pytest
 
+from service.client.local_url import DEFAULT_URL, recorded_url
 from service.errors import StackError
-from service.private import private_folder
+from service.home import private_folder
 from service.stack import record as stack_record
 from service.stack.parts import environment, ray_folder
-from service.stack.record import DEFAULT_URL, ProcessRecord, StackRecord, load, locked, recorded_url, save
+from service.stack.record import ProcessRecord, StackRecord, load, locked, save
 from service.stack.settings import StackSettings
 from service.stack.stack import Stack
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from cbam_core.errors import ExportError, SpecError
 from workers.classifier import Classifier, load_classifier
-from workers.export import programs
+from workers.export import programs, requirements
 from workers.export.requirements import require, require_compiler
 
 
@@ -35,7 +35,7 @@ def test_nothing_is_exported_that_nobody_asked_for(tiny_spec, assign, train):
 
 
 def test_a_missing_extra_is_told_before_the_training(tiny_spec, assign, train, monkeypatch):
-    monkeypatch.setattr(programs, "_ONNX_PACKAGES", ("onnx", "no_such_runtime"))
+    monkeypatch.setattr(requirements, "_ONNX_PACKAGES", ("onnx", "no_such_runtime"))
     outcome, seen = train(assign(tiny_spec(export=["onnx"])))
     assert outcome.message.startswith("ExportError: ONNX needs no_such_runtime: install cbam-lab[onnx]")
     assert not any(progress.step for progress in seen)
@@ -46,10 +46,10 @@ def test_a_missing_extra_is_told_before_the_training(tiny_spec, assign, train, m
 def test_a_missing_compiler_is_told_before_the_training(device, monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(programs.shutil, "which", lambda _: None)
+    monkeypatch.setattr(requirements.shutil, "which", lambda _: None)
     with pytest.raises(SpecError, match="apt install gcc"):
         require_compiler(torch.device(device))
-    monkeypatch.setattr(programs.shutil, "which", lambda name: f"/bin/{name}" if name in ("gcc", "g++") else None)
+    monkeypatch.setattr(requirements.shutil, "which", lambda name: f"/bin/{name}" if name in ("gcc", "g++") else None)
     require_compiler(torch.device(device))
 
 

@@ -96,7 +96,7 @@ def test_threads_may_draw_at_once():
 
 def test_what_trains_does_not_load_matplotlib_before_there_is_a_picture_and_never_pyplot():
     code = (
-        "import sys, workers.attempt, workers.tracking.tracker\nassert 'matplotlib' not in sys.modules\n"
+        "import sys, workers.attempt, workers.tracking.mlflow_tracker\nassert 'matplotlib' not in sys.modules\n"
         "from workers.tracking.figures import confusion_matrix_png\nconfusion_matrix_png([[1]], ['a'])\n"
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )

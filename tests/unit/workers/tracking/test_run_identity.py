@@ -9,8 +9,9 @@ from workers.__main__ import BAD_SPEC, main
 from workers.protocol.outcome import Outcome
 from workers.protocol.storage import ExperimentFolder, write_once
 from workers.tracking.journal import Journal
+from workers.tracking.journal_tracker import JournalTracker
+from workers.tracking.mlflow_sender import Sender
 from workers.tracking.run_identity import CREATION_TAG, EXPERIMENT_TAG, read_run, stored_run_id
-from workers.tracking.tracker import JournalTracker, Sender
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 PROJECT = "identity"

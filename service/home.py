@@ -1,10 +1,11 @@
-"""Folders that only their owner may read: other users of a machine may be strangers."""
+"""The home folder of the local stack: where it is, and that only its owner may read it."""
 
 import os
 from pathlib import Path
 
 from service.errors import StackError
 
+DEFAULT_HOME = Path("~/.cbam")
 FOR_OTHERS = 0o077
 WRITABLE_BY_OTHERS = 0o022
 
