@@ -1,6 +1,7 @@
 """The size brake: no file, function or signature outgrows what a reader holds in mind at once."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("cbam_core", "workers", "service", "benchmarks", "tests")
+MOST_FILES_OF_A_FOLDER = 20
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 50
 MOST_POSITIONAL_PARAMETERS = 5
@@ -70,3 +72,8 @@ def test_a_call_by_position_can_be_remembered():
 def test_every_exception_is_still_needed():
     names = {name_of(path, function) for path in FILES for function in functions(path)}
     assert names >= EXCEPTIONS
+
+
+def test_a_folder_is_seen_at_a_glance():
+    counts = Counter(path.parent for path in FILES if path.name != "__init__.py")
+    assert {folder: count for folder, count in counts.items() if count > MOST_FILES_OF_A_FOLDER} == {}
