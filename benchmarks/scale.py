@@ -30,7 +30,7 @@ from service.dispatcher.dispatcher import Dispatcher
 from service.domain.filters import Filter, Sort
 from service.domain.states import State
 from service.domain.values import new_id, utc_now
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from service.settings import Settings
 from tests.support.postgresql import PostgresServer, postgres_server, programs
 
@@ -61,7 +61,7 @@ class Bench:
     """One database with its store and its dispatcher."""
 
     database: Database
-    store: Store
+    store: ExperimentStore
     dispatcher: Dispatcher
 
 
@@ -160,7 +160,7 @@ def _bench(url: str, *, free: float | None) -> Iterator[Bench]:
         cluster = InMemoryCluster(nodes=(Node("node", 1e6, 0.0, 1e6 if free is None else free, 0.0),))
         if free is not None:
             cluster._free_nodes = lambda: cluster.nodes  # type: ignore[method-assign]
-        yield Bench(database, Store(database), Dispatcher(database, cluster, settings))
+        yield Bench(database, ExperimentStore(database), Dispatcher(database, cluster, settings))
         database.close()
 
 

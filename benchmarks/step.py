@@ -22,7 +22,7 @@ from benchmarks.report import Report, add_json_option
 from cbam_core.networks import build_network
 from cbam_core.spec import ModelSpec, TrainSpec
 from workers.seeding import reproducible
-from workers.train.distributed import Gang
+from workers.train.distributed import ProcessGroup
 from workers.train.learner import Learner
 
 CONTESTANTS = {"none": ("none", "off"), "cbam fused": ("cbam", "auto"), "cbam plain": ("cbam", "off")}
@@ -148,7 +148,7 @@ def contestant(options: argparse.Namespace, attention: str, fused: str, device: 
         if hasattr(module, "fused"):
             module.fused = fused  # type: ignore[assignment]
     network.train()
-    learner = Learner(TrainSpec.model_validate(recipe), network, Gang(0, 1, device))
+    learner = Learner(TrainSpec.model_validate(recipe), network, ProcessGroup(0, 1, device))
     images = torch.randn(options.batch, options.channels, options.image_size, options.image_size, device=device)
     labels = torch.randint(options.classes, (options.batch,), device=device)
     return Contestant(learner, images, labels)

@@ -22,7 +22,7 @@ import psutil
 
 from service.database.engine import Database
 from service.database.lease import Leadership
-from service.dispatcher.store import Ledger
+from service.dispatcher.store import DispatcherStore
 from service.domain.states import Move, State
 from service.settings import Settings
 from tests.support.ports import free_port
@@ -56,7 +56,7 @@ def watched(settings: Settings, server: psutil.Process, viewers: int, seconds: f
     database = Database(settings.database_url)
     leadership = Leadership(database, holder=f"bench {viewers}", seconds=3600)
     wait_until(leadership.renew, "the lease")
-    ledger = Ledger(database, leadership, backoff_seconds=0)
+    ledger = DispatcherStore(database, leadership, backoff_seconds=0)
     answer = httpx2.post(f"{settings.url}/v1/experiments", json=spec().model_dump(mode="json")).raise_for_status()
     ledger.claim(ledger.queue()[0], 1)
     row = next(row for row, _ in ledger.live() if row.id == answer.json()["id"])

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cbam_core.suggestions import Path, meant, meant_field
+from cbam_core.suggestions import Path, did_you_mean, meant_field
 
 MOST_COMPLAINTS = 20  # that are told: a body may hold a hundred thousand fields that there are not
 LONGEST_POINTER, LONGEST_WORDS = 256, 1024  # characters; the names of fields are the user's, of any length
@@ -33,7 +33,7 @@ def pointer_part(name: object) -> str:
     return str(name).replace("~", "~0").replace("/", "~1")
 
 
-def complaints(
+def error_items(
     errors: Sequence[Mapping[str, Any]], body: object, *, fields: Sequence[Path] = ()
 ) -> list[tuple[str, str]]:
     """Pydantic's errors as pointers and words; without the input, which may be huge or secret.
@@ -63,5 +63,7 @@ def _words(error: Mapping[str, Any], fields: Sequence[Path]) -> str:
     words = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "union_tag_invalid":
         context = error["ctx"]
-        return words + meant(str(context["tag"]), [tag.strip("'") for tag in context["expected_tags"].split(", ")])
+        return words + did_you_mean(
+            str(context["tag"]), [tag.strip("'") for tag in context["expected_tags"].split(", ")]
+        )
     return words

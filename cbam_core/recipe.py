@@ -8,21 +8,21 @@ from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, mod
 
 from cbam_core.bounds import Epochs, at_most
 from cbam_core.datasets import DATASETS, DOWNLOADABLE
-from cbam_core.part import Part, Share
+from cbam_core.spec_model import Share, SpecModel
 from cbam_core.timm_options import TimmOptimizerSpec, refusal
 
 ExportFormat = Literal["torch_export", "onnx"]
 Chance = Annotated[float, Field(ge=0, le=1)]
 
 
-class RandAugmentSpec(Part):
+class RandAugmentSpec(SpecModel):
     """So many operations out of 14, drawn for every image, all of one magnitude (Cubuk et al. 2020)."""
 
     num_ops: Annotated[int, Field(ge=1, le=14)] = Field(2, description="operations, one after the other")
     magnitude: Annotated[int, Field(ge=0, le=30)] = Field(9, description="how strong they are; 30 is the strongest")
 
 
-class AugmentSpec(Part):
+class AugmentSpec(SpecModel):
     """How the training images are changed at every step, on the training device; nothing is, by default."""
 
     crop_padding: Annotated[int, Field(ge=0, le=256)] = Field(
@@ -63,7 +63,7 @@ class AugmentSpec(Part):
         return self
 
 
-class DataSpec(Part):
+class DataSpec(SpecModel):
     """The images: which, and at which size they enter the network."""
 
     dataset: Literal[
@@ -134,7 +134,7 @@ class DataSpec(Part):
         return self
 
 
-class SGDSpec(Part):
+class SGDSpec(SpecModel):
     """Stochastic gradient descent with momentum."""
 
     type: Literal["sgd"] = "sgd"
@@ -151,7 +151,7 @@ class SGDSpec(Part):
         return self
 
 
-class AdamWSpec(Part):
+class AdamWSpec(SpecModel):
     """Adam with decoupled weight decay."""
 
     type: Literal["adamw"] = "adamw"
@@ -165,7 +165,7 @@ class AdamWSpec(Part):
     decay_norms_and_biases: bool = Field(True, description="weight decay also on biases and normalisation weights")
 
 
-class LambSpec(Part):
+class LambSpec(SpecModel):
     """Adam with a step per layer in proportion to its weights, for very large batches (You et al. 2020)."""
 
     type: Literal["lamb"] = "lamb"
@@ -179,7 +179,7 @@ class LambSpec(Part):
     decay_norms_and_biases: bool = Field(True, description="weight decay also on biases and normalisation weights")
 
 
-class _Schedule(Part):
+class _Schedule(SpecModel):
     warmup_epochs: Annotated[float, Field(ge=0)] = Field(0.0, description="epochs of linear rise from 0 to lr")
 
 
@@ -231,7 +231,7 @@ ScheduleSpec = Annotated[
 ]
 
 
-class EMASpec(Part):
+class EMASpec(SpecModel):
     """An exponential moving average of the weights, which is then what is evaluated and exported."""
 
     decay: Annotated[float, Field(gt=0, lt=1)] = Field(
@@ -244,7 +244,7 @@ def _on_or_off(value: object) -> object:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
-class TrainSpec(Part):
+class TrainSpec(SpecModel):
     """The recipe."""
 
     epochs: Epochs = Field(90, description="passes over the training set")

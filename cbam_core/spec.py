@@ -32,8 +32,7 @@ from cbam_core.backbones import (
 )
 from cbam_core.bounds import Steps, at_most
 from cbam_core.errors import SpecError
-from cbam_core.part import Part
-from cbam_core.pointers import complaints
+from cbam_core.pointers import error_items
 from cbam_core.recipe import (
     AdamWSpec,
     AugmentSpec,
@@ -51,8 +50,9 @@ from cbam_core.recipe import (
     StepSchedule,
     TrainSpec,
 )
+from cbam_core.spec_model import SpecModel
 from cbam_core.suggestions import Path as FieldPath
-from cbam_core.suggestions import fields_of, meant
+from cbam_core.suggestions import did_you_mean, fields_of
 from cbam_core.timm_options import TimmOptimizerSpec
 
 __all__ = [
@@ -69,12 +69,12 @@ __all__ = [
     "ModelSpec",
     "MultistepSchedule",
     "OptimizerSpec",
-    "Part",
     "RandAugmentSpec",
     "ResourcesSpec",
     "RetrySpec",
     "SGDSpec",
     "ScheduleSpec",
+    "SpecModel",
     "StepSchedule",
     "TimmOptimizerSpec",
     "TrainSpec",
@@ -101,7 +101,7 @@ LEAST_GPU_SHARE = 0.0001  # Ray counts no finer
 LONGEST_DEADLINE_MINUTES = 10 * 365 * 24 * 60
 
 
-class ModelSpec(Part):
+class ModelSpec(SpecModel):
     """The network: a backbone and the attention attached to its blocks."""
 
     backbone: Annotated[str, StringConstraints(max_length=256)] = Field(
@@ -134,7 +134,8 @@ class ModelSpec(Part):
     def _known_backbone(cls, value: str) -> str:
         if value not in BACKBONES and not is_timm(value):
             raise ValueError(
-                f"unknown backbone {value!r}{meant(value, BACKBONES)}; known are {', '.join(BACKBONES)} and timm:<name>"
+                f"unknown backbone {value!r}{did_you_mean(value, BACKBONES)}; "
+                f"known are {', '.join(BACKBONES)} and timm:<name>"
             )
         return value
 
@@ -171,7 +172,7 @@ class ModelSpec(Part):
         return self
 
 
-class Elastic(Part):
+class Elastic(SpecModel):
     """Each attempt starts with as many workers as fit, between the two; the global batch stays what the spec says."""
 
     min: WorkerCount = Field(description="fewest workers that an attempt starts with")
@@ -184,7 +185,7 @@ class Elastic(Part):
         return self
 
 
-class ResourcesSpec(Part):
+class ResourcesSpec(SpecModel):
     """What one attempt of the experiment occupies while it runs."""
 
     workers: Annotated[
@@ -213,7 +214,7 @@ class ResourcesSpec(Part):
         return self
 
 
-class CheckpointSpec(Part):
+class CheckpointSpec(SpecModel):
     """When the state of the training is written, and what is kept."""
 
     every_steps: Steps | None = Field(None, description="steps between checkpoints; every epoch where left out")
@@ -231,7 +232,7 @@ class CheckpointSpec(Part):
         return self
 
 
-class RetrySpec(Part):
+class RetrySpec(SpecModel):
     """What happens after a failure that is the experiment's own; faults of the cluster are always retried."""
 
     max_restarts: Annotated[int, Field(ge=0, le=100)] = Field(
@@ -239,7 +240,7 @@ class RetrySpec(Part):
     )
 
 
-class ExperimentSpec(Part):
+class ExperimentSpec(SpecModel):
     """One experiment: one network, one dataset, one recipe, one seed, on so many workers."""
 
     name: Name = Field(description="name of the experiment and of its MLflow run; need not be unique")
@@ -372,5 +373,5 @@ def make_spec(fields: Mapping[str, Any], *, source: str) -> ExperimentSpec:
     try:
         return ExperimentSpec.model_validate(fields)
     except ValidationError as error:
-        found = complaints(error.errors(include_url=False), fields, fields=spec_fields())
+        found = error_items(error.errors(include_url=False), fields, fields=spec_fields())
         raise SpecError("\n".join(f"{source}: {pointer or '/'}: {words}" for pointer, words in found)) from error

@@ -10,7 +10,7 @@ Path = tuple[str, ...]
 _TAG = "="  # marks a part of a location that stands in no spec
 
 
-def meant(word: str, known: Iterable[str], *, most: int = 3, prefix: str = "") -> str:
+def did_you_mean(word: str, known: Iterable[str], *, most: int = 3, prefix: str = "") -> str:
     """` (did you mean …?)`, each with the prefix, or nothing where no known word is close."""
     close = [prefix + found for found in difflib.get_close_matches(word[:LONGEST], [*known], n=most, cutoff=CLOSE)]
     return f" (did you mean {' or '.join(close)}?)" if close else ""
@@ -23,7 +23,7 @@ def meant_field(location: Sequence[str | int], fields: Sequence[Path]) -> str:
     """
     parts = [str(part) for part in location]
     neighbours = {path[-1] for path in fields if [part.removeprefix(_TAG) for part in path[:-1]] == parts[:-1]}
-    if close := meant(parts[-1], sorted(neighbours), most=1):
+    if close := did_you_mean(parts[-1], sorted(neighbours), most=1):
         return close
     namesakes = {
         ".".join(part for part in path if not part.startswith(_TAG)) for path in fields if path[-1] == parts[-1]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, StringConstraints, ValidationInfo, field_validator
 
-from cbam_core.part import Part, Share
-from cbam_core.suggestions import meant
+from cbam_core.spec_model import Share, SpecModel
+from cbam_core.suggestions import did_you_mean
 
 PREFIX = "timm:"
 WRAPPER = "lookahead_"
@@ -136,7 +136,7 @@ OptionValue = Annotated[
 ]
 
 
-class TimmOptimizerSpec(Part):
+class TimmOptimizerSpec(SpecModel):
     """An optimiser of timm's, as `timm:lion`, with timm's own defaults for what is not said."""
 
     type: TimmType
@@ -171,7 +171,7 @@ class TimmOptimizerSpec(Part):
     def _options_are_taken(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         facts = _facts_of(info)
         if facts is not None and (unknown := [name for name in value if name not in facts.options]):
-            hint = meant(unknown[0], facts.options, most=1)
+            hint = did_you_mean(unknown[0], facts.options, most=1)
             known = ", ".join(facts.options)
             raise ValueError(f"{info.data['type']} takes no {unknown[0]!r}{hint}; it takes {known}")
         return value
@@ -191,7 +191,7 @@ def refusal(type_: str, own: tuple[str, ...]) -> str | None:
     if type_.startswith(PREFIX + WRAPPER):
         return f"{type_} cannot be used: an evaluation would not see the slow weights that it keeps"
     is_timms = type_.startswith(PREFIX) or name in OPTIMIZERS
-    hint = meant(name, OPTIMIZERS, prefix=PREFIX) if is_timms else meant(name, own)
+    hint = did_you_mean(name, OPTIMIZERS, prefix=PREFIX) if is_timms else did_you_mean(name, own)
     return (
         f"unknown optimiser {type_[:64]!r}{hint}; known are {', '.join(own)} and {PREFIX}<name>, "
         "as timm.optim.list_optimizers() has it"

@@ -1,7 +1,7 @@
 """How every process of the service logs: one line for each record, as logfmt or JSON, with what the record is about.
 
-Whoever handles a request or attends an experiment says so once, with `about`; every record of that thread or task then
-carries it. `log.info("…", extra={"status": 200})` adds fields to one record.
+Whoever handles a request or attends an experiment says so once, with `log_context`; every record of that thread or
+task then carries it. `log.info("…", extra={"status": 200})` adds fields to one record.
 """
 
 import json
@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import Any, Literal
 
 from cbam_core.printable import escaped_line
-from service.redaction import without_secrets
+from service.redaction import redact
 
 LogFormat = Literal["logfmt", "json"]
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
@@ -23,7 +23,7 @@ _about: ContextVar[Mapping[str, object]] = ContextVar("about", default={})  # no
 
 
 @contextmanager
-def about(**fields: object) -> Iterator[None]:
+def log_context(**fields: object) -> Iterator[None]:
     """Let every record made meanwhile, in this thread or task and in what it starts, carry these fields."""
     token = _about.set({**_about.get(), **fields})
     try:
@@ -68,7 +68,7 @@ class LineFormatter(logging.Formatter):
         fields |= {name: value for name, value in extras.items() if not name.startswith("_")}  # Ray adds its own
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
-        return escaped_line(without_secrets(self.write(fields)))
+        return escaped_line(redact(self.write(fields)))
 
 
 def _json(fields: Mapping[str, object]) -> str:

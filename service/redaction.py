@@ -10,7 +10,7 @@ _KEYS = re.compile(r"\b(cbam_|whsec_)[A-Za-z0-9_+/=-]{16,}")
 _PASSWORDS = re.compile(r"(://[^\s:/@]*):[^\s/@]+@")
 
 
-def without_secrets(text: str) -> str:
+def redact(text: str) -> str:
     """The text without tokens, webhooks' secrets, and passwords in URLs."""
     return _PASSWORDS.sub(rf"\1:{REMOVED}@", _KEYS.sub(rf"\1{REMOVED}", text))
 

@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 
 from service.database.engine import Database
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from service.settings import Settings
 from tests import distribution
 from tests.support.postgresql import REQUIRED, PostgresServer, postgres_server, programs
@@ -121,6 +121,6 @@ def database(settings: Settings) -> Iterator[Database]:
 
 
 @pytest.fixture
-def store(database: Database) -> Store:
+def store(database: Database) -> ExperimentStore:
     """The store over that database."""
-    return Store(database)
+    return ExperimentStore(database)

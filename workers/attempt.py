@@ -20,7 +20,7 @@ from workers.export.weights import Trained, export
 from workers.protocol.assignment import Assignment
 from workers.protocol.fence import Fence
 from workers.protocol.outcome import Ending, Outcome, classify
-from workers.protocol.progress import Progress, patience_seconds
+from workers.protocol.progress import Progress, hang_timeout_seconds
 from workers.protocol.stop import StopMode, StopSignal
 from workers.protocol.storage import write_once
 from workers.runtime.rank_log import RankLog, log_to
@@ -30,7 +30,7 @@ from workers.tracing import FirstStep, event
 from workers.tracking.journal_tracker import JournalTracker
 from workers.tracking.mlflow_tracker import MlflowTracker
 from workers.tracking.tracker import Tracker
-from workers.train.distributed import Gang, gang_of
+from workers.train.distributed import ProcessGroup, gang_of
 from workers.train.trainer import Trainer
 from workers.train.utilization import model_flops_utilisation, peak_flops, peak_memory_bytes
 
@@ -169,7 +169,7 @@ def _trained(trainer: Trainer) -> Trained:
     )
 
 
-def _require(spec: ExperimentSpec, gang: Gang) -> None:
+def _require(spec: ExperimentSpec, gang: ProcessGroup) -> None:
     """Raises CbamError where this machine lacks what the training would miss at its first step, or at its end."""
     if gang.leads:
         require(spec.export)
@@ -184,7 +184,7 @@ def _watched(
     batch_size = assignment.spec.train.global_batch_size
     return watched(
         lambda: report.last,
-        lambda progress: patience_seconds(assignment.hang_seconds, progress, batch_size),
+        lambda progress: hang_timeout_seconds(assignment.hang_seconds, progress, batch_size),
         log=assignment.folder.attempt(assignment.attempt).log(assignment.rank),
         give_up=give_up,
     )

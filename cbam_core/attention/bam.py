@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cbam_core.attention.base import Gate
-from cbam_core.attention.functional import hidden_channels, start_like_timm
+from cbam_core.attention.functional import hidden_channels, init_like_timm
 from cbam_core.attention.options import BAMFusion
 
 
@@ -32,7 +32,7 @@ class BAM(Gate):
             nn.Conv2d(hidden, 1, 1),
         )  # fmt: skip
         self.fusion = fusion
-        start_like_timm(self.spatial)
+        init_like_timm(self.spatial)
         nn.init.zeros_(down.bias)
         nn.init.zeros_(up.bias)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cbam_core.attention.base import Attention, Gate
-from cbam_core.attention.functional import CHANNEL_POOLS, GATES, hidden_channels, start_like_timm
+from cbam_core.attention.functional import CHANNEL_POOLS, GATES, hidden_channels, init_like_timm
 from cbam_core.attention.maximum import max_over
 from cbam_core.attention.options import ChannelPool, GateName, GateNorm, Init, Order, SpatialPool
 
@@ -43,7 +43,7 @@ class ChannelAttention(Gate):
         self.pools = [CHANNEL_POOLS[name] for name in pools]
         self.activation = GATES[gate]
         if init == "timm":
-            start_like_timm(self)
+            init_like_timm(self)
         elif mlp_bias:
             nn.init.zeros_(self.fc1.bias)
             nn.init.zeros_(self.fc2.bias)
@@ -92,7 +92,7 @@ class SpatialAttention(Gate):
         self.conv = nn.Conv2d(len(pools), 1, kernel_size, padding=kernel_size // 2, bias=False)
         self.norm = nn.BatchNorm2d(1, momentum=SPATIAL_MOMENTUM) if norm == "batch" else None
         self.activation = GATES[gate]
-        start_like_timm(self)
+        init_like_timm(self)
         if self.norm is not None and init == "official":
             nn.init.zeros_(self.norm.weight)
 

@@ -50,7 +50,7 @@ CHANNEL_POOLS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def start_like_timm(module: nn.Module) -> None:
+def init_like_timm(module: nn.Module) -> None:
     """He normal, fan-out, for every convolution and linear layer of a gate; biases 0: what timm's networks do to it."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):

@@ -12,11 +12,11 @@ from fastapi_offline import FastAPIOffline
 
 from service.api import openapi, problems
 from service.api.health import Probe
-from service.api.live_updates import Feeds
-from service.api.middleware.access_log import RequestLog
-from service.api.middleware.authentication import Gate
+from service.api.live_updates import LiveUpdates
+from service.api.middleware.access_log import AccessLog
+from service.api.middleware.authentication import Authentication
 from service.api.middleware.metrics import RequestMetrics
-from service.api.middleware.request_guard import Guard
+from service.api.middleware.request_guard import RequestGuard
 from service.api.middleware.security_headers import SecurityHeaders
 from service.api.middleware.tracing import telemetry
 from service.api.prometheus import ServiceMetrics, watching_loop
@@ -26,10 +26,10 @@ from service.auth.tokens import Tokens
 from service.database.engine import Database
 from service.database.operations import Operations
 from service.errors import NoTokens
-from service.experiments.store import Store
-from service.preview.profiler import Previewer
+from service.experiments.store import ExperimentStore
+from service.preview.profiler import NetworkProfiler
 from service.settings import Settings
-from service.webhooks.store import Webhooks
+from service.webhooks.store import WebhookStore
 
 log = logging.getLogger(__name__)
 BODY_LIMIT_BYTES = 256 * 1024
@@ -43,7 +43,7 @@ in MLflow. Errors are RFC 9457 `application/problem+json` with the JSON pointer 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The app, with its settings read once. `python -m service.api` runs it."""
     settings = settings or Settings()
-    store = Store(Database(settings.database_url))
+    store = ExperimentStore(Database(settings.database_url))
     tokens = Tokens(store.database)
     audit = AuditLog(store.database, keep_days=settings.audit_days)
     operations = Operations(store.database)
@@ -73,11 +73,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.tokens = tokens
     app.state.audit = audit
     app.state.probe = Probe(operations, settings)
-    app.state.webhooks = Webhooks(store.database)
+    app.state.webhooks = WebhookStore(store.database)
     app.state.metrics = metrics
-    app.state.previewer = Previewer()
+    app.state.previewer = NetworkProfiler()
     app.state.closing = threading.Event()  # set at SIGTERM: what streams ends
-    app.state.feeds = Feeds(store, settings.storage_root, app.state.closing, most_of_one=settings.streams_per_caller)
+    app.state.feeds = LiveUpdates(
+        store, settings.storage_root, app.state.closing, most_of_one=settings.streams_per_caller
+    )
     problems.install(app)
     for module in (experiments, bulk, history, streams, catalog, auth, webhooks, cluster, health):
         app.include_router(module.router)
@@ -89,13 +91,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """What every request passes; the last one is the first."""
     hosts = {*LOOPBACK_HOSTS, settings.host, *settings.allowed_hosts}
-    app.add_middleware(Gate, tokens=app.state.tokens, audit=app.state.audit, settings=settings)
+    app.add_middleware(Authentication, tokens=app.state.tokens, audit=app.state.audit, settings=settings)
     app.add_middleware(
-        Guard, hosts=hosts, body_limit_bytes=BODY_LIMIT_BYTES, slow_client_seconds=settings.slow_client_seconds
+        RequestGuard, hosts=hosts, body_limit_bytes=BODY_LIMIT_BYTES, slow_client_seconds=settings.slow_client_seconds
     )
     app.add_middleware(RequestMetrics, metrics=app.state.metrics)
     app.add_middleware(SecurityHeaders)
-    app.add_middleware(RequestLog)
+    app.add_middleware(AccessLog)
 
 
 def prepare(app: FastAPI) -> None:

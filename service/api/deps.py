@@ -5,16 +5,16 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Request, Security
 from fastapi.security import HTTPBearer
 
-from service.api.live_updates import Feeds
+from service.api.live_updates import LiveUpdates
 from service.auth.audit import AuditLog
 from service.auth.tokens import Tokens
 from service.database.models.experiments import Experiment
 from service.database.operations import Operations
 from service.domain.roles import Caller, Role, require, require_change
-from service.experiments.store import Store
-from service.preview.profiler import Previewer
+from service.experiments.store import ExperimentStore
+from service.preview.profiler import NetworkProfiler
 from service.settings import Settings
-from service.webhooks.store import Webhooks
+from service.webhooks.store import WebhookStore
 
 
 def the_apps(name: str) -> Any:
@@ -26,14 +26,14 @@ def the_apps(name: str) -> Any:
     return Depends(given)
 
 
-ThePreviewer = Annotated[Previewer, the_apps("previewer")]
-TheSettings = Annotated[Settings, the_apps("settings")]
-TheStore = Annotated[Store, the_apps("store")]
-TheOperations = Annotated[Operations, the_apps("operations")]
-TheAudit = Annotated[AuditLog, the_apps("audit")]
-TheWebhooks = Annotated[Webhooks, the_apps("webhooks")]
-TheTokens = Annotated[Tokens, the_apps("tokens")]
-TheFeeds = Annotated[Feeds, the_apps("feeds")]
+ProfilerDep = Annotated[NetworkProfiler, the_apps("previewer")]
+SettingsDep = Annotated[Settings, the_apps("settings")]
+StoreDep = Annotated[ExperimentStore, the_apps("store")]
+OperationsDep = Annotated[Operations, the_apps("operations")]
+AuditDep = Annotated[AuditLog, the_apps("audit")]
+WebhooksDep = Annotated[WebhookStore, the_apps("webhooks")]
+TokensDep = Annotated[Tokens, the_apps("tokens")]
+LiveUpdatesDep = Annotated[LiveUpdates, the_apps("feeds")]
 READS = frozenset({"GET", "HEAD"})
 BEARER = HTTPBearer(auto_error=False, description="a token of `cbam token create`; not needed while there are none")
 
@@ -44,15 +44,15 @@ def caller_of(request: Request) -> Caller:
     return caller
 
 
-TheCaller = Annotated[Caller, Depends(caller_of)]
+CallerDep = Annotated[Caller, Depends(caller_of)]
 
 
-def by_method(request: Request, caller: TheCaller) -> None:
+def by_method(request: Request, caller: CallerDep) -> None:
     """Reading needs a viewer, everything else a user. For whole routers; what is owned is checked beside."""
     require(caller, Role.VIEWER if request.method in READS else Role.USER)
 
 
-def admins_only(caller: TheCaller) -> None:
+def admins_only(caller: CallerDep) -> None:
     """For whole routers."""
     require(caller, Role.ADMIN)
 
@@ -66,18 +66,18 @@ Id = Annotated[str, Path(min_length=1, max_length=32, pattern=r"^[0-9a-z]+$")]
 ExperimentId = Id
 
 
-def existing(experiment_id: ExperimentId, store: TheStore) -> Experiment:
+def existing(experiment_id: ExperimentId, store: StoreDep) -> Experiment:
     """The experiment of the path, or a 404 before anything is streamed."""
     return store.get(experiment_id)
 
 
-Existing = Annotated[Experiment, Depends(existing)]
+ExperimentDep = Annotated[Experiment, Depends(existing)]
 
 
-def changeable(row: Existing, caller: TheCaller) -> Experiment:
+def changeable(row: ExperimentDep, caller: CallerDep) -> Experiment:
     """The experiment of the path, where the caller may change it; else a 403."""
     require_change(caller, row.owner)
     return row
 
 
-Changeable = Annotated[Experiment, Depends(changeable)]
+EditableExperimentDep = Annotated[Experiment, Depends(changeable)]

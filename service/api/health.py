@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.database.lease import current_leader
 from service.database.operations import Operations
 from service.database.outages import Unusable
-from service.redaction import without_login, without_secrets
+from service.redaction import redact, without_login
 from service.schemas.health import ComponentHealth, Readiness
 from service.settings import Settings
 
@@ -62,7 +62,7 @@ def _database(operations: Operations) -> ComponentHealth:
         operations.ping()
     except SQLAlchemyError as error:
         words = f"{error.words}: " if isinstance(error, Unusable) else ""
-        return ComponentHealth(ok=False, detail=words + without_secrets(str(error).splitlines()[0]))
+        return ComponentHealth(ok=False, detail=words + redact(str(error).splitlines()[0]))
     return ComponentHealth(ok=True)
 
 
@@ -72,7 +72,7 @@ def _dispatcher(operations: Operations) -> ComponentHealth:
         return ComponentHealth(ok=False, detail="no dispatcher leads; experiments wait in the queue")
     report = operations.dispatcher_report()
     if report is not None and report.holder == leader and report.trouble:
-        return ComponentHealth(ok=False, detail=f"{leader} cannot finish its work: {without_secrets(report.trouble)}")
+        return ComponentHealth(ok=False, detail=f"{leader} cannot finish its work: {redact(report.trouble)}")
     return ComponentHealth(ok=True, detail=leader)
 
 
@@ -97,5 +97,5 @@ def _mlflow(settings: Settings) -> ComponentHealth:
     try:
         httpx2.get(f"{uri}/health", timeout=PROBE_SECONDS).raise_for_status()
     except httpx2.HTTPError as error:
-        return ComponentHealth(ok=False, detail=without_secrets(f"{uri}: {error}"))
+        return ComponentHealth(ok=False, detail=redact(f"{uri}: {error}"))
     return ComponentHealth(ok=True, detail=without_login(uri))

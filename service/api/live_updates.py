@@ -23,7 +23,7 @@ from service.domain.roles import Caller
 from service.domain.states import TERMINAL, State
 from service.errors import ExperimentNotFound, TooManyOwnStreams, TooManyStreams
 from service.experiments import logs
-from service.experiments.store import Glance, Store
+from service.experiments.store import ExperimentSnapshot, ExperimentStore
 from service.schemas.history import EventView
 
 log = logging.getLogger(__name__)
@@ -36,10 +36,10 @@ THREADS = 4  # of our own: slow storage must not take the threads that answer re
 
 
 @dataclass(frozen=True)
-class Sight:
+class Snapshot:
     """What is seen of one experiment at one moment; `sizes` are bytes of log by rank."""
 
-    glance: Glance
+    glance: ExperimentSnapshot
     sizes: tuple[tuple[int, int], ...]
 
     @property
@@ -49,11 +49,11 @@ class Sight:
 
 
 @dataclass
-class Feed:
+class Channel:
     """One experiment that is watched, and what all its viewers share. `sight` is None before the first look."""
 
     experiment_id: str
-    sight: Sight | None = None
+    sight: Snapshot | None = None
     gone: bool = False  # the experiment was deleted, or the server closes
     ranks: Counter[int] = field(default_factory=Counter)  # how many watch the log of each; -1: none
     turned: asyncio.Event = field(default_factory=asyncio.Event)
@@ -63,13 +63,13 @@ class Feed:
         """The ranks whose log somebody follows."""
         return [rank for rank, count in self.ranks.items() if count and rank >= 0]
 
-    async def other_than(self, seen: Sight | None) -> Sight | None:
+    async def other_than(self, seen: Snapshot | None) -> Snapshot | None:
         """What is to be seen, once that is something else; None where there is nothing more to wait for."""
         while not self.gone and (self.sight is None or self.sight == seen):
             await self.turned.wait()
         return None if self.gone else self.sight
 
-    def turn(self, sight: Sight | None, *, gone: bool = False) -> None:
+    def turn(self, sight: Snapshot | None, *, gone: bool = False) -> None:
         """Show something else to all who wait."""
         self.sight, self.gone = sight, gone
         self.reads.clear()
@@ -77,16 +77,16 @@ class Feed:
         self.turned = asyncio.Event()
 
 
-class Feeds:
+class LiveUpdates:
     """Everything that is watched on this server."""
 
-    def __init__(self, store: Store, storage: Path, closing: threading.Event, *, most_of_one: int) -> None:
+    def __init__(self, store: ExperimentStore, storage: Path, closing: threading.Event, *, most_of_one: int) -> None:
         self._store = store
         self._storage = storage
         self._closing = closing
         self._most_of_one = most_of_one
         self._seats: Counter[str] = Counter()  # by the name of who follows
-        self._feeds: dict[str, Feed] = {}
+        self._feeds: dict[str, Channel] = {}
         self._looking: asyncio.Task[None] | None = None
         self._limiter: CapacityLimiter | None = None
 
@@ -108,9 +108,9 @@ class Feeds:
             self._seats += Counter()  # forgets who has none
 
     @asynccontextmanager
-    async def watching(self, experiment_id: str, rank: int = -1) -> AsyncIterator[Feed]:
+    async def watching(self, experiment_id: str, rank: int = -1) -> AsyncIterator[Channel]:
         """The feed of an experiment, while somebody watches it, and the log of one rank."""
-        feed = self._feeds.setdefault(experiment_id, Feed(experiment_id))
+        feed = self._feeds.setdefault(experiment_id, Channel(experiment_id))
         feed.ranks[rank] += 1
         if self._looking is None or self._looking.done():
             self._limiter = CapacityLimiter(THREADS)
@@ -122,7 +122,7 @@ class Feeds:
             if not feed.ranks.total():
                 self._feeds.pop(experiment_id, None)
 
-    async def lines(self, feed: Feed, sight: Sight, *, rank: int, offset: int) -> logs.Chunk:
+    async def lines(self, feed: Channel, sight: Snapshot, *, rank: int, offset: int) -> logs.Chunk:
         """The next piece of a log, in whole lines unless its file ends with half a one; empty if there is none yet.
 
         It ends where the log did when that was seen: viewers who read it at different moments go on from one place.
@@ -135,7 +135,7 @@ class Feeds:
         is_last = len(chunk.data) < logs.CHUNK_BYTES and (sight.ended or chunk.attempt < sight.glance.attempt)
         return chunk if is_last else logs.whole_lines(chunk)
 
-    async def events(self, feed: Feed, *, after_seq: int) -> list[EventView]:
+    async def events(self, feed: Channel, *, after_seq: int) -> list[EventView]:
         """The changes of state behind a number."""
 
         def read() -> list[EventView]:
@@ -147,7 +147,7 @@ class Feeds:
 
         return await self._shared(feed, ("events", after_seq), read)
 
-    async def _shared(self, feed: Feed, key: Hashable, read: Callable[[], T]) -> T:
+    async def _shared(self, feed: Channel, key: Hashable, read: Callable[[], T]) -> T:
         """What `read` gives in a thread; whoever asks for the same until the next change gets the same."""
         future = feed.reads.get(key)
         if future is None:
@@ -176,10 +176,10 @@ class Feeds:
             if feed is not None and (sight is None or sight != feed.sight):
                 feed.turn(sight, gone=sight is None)
 
-    def _sights(self, wanted: dict[str, list[int]]) -> dict[str, Sight]:
+    def _sights(self, wanted: dict[str, list[int]]) -> dict[str, Snapshot]:
         """The rows first: what a worker wrote before it ended is then among the bytes."""
-        glances = self._store.glances(list(wanted))
-        return {glance.id: Sight(glance, self._sizes(glance, wanted[glance.id])) for glance in glances}
+        glances = self._store.snapshots(list(wanted))
+        return {glance.id: Snapshot(glance, self._sizes(glance, wanted[glance.id])) for glance in glances}
 
-    def _sizes(self, glance: Glance, ranks: list[int]) -> tuple[tuple[int, int], ...]:
+    def _sizes(self, glance: ExperimentSnapshot, ranks: list[int]) -> tuple[tuple[int, int], ...]:
         return tuple((rank, logs.size(self._storage, glance.id, glance.attempt, rank=rank)) for rank in ranks)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from cbam_core.errors import CbamError, SpecError
-from cbam_core.pointers import MOST_COMPLAINTS, complaints
+from cbam_core.pointers import MOST_COMPLAINTS, error_items
 from cbam_core.spec import spec_fields
 from cbam_core.suggestions import Path as FieldPath
 from service.api.openapi_examples import PROBLEMS
@@ -34,7 +34,7 @@ from service.errors import (
     VersionConflict,
     WebhookNotFound,
 )
-from service.redaction import without_secrets
+from service.redaction import redact
 from service.schemas.problems import ErrorItem, Problem
 from workers import tracing
 
@@ -135,7 +135,7 @@ def validation_items(errors: Sequence[Mapping[str, Any]], body: object) -> list[
         fields: Sequence[FieldPath] = ()
         if rest[:1] == ["from_spec"]:  # the tag of a body that is a whole spec
             inside, fields = {**error, "loc": rest[1:]}, spec_fields()
-        ((pointer, detail),) = complaints([inside], body, fields=fields)
+        ((pointer, detail),) = error_items([inside], body, fields=fields)
         items.append(ErrorItem(pointer=pointer if place == "body" else str(error["loc"][1]), detail=detail))
     return items
 
@@ -190,7 +190,7 @@ def no_database(error: Exception, *, instance: str) -> JSONResponse:
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     request_id = getattr(request.state, "request_id", None)
     log.error("%s %s failed", request.method, request.url.path, exc_info=error, extra={"request_id": request_id})
-    tracing.exception(error, redact=without_secrets)
+    tracing.exception(error, redact=redact)
     detail = f"an unexpected error; it is in the server's log under request id {request_id}"
     headers = {"X-Request-ID": request_id} if request_id else None
     return problem(500, detail, instance=request.url.path, headers=headers)

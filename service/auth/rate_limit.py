@@ -8,7 +8,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 MOST_KEYS = 10_000  # whoever has not come for longest is forgotten; a full bucket is what they would find
 
 
-class Buckets:
+class TokenBuckets:
     """One bucket for each key, in this process alone: behind n replicas a caller may do n times as much.
 
     Not for several threads at once; the event loop is one.

@@ -26,13 +26,13 @@ Overrides = Annotated[
 def read_specs(files: Sequence[Path], overrides: Mapping[str, Any]) -> "list[ExperimentSpec]":
     """The specs of all files, each with the overrides. Raises SpecError that says all that is wrong with them."""
     from cbam_core.spec import make_spec, read_fields
-    from service.domain.spec_patch import overridden
+    from service.domain.spec_patch import apply_patch
     from service.errors import InvalidField
 
     specs, complaints = [], []
     for file in files:
         try:
-            specs.append(make_spec(overridden(read_fields(file), overrides), source=str(file)))
+            specs.append(make_spec(apply_patch(read_fields(file), overrides), source=str(file)))
         except InvalidField as error:
             complaints.append(f"--set {error.pointer.removeprefix('/')}: {error.detail}")
         except SpecError as error:

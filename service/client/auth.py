@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from service.client.transport import Wire, path
+from service.client.transport import Transport, path
 from service.domain.roles import Role
 from service.schemas.auth import CallerView, NewToken, TokenList, TokenView
 
@@ -10,7 +10,7 @@ from service.schemas.auth import CallerView, NewToken, TokenList, TokenView
 class AccessCalls:
     """Part of `Client`."""
 
-    wire: Wire
+    wire: Transport
 
     def whoami(self) -> CallerView:
         """Whom the server takes this client for."""

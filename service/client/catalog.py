@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from service.client.transport import Wire, path
+from service.client.transport import Transport, path
 from service.schemas.bulk import BulkAnswer
 from service.schemas.catalog import AttentionList, BackboneList, DatasetList, TemplateList, TemplateView
 from service.schemas.cluster import ClusterInfo
@@ -12,7 +12,7 @@ from service.schemas.cluster import ClusterInfo
 class CatalogueCalls:
     """Part of `Client`."""
 
-    wire: Wire
+    wire: Transport
 
     def cluster(self) -> ClusterInfo:
         """What the cluster has, as the leading dispatcher last saw it."""

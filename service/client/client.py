@@ -15,7 +15,7 @@ from service.client.auth import AccessCalls
 from service.client.catalog import CatalogueCalls
 from service.client.experiment import ExperimentHandle
 from service.client.local_url import local_url
-from service.client.transport import PATIENCE, Wire, path
+from service.client.transport import PATIENCE, Transport, path
 from service.client.webhooks import WebhookCalls
 from service.domain.states import State
 from service.schemas.experiments import ExperimentPage, ExperimentView
@@ -66,7 +66,7 @@ class Client(CatalogueCalls, AccessCalls, WebhookCalls):
         """Without a URL: `CBAM_URL`, else the local stack's, else http://127.0.0.1:8000; the token: `CBAM_TOKEN`."""
         self.base_url = (base_url or os.environ.get("CBAM_URL") or local_url()).rstrip("/")
         token = token or os.environ.get("CBAM_TOKEN")
-        self.wire = Wire(self.base_url, token, timeout_seconds=timeout_seconds, tries=tries)
+        self.wire = Transport(self.base_url, token, timeout_seconds=timeout_seconds, tries=tries)
 
     def __enter__(self) -> Self:
         return self

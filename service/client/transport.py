@@ -25,7 +25,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD"})
 ViewT = TypeVar("ViewT", bound="BaseModel")
 
 
-class Wire:
+class Transport:
     """One server's connections; may be used from several threads.
 
     A call is repeated where that cannot do harm: it only reads, or bears an Idempotency-Key, or says that it may be
@@ -62,7 +62,7 @@ class Wire:
         None of them goes on after the time `until`, as `time.monotonic` tells it.
         """
         repeatable = again or method in SAFE_METHODS or "Idempotency-Key" in request.get("headers", {})
-        pauses = Pauses(self.tries * patience, self.random, until=until)
+        pauses = Backoff(self.tries * patience, self.random, until=until)
         while True:
             try:
                 answer = self.http.request(method, place, timeout=self._timeout(until), **request)
@@ -103,7 +103,7 @@ class Wire:
         Whatever comes whole restores the tries, a heartbeat too: a quiet stream may be cut for hours. A new connection
         asks for what follows the last id, no sooner than the server's `retry` says.
         """
-        pauses, last_id, retry = Pauses(self.tries * PATIENCE, self.random), "", None
+        pauses, last_id, retry = Backoff(self.tries * PATIENCE, self.random), "", None
         while True:
             least = retry
             try:
@@ -154,7 +154,7 @@ class Wire:
         )
 
 
-class Pauses:
+class Backoff:
     """A limited number of waits with exponential backoff and equal jitter; none goes beyond `until`.
 
     Each interval is twice the one before. A wait is drawn from the upper half of its interval, so that clients which

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from service.client.transport import Wire, path
+from service.client.transport import Transport, path
 from service.domain.states import State
 from service.schemas.webhooks import DeliveryList, DeliveryView, NewWebhook, WebhookList, WebhookView
 
@@ -12,7 +12,7 @@ ROOT = "/v1/webhooks"
 class WebhookCalls:
     """Part of `Client`."""
 
-    wire: Wire
+    wire: Transport
 
     def create_webhook(
         self, url: str, *, states: Sequence[State] = (), project: str | None = None, everyone: bool = False

@@ -7,7 +7,7 @@ from service.cluster.base import Need, Node
 from service.cluster.gpus import ROUNDING, FreeGpus
 
 
-def place(need: Need, nodes: Sequence[Node], *, on_one: bool = False) -> tuple[Node, ...] | None:
+def pack(need: Need, nodes: Sequence[Node], *, on_one: bool = False) -> tuple[Node, ...] | None:
     """The nodes after the gang has taken its share; None where it does not fit.
 
     All of it on the fullest node that can hold it; where none can, over several, the fullest first, unless it has to be

@@ -6,10 +6,10 @@ from sqlalchemy import ColumnElement, Select, exists, select, tuple_
 from sqlalchemy.orm import aliased
 
 from service.database.models.experiments import Experiment, Label
-from service.domain.filters import FACET_MARK, NOT_ALWAYS, Filter, Place, Sort, facets_of
+from service.domain.filters import FACET_MARK, NOT_ALWAYS, Cursor, Filter, Sort, facets_of
 
 
-def page_query(where: Filter, sort: Sort, after: Place | None) -> Select[Experiment]:
+def page_query(where: Filter, sort: Sort, after: Cursor | None) -> Select[Experiment]:
     """The experiments that pass the filter, in their order, behind a place. What lacks the sorted value is left out."""
     query = select(Experiment)
     created: Any = Experiment.created_at
@@ -57,9 +57,9 @@ def _conditions(where: Filter, created: Any) -> list[ColumnElement[bool]]:
     return found
 
 
-def place_of(row: Experiment, sort: Sort) -> Place:
+def cursor_of(row: Experiment, sort: Sort) -> Cursor:
     """Where a row stands in a list."""
-    return Place(sort, getattr(row, sort.column), row.created_at, row.id)
+    return Cursor(sort, getattr(row, sort.column), row.created_at, row.id)
 
 
 def labels_of(row: Experiment) -> list[Label]:

@@ -9,7 +9,7 @@ from service import log_format
 from service.database.engine import Database
 from service.dispatcher.dispatcher import Dispatcher
 from service.settings import Settings
-from service.webhooks.sender import Courier
+from service.webhooks.sender import WebhookSender
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
-    courier = Courier(database, settings)
+    courier = WebhookSender(database, settings)
     courier.start()
     dispatcher = Dispatcher(database, RayCluster(settings), settings)
     gc.freeze()  # what is loaded by now stays: a tick over a thousand takes a fifth longer where it is looked through

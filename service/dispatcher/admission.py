@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from service.cluster.base import Need, Node
 from service.cluster.gpus import ROUNDING
-from service.cluster.packing import _gpus, _with_gpus, capacity, place
+from service.cluster.packing import _gpus, _with_gpus, capacity, pack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,7 @@ class _Round:
         return len(self.blocked) > 1 or not self._makes_room(item)
 
     def _place(self, need: Need) -> tuple[Node, ...] | None:
-        left = None if need in self.too_large else place(need, self.free)
+        left = None if need in self.too_large else pack(need, self.free)
         if left is None:
             self.too_large.add(need)
         return left
@@ -188,19 +188,19 @@ class _Round:
         """Choose whom it displaces, if that helps; True also while those displaced before are still going."""
         need = item.need(item.sizes[-1])
         free = _after(self.free, [one for one in self.holding if one.yielding])
-        if place(need, free) is not None:
+        if pack(need, free) is not None:
             return any(one.yielding for one in self.holding)
         weaker = [one for one in self.holding if one.preemptible and not one.yielding and one.priority < item.priority]
         victims: list[Holding] = []
         for one in sorted(weaker, key=lambda one: (one.priority, -one.started_at, one.id)):
             victims.append(one)
-            if place(need, _after(free, victims)) is not None:
+            if pack(need, _after(free, victims)) is not None:
                 break
         else:
             return False
         for one in list(victims):  # the first chosen may have turned out not to matter
             others = [other for other in victims if other is not one]
-            if place(need, _after(free, others)) is not None:
+            if pack(need, _after(free, others)) is not None:
                 victims = others
         self.choice.preempt = tuple(one.id for one in victims)
         return True

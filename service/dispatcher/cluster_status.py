@@ -3,16 +3,16 @@
 from collections.abc import Callable, Sequence
 
 from service.cluster.base import Node
-from service.dispatcher.store import Ledger
+from service.dispatcher.store import DispatcherStore
 
 QUIET_SECONDS = 30.0  # nothing has changed: say so that often
 CHANGE_SECONDS = 1.0  # something has: not more often than this
 
 
-class Observatory:
+class ClusterStatusWriter:
     """Notes the nodes when they change, and now and then that they have not."""
 
-    def __init__(self, ledger: Ledger, *, clock: Callable[[], float]) -> None:
+    def __init__(self, ledger: DispatcherStore, *, clock: Callable[[], float]) -> None:
         self.ledger = ledger
         self.clock = clock
         self.noted: tuple[object, ...] | None = None

@@ -21,19 +21,19 @@ from service.cluster.base import Cluster, ClusterView, GangKey, GangView, StopMo
 from service.database.engine import Database
 from service.database.lease import Leadership
 from service.database.models.experiments import Attempt, Experiment
-from service.dispatcher.cluster_status import Observatory
-from service.dispatcher.file_cleanup import Eraser
-from service.dispatcher.liveness import Vigil, Watch
-from service.dispatcher.mlflow_runs import RunCloser
-from service.dispatcher.prometheus import DispatcherReport
-from service.dispatcher.scheduler import Admitter
-from service.dispatcher.store import Ending, Ledger, Live, Note
-from service.domain.scheduling_spec import StoredSpec, read_stored
+from service.dispatcher.cluster_status import ClusterStatusWriter
+from service.dispatcher.file_cleanup import FileCleanup
+from service.dispatcher.liveness import AttemptMemory, LivenessMonitor
+from service.dispatcher.mlflow_runs import RunFinalizer
+from service.dispatcher.prometheus import DispatcherMetrics
+from service.dispatcher.scheduler import Scheduler
+from service.dispatcher.store import AttemptEnd, DispatcherStore, Live, ProgressUpdate
+from service.domain.scheduling_spec import SchedulingSpec, load_scheduling_spec
 from service.domain.states import TERMINAL, Desired, Liveness, Move, Reason, Situation, State, decide
 from service.domain.values import utc_now
 from service.errors import ClusterUnavailable, NotLeading, StaleMove
 from service.experiments import logs
-from service.log_format import about
+from service.log_format import log_context
 from service.settings import Settings
 from workers.protocol.outcome import Outcome, read_outcome
 from workers.protocol.storage import ExperimentFolder
@@ -49,21 +49,21 @@ class Dispatcher:
     ) -> None:
         holder = f"dispatcher {socket.gethostname()}:{os.getpid()}"
         self.leadership = Leadership(database, holder=holder, seconds=settings.lease_seconds)
-        self.ledger = Ledger(database, self.leadership, backoff_seconds=settings.retry_backoff_seconds)
+        self.ledger = DispatcherStore(database, self.leadership, backoff_seconds=settings.retry_backoff_seconds)
         self.cluster = cluster
         self.settings = settings
         self.clock = clock
-        self.report = DispatcherReport(clock)
-        self.admitter = Admitter(self.ledger, cluster, settings, self.report)
-        self.closer = RunCloser(
+        self.report = DispatcherMetrics(clock)
+        self.admitter = Scheduler(self.ledger, cluster, settings, self.report)
+        self.closer = RunFinalizer(
             self.ledger, storage=settings.storage_root, tracking_uri=settings.mlflow_tracking_uri, clock=clock
         )
-        self.eraser = Eraser(self.ledger, storage=settings.storage_root, clock=clock)
-        self.observatory = Observatory(self.ledger, clock=clock)
+        self.eraser = FileCleanup(self.ledger, storage=settings.storage_root, clock=clock)
+        self.observatory = ClusterStatusWriter(self.ledger, clock=clock)
         self.trouble = ""  # why the cluster could not be seen when it was last looked at
-        self.vigil = Vigil(cluster, settings, clock)
-        self.watches: dict[GangKey, Watch] = {}
-        self.notes: list[Note] = []  # progress that is still to be written, all at once
+        self.vigil = LivenessMonitor(cluster, settings, clock)
+        self.watches: dict[GangKey, AttemptMemory] = {}
+        self.notes: list[ProgressUpdate] = []  # progress that is still to be written, all at once
         self.made_room = False  # whether an attempt has ended in this tick
         self.moved = False  # whether anything has
         self.renewed_at: float | None = None
@@ -129,7 +129,7 @@ class Dispatcher:
         for row, attempt in live:
             if not self._leads():  # a tick over thousands may outlast the lease that it began with
                 return
-            with self._apart(row), about(experiment_id=row.id, attempt=attempt.number):
+            with self._apart(row), log_context(experiment_id=row.id, attempt=attempt.number):
                 self._attend(row, attempt, view)
         self.ledger.note_progress(self.notes)
         self.notes.clear()
@@ -139,7 +139,7 @@ class Dispatcher:
             self._reap(view, wanted)
             seen = (self._look() if self.made_room else None) or view
             for key in self.admitter.admit(seen, self.ledger.live() if self.moved else live):
-                self.watches[key] = Watch(launched=True)
+                self.watches[key] = AttemptMemory(launched=True)
         self.made_room = self.moved = False
         self.closer.tick()
         self._keep_house(view)
@@ -192,14 +192,14 @@ class Dispatcher:
     def _attend(self, row: Experiment, attempt: Attempt, view: ClusterView | None) -> None:
         """Bring one live experiment forward by as many moves as are due."""
         key = GangKey(row.id, attempt.number)
-        watch = self.watches.setdefault(key, Watch())
+        watch = self.watches.setdefault(key, AttemptMemory())
         seen = self._see(row, attempt, watch, view)
         if seen.outcome is not None and seen.outcome.token == attempt.token:
             watch.told = seen.outcome
         record = self._record(row, attempt) or watch.told
         watch.placed = seen.placed or watch.placed
         seen = replace(seen, placed=watch.placed)  # a gang that is gone has no place any more, but had one
-        stored, damage = read_stored(row.spec)
+        stored, damage = load_scheduling_spec(row.spec)
         if damage and row.state in (State.STARTING, State.RUNNING):
             watch.cause, seen = watch.cause or Reason.USER_ERROR, replace(seen, message=damage)
         elif record is None and watch.cause is None and view is not None:
@@ -234,7 +234,7 @@ class Dispatcher:
             return None
         return record if record is not None and record.token == attempt.token else None
 
-    def _see(self, row: Experiment, attempt: Attempt, watch: Watch, view: ClusterView | None) -> GangView:
+    def _see(self, row: Experiment, attempt: Attempt, watch: AttemptMemory, view: ClusterView | None) -> GangView:
         """What is seen of the gang; one that was claimed but never launched is launched now."""
         if view is None:
             watch.lose_sight()
@@ -246,7 +246,7 @@ class Dispatcher:
             return view.gangs[key]
         return GangView(liveness=Liveness.DEAD, reason=Reason.CLUSTER_LOST, message="the cluster knows nothing of it")
 
-    def _launch(self, row: Experiment, attempt: Attempt, watch: Watch) -> GangView:
+    def _launch(self, row: Experiment, attempt: Attempt, watch: AttemptMemory) -> GangView:
         """Launch what is claimed; where its stored spec is not valid any more, there is nothing to wait for."""
         try:
             self.admitter.launch(row, attempt)
@@ -260,7 +260,7 @@ class Dispatcher:
         row: Experiment,
         attempt: Attempt,
         seen: GangView,
-        stored: StoredSpec,
+        stored: SchedulingSpec,
         *,
         gone: bool,
         record: Outcome | None,
@@ -293,7 +293,7 @@ class Dispatcher:
         tail = logs.tail(self.settings.storage_root, row.id, row.attempt)
         return "\n".join(part for part in (seen.message or cause.value, tail) if part)
 
-    def _ask_to_stop(self, row: Experiment, key: GangKey, watch: Watch) -> None:
+    def _ask_to_stop(self, row: Experiment, key: GangKey, watch: AttemptMemory) -> None:
         yields = row.desired == Desired.YIELD and row.state == State.RUNNING
         mode: StopMode = "cancel" if row.state == State.CANCELLING else "pause"
         if not yields and row.state not in (State.CANCELLING, State.PAUSING):
@@ -302,17 +302,17 @@ class Dispatcher:
         if watch.stop_sent != mode:
             watch.stop_sent, watch.stop_sent_at = mode, self.clock()
 
-    def _note_progress(self, row: Experiment, watch: Watch, seen: GangView, record: Outcome | None) -> None:
+    def _note_progress(self, row: Experiment, watch: AttemptMemory, seen: GangView, record: Outcome | None) -> None:
         if record is not None or seen.liveness is not Liveness.ALIVE:
             return
         progress = seen.progress.to_dict()
         progress.pop("heartbeat")
         if watch.written != progress:
-            self.notes.append(Note(row.id, row.attempt, progress, seen.progress.mlflow_run_id))
+            self.notes.append(ProgressUpdate(row.id, row.attempt, progress, seen.progress.mlflow_run_id))
             row.progress, watch.written = progress, progress
 
     def _apply(
-        self, row: Experiment, move: Move, ending: Ending | None, attempt: Attempt | None = None
+        self, row: Experiment, move: Move, ending: AttemptEnd | None, attempt: Attempt | None = None
     ) -> Experiment | None:
         """Make a move; a stale one is dropped and decided anew at the next tick."""
         try:
@@ -340,16 +340,16 @@ def _is_late(row: Experiment) -> bool:
     return row.deadline_at is not None and utc_now() > row.deadline_at
 
 
-def _ending(row: Experiment, move: Move, seen: GangView, record: Outcome | None, stored: StoredSpec) -> Ending:
+def _ending(row: Experiment, move: Move, seen: GangView, record: Outcome | None, stored: SchedulingSpec) -> AttemptEnd:
     """What the rows keep of an attempt that is over."""
     progress = dict(row.progress)
     if record is None:
-        return Ending(last_step=progress.get("step", 0), node_ids=seen.node_ids, progress=progress or None)
+        return AttemptEnd(last_step=progress.get("step", 0), node_ids=seen.node_ids, progress=progress or None)
     progress |= {"phase": "ended", "step": record.step, "eta_seconds": None, "metrics": record.metrics}
     if record.outcome == "succeeded":
         epochs = max(stored.train.epochs, progress.get("epochs", 0))
         progress |= {"epoch": epochs, "epochs": epochs, "total_steps": record.step}
-    return Ending(
+    return AttemptEnd(
         last_step=record.step,
         resumed_from_step=record.summary.get("resumed_from_step"),
         node_ids=seen.node_ids,

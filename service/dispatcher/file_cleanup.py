@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from service.dispatcher.store import Ledger
+from service.dispatcher.store import DispatcherStore
 from workers.protocol.storage import ExperimentFolder
 
 log = logging.getLogger(__name__)
@@ -18,10 +18,10 @@ RETRY_SECONDS = 30.0
 LOOK_SECONDS = 1.0
 
 
-class Eraser:
+class FileCleanup:
     """Erases what is noted as deleted."""
 
-    def __init__(self, ledger: Ledger, *, storage: Path, clock: Callable[[], float]) -> None:
+    def __init__(self, ledger: DispatcherStore, *, storage: Path, clock: Callable[[], float]) -> None:
         self.ledger = ledger
         self.storage = storage
         self.clock = clock

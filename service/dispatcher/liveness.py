@@ -8,14 +8,14 @@ from service.database.models.experiments import Experiment
 from service.domain.states import Liveness, Reason, State
 from service.settings import Settings
 from workers.protocol.outcome import Outcome
-from workers.protocol.progress import patience_seconds
+from workers.protocol.progress import hang_timeout_seconds
 
 STACKS_SECONDS = 3.0
 PAUSE_GRACE_SECONDS = 300.0  # a checkpoint of a large network takes its time; without it the last one is used
 
 
 @dataclass
-class Watch:
+class AttemptMemory:
     """What the dispatcher remembers of one attempt between ticks. All of it may be lost without harm."""
 
     launched: bool = False
@@ -40,7 +40,7 @@ class Watch:
         self.dead_looks = 0
 
 
-class Vigil:
+class LivenessMonitor:
     """Judges what is seen of a gang against what was seen before; it writes nothing and ends nothing."""
 
     def __init__(self, cluster: Cluster, settings: Settings, clock: Callable[[], float]) -> None:
@@ -48,14 +48,14 @@ class Vigil:
         self.settings = settings
         self.clock = clock
 
-    def has_let_go(self, watch: Watch, seen: GangView, record: Outcome) -> bool:
+    def has_let_go(self, watch: AttemptMemory, seen: GangView, record: Outcome) -> bool:
         """Whether the gang may be killed. A failure is recorded first and tracked after; for that there is a grace."""
         if record.outcome != "failed" or seen.liveness is Liveness.DEAD or seen.progress.phase == "ended":
             return True
         watch.failed_since = self.clock() if watch.failed_since is None else watch.failed_since
         return self.clock() - watch.failed_since > self.settings.cancel_grace_seconds
 
-    def cause_of_end(self, row: Experiment, watch: Watch, seen: GangView, *, batch_size: int) -> Reason | None:
+    def cause_of_end(self, row: Experiment, watch: AttemptMemory, seen: GangView, *, batch_size: int) -> Reason | None:
         """Why an attempt without a record is over, or None while it is not.
 
         A gang that does not answer (UNKNOWN) is neither dead nor hung. What ends it nevertheless is a wish whose grace
@@ -84,7 +84,7 @@ class Vigil:
             return Reason.START_TIMEOUT
         return None
 
-    def _hangs(self, row: Experiment, watch: Watch, seen: GangView, batch_size: int) -> bool:
+    def _hangs(self, row: Experiment, watch: AttemptMemory, seen: GangView, batch_size: int) -> bool:
         """Whether a gang that answers has made no progress for far longer than a step takes.
 
         Its stacks are asked for first, and given a moment to be written. Workers watch themselves, with the same
@@ -98,7 +98,7 @@ class Vigil:
         if watch.moved_at is None or sign != watch.sign_of_life or row.state == State.STARTING:
             watch.moved_at, watch.sign_of_life, watch.stacks_asked_at = now, sign, None
             return False
-        patience = patience_seconds(self.settings.hang_seconds, progress, batch_size)
+        patience = hang_timeout_seconds(self.settings.hang_seconds, progress, batch_size)
         if now - watch.moved_at < patience:
             return False
         if watch.stacks_asked_at is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.database.models.experiments import Experiment
-from service.dispatcher.store import Ledger
+from service.dispatcher.store import DispatcherStore
 from service.domain.states import State
 from workers.protocol.fence import newest_attempt
 from workers.protocol.storage import ExperimentFolder
@@ -30,26 +30,28 @@ REPLAY_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)
-class Said:
+class FinalizeResult:
     """What came of telling MLflow: the rows it has heard of with their run, if they have one, and those it has not."""
 
     closed: list[tuple[Experiment, str | None]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
 
-class RunCloser:
+class RunFinalizer:
     """Sets terminal statuses from a thread of its own, so that a slow or absent MLflow never delays a tick.
 
     A run that cannot be closed waits longer and longer for its next turn, and holds up no other.
     """
 
-    def __init__(self, ledger: Ledger, *, storage: Path, tracking_uri: str | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, ledger: DispatcherStore, *, storage: Path, tracking_uri: str | None, clock: Callable[[], float]
+    ) -> None:
         self.ledger = ledger
         self.storage = storage
         self.tracking_uri = tracking_uri
         self.clock = clock
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="close-runs")
-        self.under_way: Future[Said] | None = None
+        self.under_way: Future[FinalizeResult] | None = None
         self.not_before = 0.0
         self.pauses: dict[str, tuple[float, float]] = {}  # of what failed: seconds, and when they are over
 
@@ -70,7 +72,7 @@ class RunCloser:
         """Stop after the run in hand."""
         self.pool.shutdown(wait=False, cancel_futures=True)
 
-    def _take(self, done: Future[Said]) -> None:
+    def _take(self, done: Future[FinalizeResult]) -> None:
         error = done.exception()
         if error is not None:
             log.warning("MLflow cannot be told how runs ended, trying again: %s", error)
@@ -84,13 +86,13 @@ class RunCloser:
             pause = min(LONGEST_PAUSE_SECONDS, 2 * before or RETRY_SECONDS)
             self.pauses[experiment_id] = (pause, self.clock() + pause)
 
-    def _close_all(self, rows: list[Experiment]) -> Said:
+    def _close_all(self, rows: list[Experiment]) -> FinalizeResult:
         """Tell MLflow of these, one by one. Raises what MLflow raises while it is away."""
         if self.tracking_uri is None:
-            return Said(closed=[(row, row.mlflow_run_id) for row in rows])
+            return FinalizeResult(closed=[(row, row.mlflow_run_id) for row in rows])
         from mlflow import MlflowClient
 
-        client, said = MlflowClient(self.tracking_uri), Said()
+        client, said = MlflowClient(self.tracking_uri), FinalizeResult()
         client.search_experiments(max_results=1)  # away, it would let every run wait for itself
         self._replay(self.tracking_uri, rows)
         for row in rows:

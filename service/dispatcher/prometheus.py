@@ -23,7 +23,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 3.0  # after a tick that faile
 WAIT_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200)
 
 
-class DispatcherReport:
+class DispatcherMetrics:
     """The numbers of one dispatcher since its start, and the spans of what it does."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

@@ -5,12 +5,12 @@ import logging
 from cbam_core.errors import SpecError
 from cbam_core.spec import make_spec
 from service.cluster.base import Cluster, ClusterView, GangKey, Launch, Need, Node
-from service.cluster.packing import place
+from service.cluster.packing import pack
 from service.database.models.experiments import Attempt, Experiment
 from service.dispatcher.admission import Choice, Holding, Rules, Waiting, choose
-from service.dispatcher.prometheus import DispatcherReport
-from service.dispatcher.store import Ledger, Live
-from service.domain.scheduling_spec import StoredSpec, read_stored
+from service.dispatcher.prometheus import DispatcherMetrics
+from service.dispatcher.store import DispatcherStore, Live
+from service.domain.scheduling_spec import SchedulingSpec, load_scheduling_spec
 from service.domain.states import Desired, Move, Reason, State
 from service.errors import StaleMove
 from service.settings import Settings
@@ -22,10 +22,12 @@ MOST_ASKED_FOR = 50  # gangs that an autoscaler is told of at once
 World = tuple[list[Waiting], list[Holding], tuple[Node, ...]]
 
 
-class Admitter:
+class Scheduler:
     """Starts what may start. Part of the leading dispatcher's tick."""
 
-    def __init__(self, ledger: Ledger, cluster: Cluster, settings: Settings, report: DispatcherReport) -> None:
+    def __init__(
+        self, ledger: DispatcherStore, cluster: Cluster, settings: Settings, report: DispatcherMetrics
+    ) -> None:
         self.ledger = ledger
         self.cluster = cluster
         self.settings = settings
@@ -87,7 +89,7 @@ class Admitter:
 
     def _sound(self, rows: dict[str, Experiment]) -> list[Waiting]:
         """Those of the queue whose stored specs can be read; the others end here."""
-        read = [(row, *read_stored(row.spec)) for row in rows.values()]
+        read = [(row, *load_scheduling_spec(row.spec)) for row in rows.values()]
         for row, _, damage in read:
             if damage:
                 self._refuse(row, Move(State.FAILED, Reason.USER_ERROR, damage))
@@ -147,7 +149,7 @@ class Admitter:
             self.ledger.note_passed(choice.passed)
 
 
-def _waiting(row: Experiment, stored: StoredSpec) -> Waiting:
+def _waiting(row: Experiment, stored: SchedulingSpec) -> Waiting:
     return Waiting(
         id=row.id,
         sizes=stored.sizes,
@@ -162,7 +164,7 @@ def _waiting(row: Experiment, stored: StoredSpec) -> Waiting:
 
 def _holding(row: Experiment, attempt: Attempt, view: ClusterView) -> Holding:
     seen = view.gangs.get(GangKey(row.id, attempt.number))
-    stored, _ = read_stored(row.spec)
+    stored, _ = load_scheduling_spec(row.spec)
     return Holding(
         id=row.id,
         need=Need(attempt.workers, stored.resources.cpus_per_worker, stored.resources.gpus_per_worker),
@@ -180,6 +182,6 @@ def _free_nodes(view: ClusterView, holding: list[Holding]) -> tuple[Node, ...]:
     nodes = view.nodes
     for one in holding:
         if not one.placed:
-            left = place(one.need, nodes)
+            left = pack(one.need, nodes)
             nodes = left or tuple(Node(node.id, node.cpus, node.gpus, 0.0, 0.0) for node in nodes)
     return nodes

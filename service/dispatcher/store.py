@@ -73,7 +73,7 @@ _OPEN_RUNS = (
 
 
 @dataclass(frozen=True)
-class Ending:
+class AttemptEnd:
     """What is written beside a move that ends an attempt."""
 
     last_step: int = 0
@@ -86,7 +86,7 @@ class Ending:
 
 
 @dataclass(frozen=True)
-class Note:
+class ProgressUpdate:
     """How far a running attempt is, and the MLflow run it writes to, once it has one."""
 
     experiment_id: str
@@ -95,7 +95,7 @@ class Note:
     run_id: str | None
 
 
-class Ledger:
+class DispatcherStore:
     """The rows, as the leading dispatcher sees them."""
 
     def __init__(self, database: Database, leadership: Leadership, *, backoff_seconds: float) -> None:
@@ -167,7 +167,7 @@ class Ledger:
             session.add(attempt)
         return attempt
 
-    def apply(self, experiment: Experiment, move: Move, ending: Ending | None = None) -> Experiment:
+    def apply(self, experiment: Experiment, move: Move, ending: AttemptEnd | None = None) -> Experiment:
         """Make a move; with an ending, close the attempt in the same transaction. Raises StaleMove, NotLeading."""
         with self._writing() as session:
             row = _current(session, experiment)
@@ -199,7 +199,7 @@ class Ledger:
             seconds = min(MAX_BACKOFF_SECONDS, self.backoff_seconds * 2.0 ** (retries - 1))
             row.not_before = now + timedelta(seconds=seconds)
 
-    def note_progress(self, notes: Sequence[Note]) -> None:
+    def note_progress(self, notes: Sequence[ProgressUpdate]) -> None:
         """Write down how far running attempts are: one transaction for all, as there may be thousands."""
         if not notes:
             return
@@ -309,7 +309,7 @@ def _current(session: Session, read: Experiment) -> Experiment:
     return row
 
 
-def _close_attempt(session: Session, row: Experiment, move: Move, ending: Ending, now: datetime) -> None:
+def _close_attempt(session: Session, row: Experiment, move: Move, ending: AttemptEnd, now: datetime) -> None:
     session.execute(
         update(Attempt)
         .where(Attempt.experiment_id == row.id, Attempt.number == row.attempt, Attempt.ended_at.is_(None))

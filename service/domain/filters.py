@@ -75,7 +75,7 @@ class Filter:
 
 
 @dataclass(frozen=True)
-class Place:
+class Cursor:
     """A place in an ordered list: the values of the row that stands there."""
 
     sort: Sort

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveInt, ValidationError, model_validator
 
-from cbam_core.pointers import complaints
-from cbam_core.spec import Elastic, Part, ResourcesSpec, RetrySpec, world_sizes
+from cbam_core.pointers import error_items
+from cbam_core.spec import Elastic, ResourcesSpec, RetrySpec, SpecModel, world_sizes
 
 
-def _whole(part: Part) -> Part:
+def _whole(part: SpecModel) -> SpecModel:
     """A default would be a guess: everything that is stored was written out."""
     missing = type(part).model_fields.keys() - part.model_fields_set
     if missing:
@@ -32,7 +32,7 @@ class StoredTrain(_Stored):
     accumulate: PositiveInt
 
 
-class StoredSpec(_Stored):
+class SchedulingSpec(_Stored):
     """What decides when, where, how often and how long an experiment runs."""
 
     resources: Annotated[ResourcesSpec, AfterValidator(_whole)]
@@ -59,7 +59,7 @@ class StoredSpec(_Stored):
         return self
 
 
-MODEST = StoredSpec(
+FALLBACK = SchedulingSpec(
     resources=ResourcesSpec(workers=1, cpus_per_worker=1, gpus_per_worker=0.0),
     train=StoredTrain(epochs=1, global_batch_size=1, accumulate=1),
     retry=RetrySpec(max_restarts=0),
@@ -69,10 +69,12 @@ MODEST = StoredSpec(
 """Stands in for a damaged one until its experiment has ended."""
 
 
-def read_stored(spec: Any) -> tuple[StoredSpec, str]:
-    """What a stored spec says, and what is wrong with it: an empty text, or why it is `MODEST` in its place."""
+def load_scheduling_spec(spec: Any) -> tuple[SchedulingSpec, str]:
+    """What a stored spec says, and what is wrong with it: an empty text, or why it is `FALLBACK` in its place."""
     try:
-        return StoredSpec.model_validate(spec), ""
+        return SchedulingSpec.model_validate(spec), ""
     except ValidationError as error:
-        found = complaints(error.errors(include_url=False), spec)
-        return MODEST, "its stored spec is damaged: " + "; ".join(f"{where or '/'}: {words}" for where, words in found)
+        found = error_items(error.errors(include_url=False), spec)
+        return FALLBACK, "its stored spec is damaged: " + "; ".join(
+            f"{where or '/'}: {words}" for where, words in found
+        )

@@ -10,7 +10,7 @@ TAGS = "tags"  # the names of tags have dots of their own
 DEEPEST = 16  # a spec has five levels
 
 
-def overridden(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def apply_patch(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The fields with the overrides put in; null takes a field away, so that its default stands again.
 
     What names its kind by `type` (attention, optimizer, schedule) is replaced as a whole where the kind changes: the

@@ -13,10 +13,10 @@ from cbam_core.spec import ExperimentSpec
 from cbam_core.tags import WHY_RESERVED, reserved
 from service.database.models.experiments import Experiment
 from service.domain.roles import Caller, require_change
-from service.domain.spec_patch import overridden
+from service.domain.spec_patch import apply_patch
 from service.domain.states import ACTIONS, TERMINAL, Desired, State
 from service.errors import IllegalAction, InvalidField, InvalidFields
-from service.experiments.store import Changes, Store
+from service.experiments.store import Changes, ExperimentStore
 from service.experiments.submission import checked
 from service.settings import Settings
 
@@ -25,7 +25,7 @@ WISHES = {"cancel": Desired.CANCEL, "pause": Desired.PAUSE, "resume": Desired.RU
 
 
 def submit(
-    store: Store, settings: Settings, spec: ExperimentSpec, *, caller: Caller, key: str | None
+    store: ExperimentStore, settings: Settings, spec: ExperimentSpec, *, caller: Caller, key: str | None
 ) -> tuple[Experiment, bool]:
     """Accept an experiment, which is the caller's from now on. Returns it and whether it is new: a key may be known.
 
@@ -41,7 +41,7 @@ def _hash(body: object) -> str:
 
 
 def clone(
-    store: Store,
+    store: ExperimentStore,
     settings: Settings,
     original: Experiment,
     overrides: Mapping[str, Any],
@@ -51,7 +51,7 @@ def clone(
 ) -> tuple[Experiment, bool]:
     """Submit an experiment's spec, as it is now, with changes. Raises what `submit` raises, and InvalidFields."""
     fields = original.spec if isinstance(original.spec, dict) else {}  # damaged by hand
-    spec = checked(overridden(fields, overrides))
+    spec = checked(apply_patch(fields, overrides))
     check(settings, spec)
     body = {"clone": original.id, "overrides": dict(overrides)}
     return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(body), cloned_from=original.id)
@@ -109,7 +109,7 @@ def check_data_root(settings: Settings, spec: ExperimentSpec) -> None:
         raise InvalidField("/data/root", f"{link} is a link that leads out of the data roots; put the data there")
 
 
-def change(store: Store, row: Experiment, changes: Changes, *, version: int | None) -> Experiment:
+def change(store: ExperimentStore, row: Experiment, changes: Changes, *, version: int | None) -> Experiment:
     """Change priority, tags or description. Raises what `submit` raises of them, and VersionConflict."""
     changed = {name: value for name, value in vars(changes).items() if value is not None}
     check_tags(changes.tags or {})
@@ -119,7 +119,7 @@ def change(store: Store, row: Experiment, changes: Changes, *, version: int | No
     return store.change(row.id, changes, version=version)
 
 
-def act(store: Store, experiment_id: str, action: str, *, caller: Caller) -> Experiment:
+def act(store: ExperimentStore, experiment_id: str, action: str, *, caller: Caller) -> Experiment:
     """Write down that the caller wants to cancel, pause, resume or retry. Asking twice is no error.
 
     Raises ExperimentNotFound, Forbidden (it is somebody else's), or IllegalAction with the actions that the state
@@ -135,4 +135,4 @@ def act(store: Store, experiment_id: str, action: str, *, caller: Caller) -> Exp
             raise IllegalAction(action, state, ACTIONS[state])
         return wish
 
-    return store.wish(experiment_id, choose)
+    return store.set_desired(experiment_id, choose)

@@ -10,7 +10,7 @@ from service.domain.filters import Filter
 from service.domain.roles import Caller, Role, require_change
 from service.errors import InvalidField
 from service.experiments import actions
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 
 Action = Literal["cancel", "delete"]
 
@@ -24,7 +24,7 @@ class Result:
     error: CbamError | None = None
 
 
-def chosen(store: Store, where: Filter, *, caller: Caller, limit: int) -> tuple[list[str], bool]:
+def chosen(store: ExperimentStore, where: Filter, *, caller: Caller, limit: int) -> tuple[list[str], bool]:
     """The ids of the experiments that pass the filter and that the caller may change, and whether there are more.
 
     Raises InvalidField where the filter would let everything pass: nobody means that.
@@ -39,7 +39,7 @@ def chosen(store: Store, where: Filter, *, caller: Caller, limit: int) -> tuple[
     return [row.id for row in rows], place is not None
 
 
-def apply(store: Store, action: Action, ids: Sequence[str], *, caller: Caller) -> list[Result]:
+def apply(store: ExperimentStore, action: Action, ids: Sequence[str], *, caller: Caller) -> list[Result]:
     """Cancel or delete each of them, in its own short transaction; what one raises stops none of the others."""
     deed: Callable[[str], Experiment | None] = {"cancel": _cancel, "delete": _delete}[action](store, caller)
     results = []
@@ -51,11 +51,11 @@ def apply(store: Store, action: Action, ids: Sequence[str], *, caller: Caller) -
     return results
 
 
-def _cancel(store: Store, caller: Caller) -> Callable[[str], Experiment]:
+def _cancel(store: ExperimentStore, caller: Caller) -> Callable[[str], Experiment]:
     return lambda experiment_id: actions.act(store, experiment_id, "cancel", caller=caller)
 
 
-def _delete(store: Store, caller: Caller) -> Callable[[str], None]:
+def _delete(store: ExperimentStore, caller: Caller) -> Callable[[str], None]:
     def deed(experiment_id: str) -> None:
         require_change(caller, store.get(experiment_id).owner)
         store.delete(experiment_id, by=caller.name)

@@ -15,11 +15,11 @@ from sqlalchemy.orm import Session, defer
 from cbam_core.spec import ExperimentSpec
 from service.database import outbox
 from service.database.engine import Database
-from service.database.listing import labels_of, page_query, place_of
+from service.database.listing import cursor_of, labels_of, page_query
 from service.database.models.experiments import Attempt, Deletion, Event, Experiment, IdempotencyKey, Label
 from service.database.transitions import change_state
-from service.domain.filters import Filter, Place, Sort
-from service.domain.scheduling_spec import read_stored
+from service.domain.filters import Cursor, Filter, Sort
+from service.domain.scheduling_spec import load_scheduling_spec
 from service.domain.states import ACTIONS, Desired, Move, State
 from service.domain.values import new_id, utc_now
 from service.errors import ExperimentNotFound, IdempotencyConflict, IllegalAction, VersionConflict
@@ -29,7 +29,7 @@ KEY_LIFE = timedelta(hours=24)  # an Idempotency-Key means nothing after that
 
 
 @dataclass(frozen=True)
-class Glance:
+class ExperimentSnapshot:
     """As much of an experiment as those need who watch it: its version changes with its state."""
 
     id: str
@@ -48,7 +48,7 @@ class Changes:
     description: str | None = None
 
 
-class Store:
+class ExperimentStore:
     """The experiments, as the API sees them."""
 
     def __init__(self, database: Database) -> None:
@@ -96,9 +96,9 @@ class Store:
         *,
         sort: Sort = Sort.NEWEST,
         limit: int = 50,
-        after: Place | None = None,
+        after: Cursor | None = None,
         specs: bool = True,
-    ) -> tuple[list[Experiment], Place | None]:
+    ) -> tuple[list[Experiment], Cursor | None]:
         """Experiments in their order, and the place where the next page starts, or None on the last.
 
         Without `specs` they are not read, and the rows have none. A page ends early where what it shows comes to more
@@ -112,7 +112,7 @@ class Store:
             found = session.scalars(chosen if specs else chosen.options(defer(Experiment.spec, raiseload=True)))
             rows = sorted(found, key=lambda row: ids.index(row.id))
         shown = rows[: _as_many_as_fit(rows, specs=specs)]
-        return shown, place_of(shown[-1], sort) if len(ids) > len(shown) else None
+        return shown, cursor_of(shown[-1], sort) if len(ids) > len(shown) else None
 
     def change(self, experiment_id: str, changes: Changes, *, version: int | None = None) -> Experiment:
         """Change what may be changed, where the row is still of that version. Raises VersionConflict.
@@ -148,7 +148,7 @@ class Store:
             session.add(Deletion(experiment_id=row.id, name=row.name, owner=row.owner, by=by, at=utc_now()))
             session.execute(delete(Experiment).where(Experiment.id == row.id))
 
-    def wish(self, experiment_id: str, choose: Callable[[Experiment], Desired]) -> Experiment:
+    def set_desired(self, experiment_id: str, choose: Callable[[Experiment], Desired]) -> Experiment:
         """Write down what the user wants, chosen from the row as it is now; the dispatcher makes it so."""
         with self.database.writing() as session:
             row = _found(session, experiment_id, lock=True)
@@ -171,7 +171,7 @@ class Store:
             row.desired = Desired.RUN
             row.free_retries = row.charged_retries = row.passed = 0
             row.queued_at = utc_now()
-            row.deadline_at = _deadline(read_stored(row.spec)[0].deadline_minutes, row.queued_at)
+            row.deadline_at = _deadline(load_scheduling_spec(row.spec)[0].deadline_minutes, row.queued_at)
             row.not_before = row.ended_at = None
             row.tracking_closed = False
             return row
@@ -190,11 +190,14 @@ class Store:
             _found(session, experiment_id)
             return list(session.scalars(query.order_by(Attempt.number).limit(limit)))
 
-    def glances(self, experiment_ids: Sequence[str]) -> list[Glance]:
+    def snapshots(self, experiment_ids: Sequence[str]) -> list[ExperimentSnapshot]:
         """Where these experiments are; those that do not exist are left out."""
         columns = (Experiment.id, Experiment.state, Experiment.reason, Experiment.attempt, Experiment.version)
         with self.database.reading() as session:
-            return [Glance(*row) for row in session.execute(select(*columns).where(Experiment.id.in_(experiment_ids)))]
+            return [
+                ExperimentSnapshot(*row)
+                for row in session.execute(select(*columns).where(Experiment.id.in_(experiment_ids)))
+            ]
 
 
 def _as_many_as_fit(rows: Sequence[Experiment], *, specs: bool) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cbam_core.pointers import complaints
+from cbam_core.pointers import error_items
 from cbam_core.spec import ExperimentSpec, spec_fields
 from service.errors import InvalidField, InvalidFields, TemplateNotFound
 from service.experiments.templates import from_template
@@ -30,5 +30,5 @@ def checked(fields: Mapping[str, Any], *, prefix: str = "") -> ExperimentSpec:
     try:
         return ExperimentSpec.model_validate(fields)
     except ValidationError as error:
-        found = complaints(error.errors(include_url=False), fields, fields=spec_fields())
+        found = error_items(error.errors(include_url=False), fields, fields=spec_fields())
         raise InvalidFields([(f"{prefix}{pointer}", detail) for pointer, detail in found]) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cbam_core.spec import ExperimentSpec, parse_yaml
-from service.domain.spec_patch import overridden
+from service.domain.spec_patch import apply_patch
 from service.errors import TemplateNotFound
 
 
@@ -43,7 +43,7 @@ def from_template(name: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     template = templates().get(name)
     if template is None:
         raise TemplateNotFound(name)
-    return overridden(template.fields, overrides)
+    return apply_patch(template.fields, overrides)
 
 
 def spec_of(template: Template) -> ExperimentSpec:

@@ -5,14 +5,14 @@ from dataclasses import asdict
 from cbam_core.datasets import DATASETS
 from cbam_core.spec import ExperimentSpec, TimmOptimizerSpec
 from service.preview.memory_estimate import estimate, images_per_pass
-from service.preview.profiler import Previewer
-from service.preview.recipe_checks import Case, advice_on
+from service.preview.profiler import NetworkProfiler
+from service.preview.recipe_checks import RecipeContext, advice_on
 from service.schemas.previews import AdviceView, MemoryView, PreviewView, SiteView
 
 DEFAULT_CLASSES = 1000  # where only the folder on the workers' disk knows
 
 
-async def preview(previewer: Previewer, spec: ExperimentSpec, *, caller: str) -> PreviewView:
+async def preview(previewer: NetworkProfiler, spec: ExperimentSpec, *, caller: str) -> PreviewView:
     """Have the network measured, and say what follows from it.
 
     Raises InvalidField where it cannot be built, or the optimiser refuses its options; PreviewUnavailable where it
@@ -25,7 +25,7 @@ async def preview(previewer: Previewer, spec: ExperimentSpec, *, caller: str) ->
     )
     if isinstance(spec.train.optimizer, TimmOptimizerSpec):
         await previewer.check_optimizer(spec.train.optimizer, caller=caller)
-    case = Case(spec, measured, facts)
+    case = RecipeContext(spec, measured, facts)
     memory = estimate(spec, measured, facts)
     return PreviewView(
         parameters=measured.parameters,

@@ -31,7 +31,7 @@ class Measured:
     largest_kept_bytes: int
 
 
-class Previewer:
+class NetworkProfiler:
     """Asks the worker process; starts it when it is needed and not there."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ DIGITS = ("digits", "cluttered_digits")
 
 
 @dataclass(frozen=True)
-class Advice:
+class RecipeWarning:
     """One thing to think about: where in the spec, which rule says it, and what to do."""
 
     pointer: str
@@ -34,7 +34,7 @@ class Advice:
 
 
 @dataclass(frozen=True)
-class Case:
+class RecipeContext:
     """All that the rules look at. `steps` is None where only the folder on the workers' disk knows."""
 
     spec: ExperimentSpec
@@ -53,15 +53,15 @@ class Case:
         return None if self.steps_per_epoch is None else self.steps_per_epoch * self.spec.train.epochs
 
 
-Rule = Callable[[Case], Iterator[Advice]]
+Rule = Callable[[RecipeContext], Iterator[RecipeWarning]]
 
 
-def advice_on(case: Case) -> list[Advice]:
+def advice_on(case: RecipeContext) -> list[RecipeWarning]:
     """What all rules say, in the order of the spec."""
     return [found for rule in RULES for found in rule(case)]
 
 
-def _narrow_bottleneck(case: Case) -> Iterator[Advice]:
+def _narrow_bottleneck(case: RecipeContext) -> Iterator[RecipeWarning]:
     attention = case.spec.model.attention
     reduction = getattr(attention, "reduction", None)
     if reduction is None or attention.type == "coordinate" or getattr(attention, "order", "") == "spatial":
@@ -69,7 +69,7 @@ def _narrow_bottleneck(case: Case) -> Iterator[Advice]:
     narrow = [site for site in case.measured.sites if site.channels // reduction < FEWEST_HIDDEN]
     if narrow:
         least = min(site.channels for site in narrow)
-        yield Advice(
+        yield RecipeWarning(
             "/model/attention/reduction",
             "narrow_bottleneck",
             f"{len(narrow)} of {len(case.measured.sites)} modules have fewer than {FEWEST_HIDDEN} hidden channels "
@@ -77,21 +77,21 @@ def _narrow_bottleneck(case: Case) -> Iterator[Advice]:
         )
 
 
-def _kernel_over_map(case: Case) -> Iterator[Advice]:
+def _kernel_over_map(case: RecipeContext) -> Iterator[RecipeWarning]:
     attention = case.spec.model.attention
     sites = case.measured.sites
     smallest = min((min(site.height, site.width) for site in sites), default=0)
     if isinstance(attention, CBAMOptions | TripletOptions) and getattr(attention, "order", "") != "channel":
         over = [site for site in sites if min(site.height, site.width) < attention.kernel_size]
         if over:
-            yield Advice(
+            yield RecipeWarning(
                 "/model/attention/kernel_size",
                 "kernel_over_map",
                 f"the spatial kernel ({attention.kernel_size}×{attention.kernel_size}) is larger than the map of "
                 f"{len(over)} of {len(sites)} modules (down to {smallest}×{smallest}): most of it sees padding only",
             )
     if isinstance(attention, BAMOptions) and sites and 2 * attention.dilation + 1 > smallest:
-        yield Advice(
+        yield RecipeWarning(
             "/model/attention/dilation",
             "kernel_over_map",
             f"dilated by {attention.dilation} the 3×3 kernel spans {2 * attention.dilation + 1} places, and the "
@@ -99,17 +99,17 @@ def _kernel_over_map(case: Case) -> Iterator[Advice]:
         )
     narrowest = min((site.channels for site in sites), default=0)
     if isinstance(attention, ECAOptions) and attention.kernel_size and attention.kernel_size > narrowest > 0:
-        yield Advice(
+        yield RecipeWarning(
             "/model/attention/kernel_size",
             "kernel_over_channels",
             f"{attention.kernel_size} neighbouring channels decide about one, and the narrowest map has {narrowest}",
         )
 
 
-def _stem_for_small_images(case: Case) -> Iterator[Advice]:
+def _stem_for_small_images(case: RecipeContext) -> Iterator[RecipeWarning]:
     model, size = case.spec.model, case.spec.data.image_size
     if size <= 64 and model.stem is None and model.backbone in RESNETS and not model.pretrained:
-        yield Advice(
+        yield RecipeWarning(
             "/model/stem",
             "stem_for_large_images",
             f"the ImageNet stem quarters images of {size}×{size} at once, and the last stage sees "
@@ -117,17 +117,17 @@ def _stem_for_small_images(case: Case) -> Iterator[Advice]:
         )
 
 
-def _published_weights(case: Case) -> Iterator[Advice]:
+def _published_weights(case: RecipeContext) -> Iterator[RecipeWarning]:
     model, size = case.spec.model, case.spec.data.image_size
     if model.pretrained and not 0.5 <= size / PUBLISHED_SIZE <= 2:
-        yield Advice(
+        yield RecipeWarning(
             "/data/image_size",
             "other_size_than_published",
             f"the published weights were trained with images of {PUBLISHED_SIZE}×{PUBLISHED_SIZE}; at {size}×{size} "
             "their filters meet other scales",
         )
     if model.pretrained and case.facts.channels != 3:
-        yield Advice(
+        yield RecipeWarning(
             "/model/pretrained",
             "grey_images",
             "the published weights are for colour images; the first convolution starts from the sum of its filters for "
@@ -135,17 +135,17 @@ def _published_weights(case: Case) -> Iterator[Advice]:
         )
 
 
-def _batch(case: Case) -> Iterator[Advice]:
+def _batch(case: RecipeContext) -> Iterator[RecipeWarning]:
     train, images = case.spec.train, images_per_pass(case.spec)
     if case.steps_per_epoch == 0:
-        yield Advice(
+        yield RecipeWarning(
             "/train/global_batch_size",
             "batch_over_dataset",
             f"{case.spec.data.dataset} has {case.facts.train_images} training images: not one full batch of "
             f"{train.global_batch_size}, so the training will fail",
         )
     if images < FEWEST_FOR_BATCH_NORM and not train.sync_batch_norm:
-        yield Advice(
+        yield RecipeWarning(
             "/train/global_batch_size",
             "few_images_for_batch_norm",
             f"each pass normalises over {images} image{'s' * (images != 1)}; below {FEWEST_FOR_BATCH_NORM} the "
@@ -153,69 +153,69 @@ def _batch(case: Case) -> Iterator[Advice]:
         )
 
 
-def _learning_rate(case: Case) -> Iterator[Advice]:
+def _learning_rate(case: RecipeContext) -> Iterator[RecipeWarning]:
     train = case.spec.train
     rate, batch = train.optimizer.lr, train.global_batch_size
     if isinstance(train.optimizer, SGDSpec):
         usual = LINEAR_SCALING * batch
         if train.optimizer.momentum >= 0.8 and not usual / 4 < rate < usual * 8:
             word = "high" if rate > usual else "low"
-            yield Advice(
+            yield RecipeWarning(
                 "/train/optimizer/lr",
                 "lr_unscaled",
                 f"{rate:g} is {word} for a batch of {batch}: SGD usually takes 0.1 × {batch} / 256 = {usual:.3g}",
             )
         if batch >= LARGE_BATCH and not train.schedule.warmup_epochs:
-            yield Advice(
+            yield RecipeWarning(
                 "/train/schedule/warmup_epochs",
                 "no_warmup",
                 f"with batches of {batch} the first steps of SGD often diverge; warm up for about 5 epochs",
             )
     elif isinstance(train.optimizer, AdamWSpec) and rate > 1e-2:
-        yield Advice("/train/optimizer/lr", "lr_unscaled", f"{rate:g} is high for AdamW; usual are 1e-4 to 3e-3")
+        yield RecipeWarning("/train/optimizer/lr", "lr_unscaled", f"{rate:g} is high for AdamW; usual are 1e-4 to 3e-3")
 
 
-def _schedule(case: Case) -> Iterator[Advice]:
+def _schedule(case: RecipeContext) -> Iterator[RecipeWarning]:
     train = case.spec.train
     schedule, epochs = train.schedule, train.epochs
     if schedule.warmup_epochs > epochs / 3:
-        yield Advice(
+        yield RecipeWarning(
             "/train/schedule/warmup_epochs",
             "long_warmup",
             f"the warm-up takes {schedule.warmup_epochs:g} of {epochs} epochs; little is left at the full rate",
         )
     if isinstance(schedule, StepSchedule) and schedule.step_epochs >= epochs:
-        yield Advice(
+        yield RecipeWarning(
             "/train/schedule/step_epochs",
             "rate_never_falls",
             f"the first step comes after {schedule.step_epochs} epochs, and there are {epochs}",
         )
     if isinstance(schedule, MultistepSchedule) and max(schedule.milestones) >= epochs:
-        yield Advice(
+        yield RecipeWarning(
             "/train/schedule/milestones",
             "rate_never_falls",
             f"the milestone {max(schedule.milestones)} is not before the end, after {epochs} epochs",
         )
 
 
-def _regularisation(case: Case) -> Iterator[Advice]:
+def _regularisation(case: RecipeContext) -> Iterator[RecipeWarning]:
     augment, epochs = case.spec.data.augment, case.spec.train.epochs
     for name in ("mixup", "cutmix"):
         if getattr(augment, name) and epochs < EPOCHS_TO_MIX:
-            yield Advice(
+            yield RecipeWarning(
                 f"/data/augment/{name}",
                 "mixing_needs_epochs",
                 f"{name} slows learning down, and pays in long trainings; {epochs} epochs are fewer than "
                 f"{EPOCHS_TO_MIX}",
             )
     if augment.flip and case.spec.data.dataset in DIGITS:
-        yield Advice("/data/augment/flip", "mirrored_digits", "a mirrored 2 is no 2")
+        yield RecipeWarning("/data/augment/flip", "mirrored_digits", "a mirrored 2 is no 2")
 
 
-def _crops_of_scaled_images(case: Case) -> Iterator[Advice]:
+def _crops_of_scaled_images(case: RecipeContext) -> Iterator[RecipeWarning]:
     data = case.spec.data
     if data.dataset == "imagefolder" and data.augment.random_resized_crop and not data.workers_per_rank:
-        yield Advice(
+        yield RecipeWarning(
             "/data/workers_per_rank",
             "crops_of_scaled_images",
             f"random_resized_crop cuts its parts from images already scaled to {data.image_size} pixels, and scales "
@@ -223,42 +223,44 @@ def _crops_of_scaled_images(case: Case) -> Iterator[Advice]:
         )
 
 
-def _ends_too_early(case: Case) -> Iterator[Advice]:
+def _ends_too_early(case: RecipeContext) -> Iterator[RecipeWarning]:
     spec, steps = case.spec, case.steps
     if not steps:
         return
     if spec.train.ema and 1 / (1 - spec.train.ema.decay) > steps / 4:
-        yield Advice(
+        yield RecipeWarning(
             "/train/ema/decay",
             "slow_average",
             f"the average looks back over {1 / (1 - spec.train.ema.decay):.0f} of {steps} steps",
         )
     if spec.checkpoint.every_steps and spec.checkpoint.every_steps >= steps:
-        yield Advice(
+        yield RecipeWarning(
             "/checkpoint/every_steps",
             "no_checkpoint",
             f"there are {steps} steps: a fault would cost all of them",
         )
     if spec.train.compile and steps < 500:
-        yield Advice("/train/compile", "compile_for_few_steps", f"compiling takes minutes, {steps} steps may take less")
+        yield RecipeWarning(
+            "/train/compile", "compile_for_few_steps", f"compiling takes minutes, {steps} steps may take less"
+        )
 
 
 def _in_channels_last(spec: ExperimentSpec) -> ExperimentSpec:
     return spec.model_copy(update={"train": spec.train.model_copy(update={"channels_last": True})})
 
 
-def _hardware(case: Case) -> Iterator[Advice]:
+def _hardware(case: RecipeContext) -> Iterator[RecipeWarning]:
     spec, steps = case.spec, case.steps
     on_gpu = spec.resources.gpus_per_worker > 0
     if spec.train.precision == "fp16" and not on_gpu:
-        yield Advice("/train/precision", "half_on_cpu", "fp16 is slow on CPUs; take bf16 or fp32")
+        yield RecipeWarning("/train/precision", "half_on_cpu", "fp16 is slow on CPUs; take bf16 or fp32")
     if (
         on_gpu
         and not spec.train.channels_last
         and spec.train.fused == "auto"
         and _in_channels_last(spec).unfused is None
     ):
-        yield Advice(
+        yield RecipeWarning(
             "/train/channels_last",
             "cbam_not_fused",
             "CBAM's fused kernels need channels_last; a step of ResNet-50 in bf16 took 2.4 times as long without them",
@@ -270,7 +272,7 @@ def _hardware(case: Case) -> Iterator[Advice]:
     units = workers if on_gpu else workers * spec.resources.cpus_per_worker
     minutes = macs / (FASTEST_MACS["gpu" if on_gpu else "cpu"] * units) / 60
     if minutes > spec.deadline_minutes:
-        yield Advice(
+        yield RecipeWarning(
             "/deadline_minutes",
             "deadline_too_short",
             f"the arithmetic alone takes {minutes:.3g} minutes on the fastest hardware there is",

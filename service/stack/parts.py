@@ -20,7 +20,7 @@ OBJECT_STORE_BYTES = 128 * 1024 * 1024  # workers read files; nothing is passed 
 
 
 @dataclass(frozen=True)
-class Part:
+class StackProcess:
     """One process of the stack. `answers` is asked with the living members of its session, `through` another part."""
 
     name: str
@@ -30,13 +30,15 @@ class Part:
     through: str | None = None
 
 
-def parts(settings: StackSettings, record: StackRecord) -> tuple[Part, ...]:
+def parts(settings: StackSettings, record: StackRecord) -> tuple[StackProcess, ...]:
     """Ray, MLflow, API, dispatcher: in the order in which they are shown. Each survives the others."""
     return (
-        Part("ray", "Ray head", _ray_command(settings, record), lambda group: _ray_answers(record, group)),
-        Part("mlflow", "MLflow", _mlflow_command(settings, record), lambda _: _is_ok(f"{record.mlflow_url}/health")),
-        Part("api", "API", _api_command(), lambda _: _is_ok(f"{record.url}/healthz")),
-        Part(
+        StackProcess("ray", "Ray head", _ray_command(settings, record), lambda group: _ray_answers(record, group)),
+        StackProcess(
+            "mlflow", "MLflow", _mlflow_command(settings, record), lambda _: _is_ok(f"{record.mlflow_url}/health")
+        ),
+        StackProcess("api", "API", _api_command(), lambda _: _is_ok(f"{record.url}/healthz")),
+        StackProcess(
             "dispatcher", "dispatcher", _dispatcher_command(), lambda group: _dispatcher_answers(record, group), "api"
         ),
     )

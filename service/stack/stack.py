@@ -16,7 +16,7 @@ import psutil
 
 from service.errors import StackError
 from service.home import private_folder
-from service.stack.parts import Part, environment, is_taken, parts, ray_folder
+from service.stack.parts import StackProcess, environment, is_taken, parts, ray_folder
 from service.stack.processes import leader, members, start, terminate
 from service.stack.record import StackRecord, load, locked, save
 from service.stack.settings import StackSettings
@@ -32,7 +32,7 @@ PORTS_TO_TRY = 100
 class PartStatus:
     """How one part is. `detail` is for people."""
 
-    part: Part
+    part: StackProcess
     alive: bool
     ok: bool
 
@@ -133,7 +133,7 @@ class Stack:
         for name in broken:
             del record.processes[name]
 
-    def _start(self, part: Part, record: StackRecord) -> None:
+    def _start(self, part: StackProcess, record: StackRecord) -> None:
         port = record.ports.get(part.name)
         if port is not None and is_taken(port, record.host if part.name == "api" else "127.0.0.1"):
             raise StackError(f"port {port} of {part.name} was taken by somebody else meanwhile; `cbam down`, `cbam up`")
@@ -171,7 +171,7 @@ class Stack:
                     raise StackError(f"{part.title} does not answer.\n{self._log_tail(part)}")
             time.sleep(LOOK_SECONDS if waiting else 0)
 
-    def _answers(self, part: Part, record: StackRecord) -> bool:
+    def _answers(self, part: StackProcess, record: StackRecord) -> bool:
         return part.answers(members(record.processes.get(part.name), record.stack_id))
 
     def _stop(self, record: StackRecord, names: list[str], *, grace_seconds: float) -> None:
@@ -185,7 +185,7 @@ class Stack:
                 left = [process.pid for group in groups.values() for process in group if process.is_running()]
                 raise StackError(f"these processes cannot be ended: {left}")
 
-    def _log_tail(self, part: Part, lines: int = 15) -> str:
+    def _log_tail(self, part: StackProcess, lines: int = 15) -> str:
         path = self.settings.logs / f"{part.name}.log"
         text = path.read_text(errors="replace").splitlines()[-lines:] if path.exists() else []
         return "\n".join([f"The end of {path}:", *(f"  {line}" for line in text)])

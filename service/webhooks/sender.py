@@ -45,7 +45,7 @@ Send = Callable[..., int]
 _DUE = (WebhookDelivery.state == "pending", WebhookDelivery.next_at <= bindparam("at", type_=UtcDateTime()))
 
 
-class Courier:
+class WebhookSender:
     """Delivers messages until it is closed."""
 
     def __init__(self, database: Database, settings: Settings, *, send: Send = post) -> None:

@@ -20,7 +20,7 @@ SECRET_BYTES = 32
 TEST = "webhook.test"
 
 
-class Webhooks:
+class WebhookStore:
     """The webhooks of one database. A URL may hold a secret of its own, so other owners' are as if they were not."""
 
     def __init__(self, database: Database) -> None:

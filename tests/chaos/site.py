@@ -11,7 +11,7 @@ from pathlib import Path
 from service.database.engine import Database
 from service.database.lease import current_leader
 from service.database.models.experiments import Experiment
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from service.settings import Settings
 from tests.support.ray_head import RayHead
 from tests.support.waiting import wait_until
@@ -24,7 +24,7 @@ class Site:
     """What a test needs of it."""
 
     head: RayHead
-    store: Store
+    store: ExperimentStore
     settings: Settings
 
     def wait_for(self, experiment_id: str, what: str, condition: Callable[[Experiment], bool]) -> Experiment:
@@ -40,7 +40,7 @@ def site_on(head: RayHead, folder: Path, *, ray_address: str | None = None) -> I
     database.migrate()
     with _dispatcher(settings, folder / "dispatcher.log"):
         wait_until(lambda: current_leader(database), "the dispatcher to lead")
-        yield Site(head, Store(database), settings)
+        yield Site(head, ExperimentStore(database), settings)
     database.close()
 
 

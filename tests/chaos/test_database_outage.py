@@ -15,7 +15,7 @@ from service.database.engine import Database
 from service.database.operations import Operations
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.states import TERMINAL, State
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from service.settings import Settings
 from tests.chaos.lab import let_pass
 from tests.chaos.proxy import CuttingProxy, cutting_proxy
@@ -32,7 +32,7 @@ class Service:
     """A dispatcher in a thread and a store, over one database."""
 
     settings: Settings
-    store: Store
+    store: ExperimentStore
     cluster: InMemoryCluster
 
     def submit(self, key: str) -> str:
@@ -78,7 +78,7 @@ def service(settings: Settings, url: str):
     quick = settings.model_copy(update={"database_url": url, "tick_seconds": 0.02, "lease_seconds": 3.0})
     database = Database(url)
     database.migrate()
-    yield Service(quick, Store(database), InMemoryCluster(steps_per_look=3))
+    yield Service(quick, ExperimentStore(database), InMemoryCluster(steps_per_look=3))
     database.close()
 
 

@@ -19,7 +19,7 @@ from schemathesis.generation import GenerationMode
 from service.api.app import create_app
 from service.auth.tokens import Tokens
 from service.domain.roles import Role
-from service.preview.profiler import Measured, Previewer
+from service.preview.profiler import Measured, NetworkProfiler
 from service.schemas.auth import TokenRequest
 from service.settings import Settings
 from tests.support.live_server import serving
@@ -49,7 +49,7 @@ CHECKS = [
 ]
 
 
-async def _measure(_self: Previewer, *_args: object, **_kwargs: object) -> Measured:
+async def _measure(_self: NetworkProfiler, *_args: object, **_kwargs: object) -> Measured:
     """Building every network that a fuzzer thinks of is another test's."""
     return Measured(1000, 1000, (), kept_bytes_per_image=1000, largest_kept_bytes=100)
 
@@ -82,7 +82,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, database_url: str) -> Itera
     """A server with tokens and a few experiments, and nothing that keeps a fuzzer waiting."""
     home = tmp_path_factory.mktemp("fuzz")
     patch = pytest.MonkeyPatch()
-    patch.setattr(Previewer, "measure", _measure)
+    patch.setattr(NetworkProfiler, "measure", _measure)
     rates = {"rate_per_second": 1e6, "rate_burst": 10**6}
     app = create_app(Settings(home=home, database_url=database_url, data_roots=(home,), **rates))
     with serving(app) as url:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from service.cluster.base import GangKey, Launch
-from service.cluster.packing import place
+from service.cluster.packing import pack
 from service.cluster.ray.cluster import RayCluster
 from service.settings import Settings
 from tests.support.ray_head import RAY_ENVIRONMENT, nodes_seen, ray_head
@@ -88,7 +88,7 @@ def test_what_is_left_of_two_gpus_is_no_room_for_more_than_half_of_one(cluster: 
     assert {tuple(gpus_of(cluster, one.key)) for one in (first, second)} == {("0",), ("1",)}
     (node,) = cluster.observe().nodes
     assert (node.free_cpus, node.shared) == (1.0, pytest.approx((0.4, 0.4)))
-    assert place(third.need, [node]) is None
+    assert pack(third.need, [node]) is None
     cluster.start(third)
     wait_until(lambda: cluster.groups.get(str(third.key)), "its reservation")
     assert cluster.groups[str(third.key)]["state"] == "PENDING"

@@ -14,7 +14,7 @@ from service.database.engine import Database
 from service.database.models.experiments import Experiment
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.states import Reason, State
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from service.settings import Settings
 from tests.support.ray_head import RAY_ENVIRONMENT, nodes_seen, ray_head, ray_node
 from tests.support.specs import spec
@@ -29,7 +29,7 @@ PATIENCE_SECONDS = 120.0
 class Site:
     """A service on a cluster whose head has one CPU."""
 
-    store: Store
+    store: ExperimentStore
     cluster: RayCluster
     join: Callable[[], Callable[[], None]]
 
@@ -58,7 +58,7 @@ def service_on(folder: Path, **head: Any) -> Iterator[Site]:
         thread.start()
         stack.callback(thread.join)
         stack.callback(stop.set)
-        yield Site(Store(database), cluster, lambda: stack.enter_context(ray_node(address, folder)))
+        yield Site(ExperimentStore(database), cluster, lambda: stack.enter_context(ray_node(address, folder)))
 
 
 @pytest.fixture

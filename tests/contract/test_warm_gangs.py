@@ -14,7 +14,7 @@ from service.cluster.ray.cluster import RayCluster
 from service.database.engine import Database
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.states import Liveness, State
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from service.settings import Settings
 from tests.support.journals import MLFLOW_AWAY, logged
 from tests.support.ray_head import RAY_ENVIRONMENT, RayHead, nodes_seen, ray_head
@@ -227,7 +227,7 @@ def test_a_silent_warm_gang_is_found_again_by_the_name_that_another_attempt_gave
         monkeypatch.setattr(f"service.{module}.SILENT_SECONDS", 2.0)
     database = Database(settings.database_url)
     database.migrate()
-    store = Store(database)
+    store = ExperimentStore(database)
     first = Dispatcher(database, connect(), settings)
     ended, _ = store.submit(spec())
     tick_until(first, lambda: store.get(ended.id).state == State.SUCCEEDED, "the first experiment's success")

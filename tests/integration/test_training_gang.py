@@ -130,7 +130,7 @@ def test_two_ranks_that_accumulate_learn_what_one_does_from_the_whole_batch(run_
     """Three steps in fp64: each rank takes its half in two parts, and the gradients meet once, with the last part."""
     code = """
     from cbam_core.spec import TrainSpec
-    from workers.train.distributed import Gang
+    from workers.train.distributed import ProcessGroup
     from workers.train.learner import Learner
     clip_norm = float(os.environ["CLIP_NORM"]) or None
     torch.manual_seed(0)
@@ -164,7 +164,7 @@ def test_the_graph_is_static_where_every_pass_is_alike(run_ranks):
 
 LEARN_TOGETHER = """
 from cbam_core.spec import TrainSpec
-from workers.train.distributed import Gang
+from workers.train.distributed import ProcessGroup
 from workers.train.learner import Learner
 recipe = TrainSpec.model_validate({"sync_batch_norm": True, "optimizer": {"type": "sgd", "lr": 0.1}})
 """

@@ -7,7 +7,7 @@ import pytest
 
 from service.database.engine import Database
 from service.settings import Settings
-from service.webhooks.sender import Courier
+from service.webhooks.sender import WebhookSender
 from tests.support.receiver import receiving
 from tests.support.specs import spec_dict
 from tests.support.waiting import wait_until
@@ -56,7 +56,7 @@ def test_a_webhooks_secret_is_shown_once_and_its_messages_hold_none(target, ada,
         made = ada.post("/v1/webhooks", json={"url": f"{receiver.url}/hook"}).json()
         target.secrets.append(made["secret"])
         database = Database(target.database_url)
-        courier = Courier(database, Settings(database_url=target.database_url, webhook_allow_private=True))
+        courier = WebhookSender(database, Settings(database_url=target.database_url, webhook_allow_private=True))
         with caplog.at_level("DEBUG"):
             courier.start()
             ada.post(f"/v1/webhooks/{made['id']}/test")
@@ -91,7 +91,7 @@ def test_a_webhook_reaches_nothing_inside(target, ada, url):
         assert made.status_code == 201
         place = made.headers["Location"]
         database = Database(target.database_url)
-        courier = Courier(database, Settings(database_url=target.database_url))
+        courier = WebhookSender(database, Settings(database_url=target.database_url))
         courier.start()
         try:
             message = ada.post(f"{place}/test").headers["Location"]

@@ -4,7 +4,7 @@ import pytest
 
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.states import State
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 
 
 def tick(dispatcher: Dispatcher, times: int = 1) -> None:
@@ -13,7 +13,7 @@ def tick(dispatcher: Dispatcher, times: int = 1) -> None:
         dispatcher.clock.advance(0.5)  # type: ignore[attr-defined]
 
 
-def until(dispatcher: Dispatcher, store: Store, experiment_id: str, state: State, most: int = 60) -> None:
+def until(dispatcher: Dispatcher, store: ExperimentStore, experiment_id: str, state: State, most: int = 60) -> None:
     for _ in range(most):
         if store.get(experiment_id).state == state:
             return

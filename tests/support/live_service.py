@@ -9,7 +9,7 @@ from service.api.app import create_app
 from service.cluster.in_memory import InMemoryCluster
 from service.database.engine import Database
 from service.dispatcher.dispatcher import Dispatcher
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from service.settings import Settings
 from tests.support.live_server import serving
 
@@ -19,7 +19,7 @@ class LiveService:
     """What a test needs of it."""
 
     url: str
-    store: Store
+    store: ExperimentStore
     cluster: InMemoryCluster
 
 
@@ -35,7 +35,7 @@ def live_service(settings: Settings) -> Iterator[LiveService]:
     with serving(create_app(settings)) as url:
         thread.start()
         try:
-            yield LiveService(url, Store(database), cluster)
+            yield LiveService(url, ExperimentStore(database), cluster)
         finally:
             stop.set()
             thread.join(timeout=20)

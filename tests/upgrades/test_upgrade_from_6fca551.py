@@ -26,7 +26,7 @@ from service.database.models.base import Base
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.roles import Role
 from service.domain.states import State
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from service.schemas.auth import TokenRequest
 from service.settings import Settings
 from service.testing import FakeClock
@@ -110,7 +110,12 @@ def resume(http: TestClient, settings: Settings) -> TrainingCluster:
     assert http.post(f"/v1/experiments/{PAUSED}/resume").status_code == 202
     cluster = TrainingCluster()
     with closing(Database(settings.database_url)) as database:
-        until(Dispatcher(database, cluster, settings, clock=FakeClock()), Store(database), PAUSED, State.SUCCEEDED)
+        until(
+            Dispatcher(database, cluster, settings, clock=FakeClock()),
+            ExperimentStore(database),
+            PAUSED,
+            State.SUCCEEDED,
+        )
     return cluster
 
 

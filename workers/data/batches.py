@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Share:
+class RankShard:
     """Which part of every global batch a rank takes: rank r of W takes the r-th of W equal runs of images."""
 
     rank: int
@@ -62,7 +62,7 @@ class Batches:
     def __init__(
         self,
         dataset: Dataset,
-        share: Share,
+        share: RankShard,
         *,
         seed: int,
         augment: AugmentSpec = NO_AUGMENTATION,

@@ -36,7 +36,7 @@ class Progress:
 HANG_STEPS = 10
 
 
-def patience_seconds(least: float, progress: Progress, batch_size: int) -> float:
+def hang_timeout_seconds(least: float, progress: Progress, batch_size: int) -> float:
     """How long a training may give no sign of life: `least`, or as long as 10 steps take."""
     speed = progress.images_per_second or 0.0
     return max(least, HANG_STEPS * batch_size / speed if speed else 0.0)

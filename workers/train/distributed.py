@@ -21,7 +21,7 @@ from cbam_core.errors import PeerLost
 from cbam_core.networks import synchronise_batch_norm
 from workers.protocol.assignment import Assignment
 from workers.protocol.outcome import classify
-from workers.train.utilization import forget_peak_memory
+from workers.train.utilization import reset_peak_memory
 
 MEET_TIMEOUT = timedelta(minutes=5)
 OPERATION_TIMEOUT = timedelta(minutes=30)  # a rank may be slow; one that hangs is the dispatcher's
@@ -36,7 +36,7 @@ _FORWARD_SYNC_BUFFERS = (  # broadcast_buffers goes by this name since torch 2.1
 
 
 @dataclass
-class Gang:
+class ProcessGroup:
     """This rank's view of its gang. Alone (world_size 1), every operation is the identity and no process group exists.
 
     Raises PeerLost where another rank is gone.
@@ -169,15 +169,15 @@ def training_device(assignment: Assignment) -> torch.device:
 
 
 @contextlib.contextmanager
-def gang_of(assignment: Assignment) -> Iterator[Gang]:
+def gang_of(assignment: Assignment) -> Iterator[ProcessGroup]:
     """Meet the other ranks; part from them at the end, so that this process can join another gang."""
     device = training_device(assignment)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         if (share := assignment.spec.resources.gpus_per_worker) < 1:
             torch.cuda.set_per_process_memory_fraction(share, device)  # the rest is its neighbours'
-    forget_peak_memory(device)
-    gang = Gang(assignment.rank, assignment.world_size, device)
+    reset_peak_memory(device)
+    gang = ProcessGroup(assignment.rank, assignment.world_size, device)
     if assignment.world_size == 1:
         yield gang
         return

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from workers.train.distributed import Gang
+from workers.train.distributed import ProcessGroup
 
 CALIBRATION_BINS = 15
 
@@ -50,7 +50,7 @@ class Evaluation:
 def evaluate(
     predict: Callable[[Tensor], Tensor],
     batches: Iterable[tuple[Tensor, Tensor]],
-    gang: Gang,
+    gang: ProcessGroup,
     *,
     num_classes: int,
     stop: Callable[[], object],

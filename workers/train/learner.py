@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbam_core.spec import TrainSpec
-from workers.train.distributed import Gang
+from workers.train.distributed import ProcessGroup
 from workers.train.optimizer import build_optimizer, load_optimizer, set_learning_rate
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -19,7 +19,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Learner:
     """The network, its optimiser, its loss scaler, and the average of its weights where the recipe has one."""
 
-    def __init__(self, recipe: TrainSpec, network: nn.Module, gang: Gang) -> None:
+    def __init__(self, recipe: TrainSpec, network: nn.Module, gang: ProcessGroup) -> None:
         self.recipe = recipe
         if recipe.sync_batch_norm:
             network = gang.synchronise(network)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workers.train.utilization import finish
+from workers.train.utilization import synchronize
 
 
 class RunAhead:
@@ -34,7 +34,7 @@ class RunAhead:
 
     def finish(self) -> int:
         """Wait for everything that was enqueued; returns how many steps the device has finished since the last call."""
-        finish(self._device)
+        synchronize(self._device)
         unfinished, self._last = self._last, None
         return int(unfinished is not None)
 

@@ -5,7 +5,7 @@ from collections import deque
 _WINDOW = 50
 
 
-class Pace:
+class Throughput:
     """Keeps the durations of recent steps and evaluations, in seconds. It has `begun` with the first step."""
 
     def __init__(self, images_per_step: int) -> None:

@@ -15,7 +15,7 @@ from cbam_core.errors import LossNotFinite
 from cbam_core.networks import build_network, published_normalisation
 from cbam_core.normalisation import Normalisation
 from workers.data import Dataset
-from workers.data.batches import Batches, Share
+from workers.data.batches import Batches, RankShard
 from workers.protocol.assignment import Assignment
 from workers.protocol.fence import Fence
 from workers.protocol.progress import Phase, Progress
@@ -24,12 +24,12 @@ from workers.seeding import seed_generators, seed_of
 from workers.tracking.tracker import Tracker
 from workers.train.checkpoint import Checkpoints
 from workers.train.compiler import forget_other_code
-from workers.train.distributed import Gang
+from workers.train.distributed import ProcessGroup
 from workers.train.evaluate import Evaluation, evaluate
 from workers.train.learner import Learner
 from workers.train.optimizer import learning_rate
 from workers.train.run_ahead import PendingLoss, RunAhead, copy_to_host
-from workers.train.throughput import Pace
+from workers.train.throughput import Throughput
 
 logger = logging.getLogger(__name__)
 CURVE_POINTS = 2000  # values per training curve, at most: a plot shows no more, and MLflow has to hold them
@@ -45,7 +45,7 @@ class Trainer:
     def __init__(
         self,
         assignment: Assignment,
-        gang: Gang,
+        gang: ProcessGroup,
         dataset: Dataset,
         *,
         tracker: Tracker,
@@ -63,7 +63,7 @@ class Trainer:
         channels = dataset.input_shape[0]
         network = build_network(self.spec.model, dataset.num_classes, channels)
         self._choose_kernels(network)
-        share = Share(gang.rank, gang.world_size, self.recipe.global_batch_size)
+        share = RankShard(gang.rank, gang.world_size, self.recipe.global_batch_size)
         if self.recipe.compile:
             forget_other_code(self._compiled_for(share))
         self.learner = Learner(self.recipe, network, gang)
@@ -78,7 +78,7 @@ class Trainer:
         self._normalise_by(published_normalisation(self.spec.model, channels) or dataset.normalisation)
         self.total_steps = self.recipe.epochs * self.batches.steps_per_epoch
         self.log_every = math.ceil(self.total_steps / CURVE_POINTS)
-        self.pace = Pace(self.recipe.global_batch_size)
+        self.pace = Throughput(self.recipe.global_batch_size)
 
         self.step = 0
         self.epochs_evaluated = 0
@@ -304,7 +304,7 @@ class Trainer:
         at_its_step = every is None or self.step % every == 0
         return self.done or at_its_step or self.checkpoints.is_among_best(self.metrics)
 
-    def _compiled_for(self, share: Share) -> tuple[object, ...]:
+    def _compiled_for(self, share: RankShard) -> tuple[object, ...]:
         """What decides the code that torch.compile makes of the network."""
         fields = {"precision", "channels_last", "accumulate", "sync_batch_norm", "deterministic", "fused"}
         recipe = self.recipe.model_dump(mode="json", include=fields)

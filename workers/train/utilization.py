@@ -54,13 +54,13 @@ def peak_flops(device: torch.device, precision: str, world_size: int) -> float |
     return world_size * PEAK_HALF_FLOPS[max(known, key=lambda name: len(name.split()))] if known else None
 
 
-def finish(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait until `device` has done all that it was given to do: a GPU works on while this process goes ahead."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def forget_peak_memory(device: torch.device) -> None:
+def reset_peak_memory(device: torch.device) -> None:
     """Let `peak_memory_bytes` begin anew: a warm worker has trained other experiments before this one."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -69,7 +69,7 @@ def forget_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory since `forget_peak_memory`: of tensors on this rank's GPU; on a CPU, of this process.
+    """The most memory since `reset_peak_memory`: of tensors on this rank's GPU; on a CPU, of this process.
 
     Where the system cannot forget (not Linux), the most that this process ever took.
     """

@@ -8,7 +8,7 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.log_format import about
+from service.log_format import log_context
 from workers import tracing
 
 log = logging.getLogger("service.access")
@@ -17,7 +17,7 @@ QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked for every few se
 _USABLE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-class RequestLog:
+class AccessLog:
     """ASGI middleware. The id is the caller's own where it sends one that can be used, and is in every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -41,7 +41,7 @@ class RequestLog:
                 MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
 
-        with about(request_id=request_id):
+        with log_context(request_id=request_id):
             try:
                 await self.app(scope, receive, noting)
             except Exception:

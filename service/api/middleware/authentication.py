@@ -16,11 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.middleware.origins import foreign_origin
 from service.api.problems import no_database, problem
 from service.auth.audit import AuditLog, Entry
-from service.auth.rate_limit import Buckets, network_of
+from service.auth.rate_limit import TokenBuckets, network_of
 from service.auth.tokens import Tokens, fingerprint
 from service.domain.roles import LOCAL, Caller
 from service.domain.values import utc_now
-from service.redaction import without_secrets
+from service.redaction import redact
 from service.settings import Settings, is_loopback
 
 OPEN_PATHS = frozenset({"/healthz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
@@ -33,7 +33,7 @@ STAY_SECONDS = 5.0
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="cbam-lab"'}
 
 
-class Stay:
+class TokenRecheck:
     """Whether a caller who was let in may stay: what a stream asks before it tells more, for it may outlast a token.
 
     All streams of a token share one, and one question.
@@ -53,7 +53,7 @@ class Stay:
         return self._is_in
 
 
-class Gate:
+class Authentication:
     """ASGI middleware: finds the caller, kept as `request.state.caller`, or answers 401, or 429 to whoever hurries.
 
     While no token was ever made, a server on loopback takes everybody for `local`, an admin: it is their own machine.
@@ -67,10 +67,10 @@ class Gate:
         self.audit = audit
         self.on_loopback = settings.on_loopback
         self.allowed_hosts = frozenset(settings.allowed_hosts)
-        self.requests = Buckets(per_second=settings.rate_per_second, burst=settings.rate_burst)
+        self.requests = TokenBuckets(per_second=settings.rate_per_second, burst=settings.rate_burst)
         minutely = settings.failed_logins_per_minute
-        self.failures = Buckets(per_second=minutely / 60, burst=minutely)
-        self.stays: WeakValueDictionary[tuple[str, bool], Stay] = WeakValueDictionary()  # of those who are here
+        self.failures = TokenBuckets(per_second=minutely / 60, burst=minutely)
+        self.stays: WeakValueDictionary[tuple[str, bool], TokenRecheck] = WeakValueDictionary()  # of those who are here
         self.welcome: OrderedDict[str, None] = OrderedDict()  # fingerprints of tokens that were good lately
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,7 +110,7 @@ class Gate:
             return problem(401, detail, instance=path, headers=CHALLENGE)
         state["caller"] = caller
         key = fingerprint(secret or ""), is_own_machine
-        stay = self.stays.get(key) or Stay(lambda: self.find(secret, is_own_machine))
+        stay = self.stays.get(key) or TokenRecheck(lambda: self.find(secret, is_own_machine))
         state["stay"] = self.stays[key] = stay
         if caller.token_id is None or secret is None:
             return None
@@ -175,7 +175,7 @@ def _entry(scope: Scope, start: Message) -> Entry:
         actor=caller.name if caller else None,
         token_id=caller.token_id if caller else None,
         action=f"{scope['method']} {route}"[:128],
-        target=without_secrets(Headers(raw=start["headers"]).get("location", scope["path"]))[:255],
+        target=redact(Headers(raw=start["headers"]).get("location", scope["path"]))[:255],
         status=start["status"],
         address=_address(scope)[:64],
         request_id=scope["state"].get("request_id"),

@@ -15,7 +15,7 @@ METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _PORT = re.compile(r":\d*$")
 
 
-class Guard:
+class RequestGuard:
     """ASGI middleware: the `Host` must be one of ours, a body must call itself JSON and keep to its limit.
 
     A page on another site can make a browser send a form to a server on loopback, but not JSON without asking first.

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from service.api.bodies import BoundedRoute
-from service.api.deps import FOR_ADMINS, GUARDED, Id, TheAudit, TheCaller, TheTokens
+from service.api.deps import FOR_ADMINS, GUARDED, AuditDep, CallerDep, Id, TokensDep
 from service.api.problems import documented
 from service.domain.filters import PAGE_LIMIT
 from service.schemas.auth import AuditPage, AuditView, CallerView, NewToken, TokenList, TokenRequest, TokenView
@@ -15,13 +15,13 @@ REFUSALS = documented(401, 403)
 
 
 @router.get("/whoami", dependencies=GUARDED, responses=REFUSALS)
-def whoami(caller: TheCaller) -> CallerView:
+def whoami(caller: CallerDep) -> CallerView:
     """Say whom the server takes you for."""
     return CallerView.model_validate(caller)
 
 
 @router.post("/tokens", status_code=201, dependencies=FOR_ADMINS, responses=REFUSALS | documented(400, 413, 415, 422))
-def create_token(wanted: TokenRequest, response: Response, tokens: TheTokens, caller: TheCaller) -> NewToken:
+def create_token(wanted: TokenRequest, response: Response, tokens: TokensDep, caller: CallerDep) -> NewToken:
     """Make a token. Its secret is in this answer and nowhere else."""
     row, secret = tokens.create(wanted, by=caller.name)
     response.headers["Location"] = f"/v1/tokens/{row.id}"
@@ -29,20 +29,20 @@ def create_token(wanted: TokenRequest, response: Response, tokens: TheTokens, ca
 
 
 @router.get("/tokens", dependencies=FOR_ADMINS, responses=REFUSALS)
-def list_tokens(tokens: TheTokens) -> TokenList:
+def list_tokens(tokens: TokensDep) -> TokenList:
     """List every token, also those that are revoked or expired."""
     return TokenList(items=[TokenView.model_validate(row) for row in tokens.list()])
 
 
 @router.delete("/tokens/{token_id}", dependencies=FOR_ADMINS, responses=REFUSALS | documented(404, 422))
-def revoke_token(token_id: Id, tokens: TheTokens) -> TokenView:
+def revoke_token(token_id: Id, tokens: TokensDep) -> TokenView:
     """Shut a token out, from the next request on. Its row stays, for the history."""
     return TokenView.model_validate(tokens.revoke(token_id))
 
 
 @router.get("/audit", dependencies=FOR_ADMINS, responses=REFUSALS | documented(422))
 def list_audit_events(
-    audit: TheAudit,
+    audit: AuditDep,
     *,
     actor: Annotated[str | None, Query(max_length=128, description="only what this caller did")] = None,
     limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT)] = 50,

@@ -6,13 +6,13 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from service.api.bodies import BoundedRoute
-from service.api.deps import GUARDED, TheCaller, TheStore
+from service.api.deps import GUARDED, CallerDep, StoreDep
 from service.api.problems import documented, problem_of
 from service.domain.roles import Caller
 from service.domain.states import State
 from service.experiments import bulk
 from service.experiments.bulk import Action, Result
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from service.schemas.bulk import BulkAnswer, BulkResult
 from service.schemas.queries import Narrowing
 
@@ -49,18 +49,18 @@ class BulkRequest(BaseModel):
 
 
 @router.post("/cancel")
-def cancel(request: BulkRequest, store: TheStore, caller: TheCaller) -> BulkAnswer:
+def cancel(request: BulkRequest, store: StoreDep, caller: CallerDep) -> BulkAnswer:
     """Cancel many experiments. Answers 200 whatever came of each: look at `ok`."""
     return _apply("cancel", request, store, caller)
 
 
 @router.post("/delete")
-def delete(request: BulkRequest, store: TheStore, caller: TheCaller) -> BulkAnswer:
+def delete(request: BulkRequest, store: StoreDep, caller: CallerDep) -> BulkAnswer:
     """Delete many experiments that have ended, with their files. Answers 200 whatever came of each: look at `ok`."""
     return _apply("delete", request, store, caller)
 
 
-def _apply(action: Action, request: BulkRequest, store: Store, caller: Caller) -> BulkAnswer:
+def _apply(action: Action, request: BulkRequest, store: ExperimentStore, caller: Caller) -> BulkAnswer:
     ids, more = list(request.ids or ()), False
     if request.filter is not None:
         ids, more = bulk.chosen(store, request.filter.to_filter(), caller=caller, limit=request.limit)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path
 
 from cbam_core.backbones import TIMM_PREFIX
 from cbam_core.datasets import DATASETS
-from service.api.deps import GUARDED, TheSettings
+from service.api.deps import GUARDED, SettingsDep
 from service.api.problems import documented
 from service.errors import TemplateNotFound
 from service.experiments import catalog
@@ -41,7 +41,7 @@ def attentions() -> AttentionList:
 
 
 @router.get("/datasets")
-def datasets(settings: TheSettings) -> DatasetList:
+def datasets(settings: SettingsDep) -> DatasetList:
     """List the datasets, and the folders that they may be read from."""
     items = [DatasetView(name=name, **asdict(facts)) for name, facts in DATASETS.items()]
     return DatasetList(items=items, data_roots=[str(root) for root in settings.data_roots])

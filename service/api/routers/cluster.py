@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from service.api.deps import GUARDED, TheOperations
+from service.api.deps import GUARDED, OperationsDep
 from service.api.problems import documented
 from service.database.lease import current_leader
 from service.schemas.cluster import ClusterInfo, NodeView
@@ -11,7 +11,7 @@ router = APIRouter(prefix="/v1", tags=["operations"], dependencies=GUARDED, resp
 
 
 @router.get("/cluster")
-def show(operations: TheOperations) -> ClusterInfo:
+def show(operations: OperationsDep) -> ClusterInfo:
     """Show nodes, CPUs and GPUs, the queue, and which dispatcher leads."""
     row = operations.cluster()
     nodes = [] if row is None else [NodeView(**node) for node in row.nodes]

@@ -7,11 +7,19 @@ from fastapi.concurrency import run_in_threadpool
 
 from cbam_core.spec import ExperimentSpec
 from service.api.bodies import BoundedRoute
-from service.api.deps import GUARDED, Changeable, Existing, TheCaller, ThePreviewer, TheSettings, TheStore
+from service.api.deps import (
+    GUARDED,
+    CallerDep,
+    EditableExperimentDep,
+    ExperimentDep,
+    ProfilerDep,
+    SettingsDep,
+    StoreDep,
+)
 from service.api.problems import documented, with_headers
 from service.api.views import experiment_view
 from service.database.models.experiments import Experiment
-from service.domain.filters import Place
+from service.domain.filters import Cursor
 from service.experiments import actions
 from service.experiments.store import Changes
 from service.experiments.submission import spec_of
@@ -58,9 +66,9 @@ def submit(
     request: Request,
     response: Response,
     *,
-    store: TheStore,
-    settings: TheSettings,
-    caller: TheCaller,
+    store: StoreDep,
+    settings: SettingsDep,
+    caller: CallerDep,
     idempotency_key: Key = None,
 ) -> ExperimentView:
     """Accept an experiment: it is stored, will run as soon as it fits, and survives whatever fails."""
@@ -70,7 +78,7 @@ def submit(
 
 @router.post("/preview", responses=documented(400, 413, 415, 422, 503))
 async def show_preview(
-    submission: Submission, settings: TheSettings, previewer: ThePreviewer, caller: TheCaller
+    submission: Submission, settings: SettingsDep, previewer: ProfilerDep, caller: CallerDep
 ) -> PreviewView:
     """Say what would run: parameters, MACs, attention sites, steps, memory, and what looks odd. Nothing is stored."""
 
@@ -84,9 +92,9 @@ async def show_preview(
 
 
 @router.get("", responses=documented(422))
-def list_page(query: Annotated[ListQuery, Query()], store: TheStore, settings: TheSettings) -> ExperimentPage:
+def list_page(query: Annotated[ListQuery, Query()], store: StoreDep, settings: SettingsDep) -> ExperimentPage:
     """List experiments, the newest first. What lacks the value that the list is sorted by is left out."""
-    after = Place.from_cursor(query.cursor, query.sort) if query.cursor is not None else None
+    after = Cursor.from_cursor(query.cursor, query.sort) if query.cursor is not None else None
     narrowed = query.to_filter()
     rows, place = store.page(narrowed, sort=query.sort, limit=query.limit, after=after, specs=query.spec)
     cursor = None if place is None else place.to_cursor()
@@ -95,19 +103,19 @@ def list_page(query: Annotated[ListQuery, Query()], store: TheStore, settings: T
 
 
 @router.get("/{experiment_id}", responses=with_headers(200, TAG) | documented(404, 422))
-def show(row: Existing, request: Request, response: Response) -> ExperimentView:
+def show(row: ExperimentDep, request: Request, response: Response) -> ExperimentView:
     """Show one experiment: state, progress, last metrics, links."""
     return _shown(row, response, request)
 
 
 @router.patch("/{experiment_id}", responses=with_headers(200, TAG) | documented(400, 404, 412, 413, 415, 422))
 def change(
-    row: Changeable,
+    row: EditableExperimentDep,
     changes: ExperimentChanges,
     request: Request,
     response: Response,
     *,
-    store: TheStore,
+    store: StoreDep,
     if_match: IfMatch = None,
 ) -> ExperimentView:
     """Change priority, tags or description; what is left out stays. The next attempt, and its MLflow run, go by it."""
@@ -116,7 +124,7 @@ def change(
 
 
 @router.delete("/{experiment_id}", status_code=204, responses=documented(404, 409, 412, 422))
-def delete(row: Changeable, store: TheStore, caller: TheCaller, if_match: IfMatch = None) -> None:
+def delete(row: EditableExperimentDep, store: StoreDep, caller: CallerDep, if_match: IfMatch = None) -> None:
     """Delete an experiment that has ended, with its attempts, events, logs and checkpoints. Its MLflow run stays."""
     store.delete(row.id, by=caller.name, version=_version(if_match))
 
@@ -127,14 +135,14 @@ def delete(row: Changeable, store: TheStore, caller: TheCaller, if_match: IfMatc
     responses=with_headers(201, TAG_AND_PLACE) | documented(400, 404, 413, 415, 422),
 )
 def clone(
-    row: Existing,
+    row: ExperimentDep,
     request: Request,
     response: Response,
     overrides: Annotated[Overrides, Body(default_factory=dict)],
     *,
-    store: TheStore,
-    settings: TheSettings,
-    caller: TheCaller,
+    store: StoreDep,
+    settings: SettingsDep,
+    caller: CallerDep,
     idempotency_key: Key = None,
 ) -> ExperimentView:
     """Submit the same experiment once more, with changes. The copy is the caller's, whoever's the original is."""
@@ -142,7 +150,7 @@ def clone(
     return _shown(copy, response, request, is_new=True)
 
 
-def _act(row: Changeable, request: Request, response: Response, store: TheStore) -> ExperimentView:
+def _act(row: EditableExperimentDep, request: Request, response: Response, store: StoreDep) -> ExperimentView:
     action = request.url.path.rsplit("/", 1)[-1]
     caller = request.state.caller
     return _shown(actions.act(store, row.id, action, caller=caller), response, request)

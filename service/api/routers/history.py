@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from service.api.deps import GUARDED, Existing, ExperimentId, TheSettings, TheStore
+from service.api.deps import GUARDED, ExperimentDep, ExperimentId, SettingsDep, StoreDep
 from service.api.problems import documented
 from service.domain.filters import LARGEST_INTEGER, PAGE_LIMIT
 from service.experiments.metric_history import read_curves
@@ -24,7 +24,7 @@ AttemptCursor = Annotated[int, Query(ge=0, le=LARGEST_INTEGER, description=OF_PA
 
 
 @router.get("/events")
-def events(experiment_id: ExperimentId, store: TheStore, limit: Limit = PAGE_LIMIT, cursor: Cursor = 0) -> EventList:
+def events(experiment_id: ExperimentId, store: StoreDep, limit: Limit = PAGE_LIMIT, cursor: Cursor = 0) -> EventList:
     """Show every change of state, oldest first."""
     rows = store.events(experiment_id, after_seq=cursor, limit=limit + 1)
     more = len(rows) > limit
@@ -34,7 +34,7 @@ def events(experiment_id: ExperimentId, store: TheStore, limit: Limit = PAGE_LIM
 
 @router.get("/attempts")
 def attempts(
-    experiment_id: ExperimentId, store: TheStore, limit: Limit = PAGE_LIMIT, cursor: AttemptCursor = 0
+    experiment_id: ExperimentId, store: StoreDep, limit: Limit = PAGE_LIMIT, cursor: AttemptCursor = 0
 ) -> AttemptList:
     """Show every attempt, oldest first."""
     rows = store.attempts(experiment_id, after=cursor, limit=limit + 1)
@@ -45,8 +45,8 @@ def attempts(
 
 @router.get("/metrics")
 def metrics(
-    row: Existing,
-    settings: TheSettings,
+    row: ExperimentDep,
+    settings: SettingsDep,
     *,
     name: Annotated[
         list[Annotated[str, Query(max_length=256)]] | None,

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from service.api.deps import GUARDED, Existing, TheCaller, TheFeeds, TheSettings
-from service.api.live_updates import Feed, Sight
-from service.api.middleware.authentication import STAY_SECONDS, Stay
+from service.api.deps import GUARDED, CallerDep, ExperimentDep, LiveUpdatesDep, SettingsDep
+from service.api.live_updates import Channel, Snapshot
+from service.api.middleware.authentication import STAY_SECONDS, TokenRecheck
 from service.api.problems import documented
-from service.domain.scheduling_spec import read_stored
+from service.domain.scheduling_spec import load_scheduling_spec
 from service.errors import InvalidField
 from service.experiments import logs
 
@@ -28,31 +28,31 @@ Offset = Annotated[int, Query(ge=0, lt=2**63)]
 LastEventId = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, lt=2**63)]
 
 
-def _rank_of(row: Existing, rank: Rank = 0) -> int:
+def _rank_of(row: ExperimentDep, rank: Rank = 0) -> int:
     """The rank, checked before the stream begins: once it has begun, no status can be sent."""
-    stored, damage = read_stored(row.spec)
+    stored, damage = load_scheduling_spec(row.spec)
     _, workers = stored.workers
     if rank >= workers and not damage:
         raise InvalidField("rank", f"this experiment has {workers} worker{'s' * (workers > 1)}, counted from 0")
     return rank
 
 
-def _stay_of(request: Request) -> Stay:
-    stay: Stay = request.state.stay
+def _stay_of(request: Request) -> TokenRecheck:
+    stay: TokenRecheck = request.state.stay
     return stay
 
 
 TheRank = Annotated[int, Depends(_rank_of)]
-TheStay = Annotated[Stay, Depends(_stay_of)]
+TheStay = Annotated[TokenRecheck, Depends(_stay_of)]
 
 
-async def _seated(feeds: TheFeeds, caller: TheCaller) -> AsyncIterator[None]:
+async def _seated(feeds: LiveUpdatesDep, caller: CallerDep) -> AsyncIterator[None]:
     """Checked before the stream begins, too; given back when it has ended."""
     with feeds.seat(caller):
         yield
 
 
-async def _next(feed: Feed, seen: Sight | None, stay: Stay) -> Sight | None:
+async def _next(feed: Channel, seen: Snapshot | None, stay: TokenRecheck) -> Snapshot | None:
     """What is to be seen, once that is something else; None where there is no more of it, or not for this caller."""
     sight = None
     while sight is None and await stay.goes_on():
@@ -72,7 +72,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/logs", response_class=PlainTextResponse, responses=documented(404, 422))
-def read_logs(row: Existing, settings: TheSettings, rank: TheRank, offset: Offset = 0) -> PlainTextResponse:
+def read_logs(row: ExperimentDep, settings: SettingsDep, rank: TheRank, offset: Offset = 0) -> PlainTextResponse:
     """Read a worker's log from a byte offset on; `X-Next-Offset` says where to go on."""
     chunk = logs.read(settings.storage_root, row.id, row.attempt, rank=rank, offset=offset)
     headers = {"X-Next-Offset": str(chunk.next_offset)}
@@ -81,7 +81,7 @@ def read_logs(row: Existing, settings: TheSettings, rank: TheRank, offset: Offse
 
 @router.get("/logs/stream", response_class=EventSourceResponse, dependencies=NEEDS_ROOM, responses=ANSWERS)
 async def stream_logs(
-    row: Existing, feeds: TheFeeds, stay: TheStay, rank: TheRank, last_event_id: LastEventId = None
+    row: ExperimentDep, feeds: LiveUpdatesDep, stay: TheStay, rank: TheRank, last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow a worker's log; `id` is the byte offset behind the lines, `event: end` carries the final state."""
     offset, sight = last_event_id or 0, None
@@ -103,7 +103,7 @@ async def stream_logs(
     responses=ANSWERS,
 )
 async def stream_events(
-    row: Existing, feeds: TheFeeds, stay: TheStay, last_event_id: LastEventId = None
+    row: ExperimentDep, feeds: LiveUpdatesDep, stay: TheStay, last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow the changes of state; `id` is the event's `seq`, `event: end` carries the final state."""
     seen, sight = last_event_id or 0, None
@@ -117,5 +117,5 @@ async def stream_events(
                 return
 
 
-def _end(sight: Sight) -> ServerSentEvent:
+def _end(sight: Snapshot) -> ServerSentEvent:
     return ServerSentEvent(data={"state": sight.glance.state, "reason": sight.glance.reason}, event="end")

@@ -17,8 +17,8 @@ from ray.autoscaler.sdk import request_resources
 from ray.util import placement_group_table
 
 from service.cluster.base import ClusterView, GangKey, GangView, Launch, Need, Node, StopMode
-from service.cluster.packing import capacity, place
-from service.cluster.ray.free_resources import Others, free_nodes, have_room, missing
+from service.cluster.packing import capacity, pack
+from service.cluster.ray.free_resources import ForeignUsage, fits, foreign_usage, free_nodes
 from service.cluster.ray.gang import RayGang
 from service.cluster.ray.standby import STANDBY_NEED, Standby
 from service.domain.states import Liveness
@@ -56,7 +56,7 @@ class RayCluster:
         self.looked_at = 0.0
         self.wanted: tuple[Need, ...] | None = None  # what waits; None until the dispatcher has said it
         self.told: list[Need] | None = None  # what the autoscaler was asked for; None where another may have asked
-        self.others = Others()
+        self.others = ForeignUsage()
         self.rounded_at = 0.0
         self.leads_until = 0.0
         self.term = 0  # counts the times that all was forgotten
@@ -183,7 +183,7 @@ class RayCluster:
         for key, launch in list(self.heirs.items()):
             gang = self.gangs.get(self.promised[key])
             if gang is None or not gang.lends_its_place or gang.need != launch.need:
-                on_one = launch.need.workers > 1 and have_room([], self._room(), on_one=[launch.need])
+                on_one = launch.need.workers > 1 and fits([], self._room(), on_one=[launch.need])
                 self.gangs[str(key)] = self._gang(str(key), launch=launch, on_one_node=on_one)
             elif gang.idle:
                 gang.take(launch)
@@ -199,7 +199,7 @@ class RayCluster:
         nodes = self._free_nodes()
         for gang in self.gangs.values():
             if gang.need and gang.waits_for_room(self.groups.get(gang.name)):
-                nodes = place(gang.need, nodes) or nodes
+                nodes = pack(gang.need, nodes) or nodes
         return nodes
 
     def _holder(self, name: str) -> GangKey | None:
@@ -310,7 +310,7 @@ class RayCluster:
         available = available_resources_per_node()
         with self.lock:
             self.groups, self.nodes, self.looked_at = groups, nodes, now
-            self.others.look(missing(free_nodes(nodes, groups.values()), available), now)
+            self.others.look(foreign_usage(free_nodes(nodes, groups.values()), available), now)
             for name, group in groups.items():
                 if name not in self.gangs and group["state"] != "REMOVED":
                     self.gangs[name] = self._gang(name)
@@ -349,8 +349,8 @@ class RayCluster:
         kept = self.standby.kept(idle)
         for gang in sorted(idle, key=lambda gang: gang.idle_for(now)):  # who has waited longest goes first
             held_with_it = [*held, self.groups[gang.name]]
-            fits = have_room(needs, free_nodes(self.nodes, held_with_it, self.others.held), on_one=on_one)
-            if late or not fits or (gang.idle_for(now) > self.linger_seconds and gang not in kept):
+            enough = fits(needs, free_nodes(self.nodes, held_with_it, self.others.held), on_one=on_one)
+            if late or not enough or (gang.idle_for(now) > self.linger_seconds and gang not in kept):
                 gang.releasing = True
             else:
                 held = held_with_it

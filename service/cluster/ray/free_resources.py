@@ -7,17 +7,17 @@ from typing import Any
 
 from service.cluster.base import Need, Node
 from service.cluster.gpus import left_of
-from service.cluster.packing import place
+from service.cluster.packing import pack
 
 OTHERS_SECONDS = 2.0  # what Ray has not free, and we do not hold, is somebody else's if it stays so for so long
 
 Held = dict[str, tuple[float, float]]  # node id -> CPUs and GPUs
 
 
-def have_room(gangs: Iterable[Need], nodes: tuple[Node, ...], *, on_one: Iterable[Need] = ()) -> bool:
+def fits(gangs: Iterable[Need], nodes: tuple[Node, ...], *, on_one: Iterable[Need] = ()) -> bool:
     """Whether all of these gangs fit at once, and each of those `on_one` on a single node."""
     for need, whole in [*((need, True) for need in on_one), *((need, False) for need in gangs)]:
-        left = place(need, nodes, on_one=whole)
+        left = pack(need, nodes, on_one=whole)
         if left is None:
             return False
         nodes = left
@@ -25,7 +25,7 @@ def have_room(gangs: Iterable[Need], nodes: tuple[Node, ...], *, on_one: Iterabl
 
 
 @dataclass
-class Others:
+class ForeignUsage:
     """What work that is not ours holds on each node. Ray's tables lag behind one another by a moment, so nothing is
     taken for somebody else's that is gone at one of the looks of a while.
     """
@@ -51,7 +51,7 @@ def _lesser(one: Held, other: Held) -> Held:
     }
 
 
-def missing(nodes: Iterable[Node], available: Mapping[str, Mapping[str, float]]) -> Held:
+def foreign_usage(nodes: Iterable[Node], available: Mapping[str, Mapping[str, float]]) -> Held:
     """How much less Ray has free on each node than we think."""
     return {
         node.id: (

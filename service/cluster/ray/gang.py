@@ -18,8 +18,8 @@ from ray.util import get_placement_group, list_named_actors, placement_group, re
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from service.cluster.base import GangKey, GangView, Launch, Need, StopMode
-from service.cluster.ray.rendezvous import Place, assignment_of
-from service.cluster.ray.worker import SILENT_SECONDS, THREADS, Rank, ask
+from service.cluster.ray.rendezvous import WorkerAddress, assignment_of
+from service.cluster.ray.worker import SILENT_SECONDS, THREADS, WorkerHandle, ask
 from service.domain.states import Liveness, Reason
 from workers.actor import TrainWorker
 from workers.protocol.code_version import code_fingerprint
@@ -61,7 +61,7 @@ class RayGang:
         self.holder: GangKey | None = None  # until then: whose it is by the rows, once they have been read
         self.found_at = time.monotonic()
         self.view = GangView(liveness=Liveness.UNKNOWN)
-        self.ranks: list[Rank] = []
+        self.ranks: list[WorkerHandle] = []
         self.releasing = False
         self.gone = False
         self.letting_go_since: float | None = None
@@ -191,10 +191,10 @@ class RayGang:
             if not set(list_named_actors()).issuperset(names):
                 self._assume()
                 return False
-            self.ranks = [Rank(ray.get_actor(name, namespace=self.namespace), self.on_news) for name in names]
+            self.ranks = [WorkerHandle(ray.get_actor(name, namespace=self.namespace), self.on_news) for name in names]
             self.need = Need(len(bundles), bundles[0].get("CPU", 0.0), bundles[0].get("GPU", 0.0))
         else:
-            self.ranks = [Rank(self._actor(rank, bundle), self.on_news) for rank, bundle in enumerate(bundles)]
+            self.ranks = [WorkerHandle(self._actor(rank, bundle), self.on_news) for rank, bundle in enumerate(bundles)]
         return True
 
     def _actor_name(self, rank: int) -> str:
@@ -269,7 +269,7 @@ class RayGang:
         if not all(place.done() for place in self._places):
             return
         try:
-            places = [Place(*place.result()) for place in self._places]
+            places = [WorkerAddress(*place.result()) for place in self._places]
         except RayError as error:
             self._die(Reason.WORKER_DIED, f"a worker did not start: {error}")
             return

@@ -8,7 +8,7 @@ from workers.protocol.assignment import Assignment
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerAddress:
     """Where a worker is: its node's address, a free port there, and its GPUs by the names the driver gives them."""
 
     host: str
@@ -16,7 +16,7 @@ class Place:
     gpus: list[str]
 
 
-def assignment_of(launch: Launch, rank: int, places: Sequence[Place]) -> Assignment:
+def assignment_of(launch: Launch, rank: int, places: Sequence[WorkerAddress]) -> Assignment:
     """What rank `rank` is told to do: meet at rank 0's place, and see all GPUs of the gang on its node in one order."""
     mine = places[rank]
     node_gpus = tuple(sorted({gpu for place in places if place.host == mine.host for gpu in place.gpus}))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cbam_core.spec import ResourcesSpec
 from service.cluster.base import Need, Node
-from service.cluster.packing import place
+from service.cluster.packing import pack
 from service.cluster.ray.gang import RayGang
 
 _RESOURCES = ResourcesSpec()
@@ -40,7 +40,7 @@ class Standby:
             if not (gang.ranks and gang.known):
                 return None  # one is being put together, or has not said yet what it does: then the room is not known
             ready += gang.need == STANDBY_NEED and gang.lends_its_place
-        if ready >= self.workers or now < self.not_before or place(STANDBY_NEED, nodes) is None:
+        if ready >= self.workers or now < self.not_before or pack(STANDBY_NEED, nodes) is None:
             return None
         return f"standby-{time.time_ns() // 1_000_000}"
 

@@ -29,7 +29,7 @@ _DEATHS = (RayActorError, OutOfMemoryError, ActorUnschedulableError, RuntimeEnvS
 
 
 @dataclass
-class Rank:
+class WorkerHandle:
     """One worker, asked without waiting for it."""
 
     actor: Any

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cbam_core.pointers import complaints
+from cbam_core.pointers import error_items
 from cbam_core.spec import ExperimentSpec, spec_fields
 from tests.support.specs import spec
 
@@ -57,7 +57,7 @@ def test_any_value_in_any_field_is_taken_or_refused_by_its_place(path, value):
     try:
         taken = ExperimentSpec.model_validate(document)
     except ValidationError as error:
-        found = complaints(error.errors(), document, fields=spec_fields())
+        found = error_items(error.errors(), document, fields=spec_fields())
         assert found
         assert all(pointer == "" or pointer.startswith("/") for pointer, _ in found)
         assert all(words for _, words in found)
@@ -71,7 +71,7 @@ def test_a_field_that_there_is_not_is_named(part, word):
     document = with_value((*part, f"{word}?"), 1)
     with pytest.raises(ValidationError) as refusal:
         ExperimentSpec.model_validate(document)
-    (found,) = complaints(refusal.value.errors(), document, fields=spec_fields())
+    (found,) = error_items(refusal.value.errors(), document, fields=spec_fields())
     escaped = f"{word}?".replace("~", "~0").replace("/", "~1")
     assert found[0] == "/" + "/".join((*part, escaped))
     assert found[1].startswith("there is no such field")

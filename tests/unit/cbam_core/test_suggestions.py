@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cbam_core.spec import ExperimentSpec, spec_fields
-from cbam_core.suggestions import meant, meant_field
+from cbam_core.suggestions import did_you_mean, meant_field
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_a_neighbour_or_a_namesake_is_named(location, field):
 
 def test_nothing_is_named_where_nothing_is_close():
     assert meant_field(("zzzzzz",), spec_fields()) == ""
-    assert meant("zzzzzz", ["cbam", "se"]) == ""
+    assert did_you_mean("zzzzzz", ["cbam", "se"]) == ""
 
 
 def test_the_options_of_another_kind_are_not_neighbours():
@@ -40,4 +40,4 @@ def test_every_field_at_the_top_is_known():
 
 @given(st.text(max_size=200), st.lists(st.text(max_size=20), max_size=5))
 def test_no_word_is_too_strange_to_be_compared(word, known):
-    assert isinstance(meant(word, known), str)
+    assert isinstance(did_you_mean(word, known), str)

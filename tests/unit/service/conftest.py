@@ -13,7 +13,7 @@ from service.cluster.in_memory import InMemoryCluster
 from service.database.engine import Database
 from service.database.lease import Leadership
 from service.dispatcher.dispatcher import Dispatcher
-from service.dispatcher.store import Ledger
+from service.dispatcher.store import DispatcherStore
 from service.settings import Settings
 from service.testing import FakeClock
 from tests.support.postgresql import PostgresServer
@@ -59,20 +59,20 @@ def http(settings: Settings) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def leader(http: TestClient, settings: Settings) -> Ledger:
+def leader(http: TestClient, settings: Settings) -> DispatcherStore:
     """What moves the app's experiments in the place of a dispatcher."""
     database = http.app.state.store.database  # type: ignore[attr-defined]
     leadership = Leadership(database, holder="test", seconds=60)
     leadership.renew()
-    return Ledger(database, leadership, backoff_seconds=0)
+    return DispatcherStore(database, leadership, backoff_seconds=0)
 
 
 @pytest.fixture
-def ledger(database: Database) -> Ledger:
+def ledger(database: Database) -> DispatcherStore:
     """What moves experiments in the place of a dispatcher."""
     leadership = Leadership(database, holder="dispatcher " + "a-long-host-name." * 10, seconds=600)
     leadership.renew()
-    return Ledger(database, leadership, backoff_seconds=0)
+    return DispatcherStore(database, leadership, backoff_seconds=0)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.log_format import LineFormatter, about
+from service.log_format import LineFormatter, log_context
 
 
 def record(message: str, **fields: object) -> logging.LogRecord:
@@ -19,7 +19,7 @@ def record(message: str, **fields: object) -> logging.LogRecord:
 
 
 def test_json_holds_the_message_the_context_and_the_fields():
-    with about(request_id="r1"), about(experiment_id="e1"):
+    with log_context(request_id="r1"), log_context(experiment_id="e1"):
         line = LineFormatter("api", "json").format(record("hello", status=200))
     fields = json.loads(line)
     assert fields.pop("time").endswith("Z")
@@ -35,7 +35,7 @@ def test_json_holds_the_message_the_context_and_the_fields():
 
 
 def test_the_context_ends_where_it_ends():
-    with about(request_id="r1"):
+    with log_context(request_id="r1"):
         pass
     assert "request_id" not in LineFormatter("api", "json").format(record("hello"))
 

@@ -6,7 +6,7 @@ import pytest
 
 from service.auth.tokens import new_secret
 from service.log_format import LineFormatter
-from service.redaction import without_login, without_secrets
+from service.redaction import redact, without_login
 from service.settings import Settings
 
 
@@ -29,7 +29,7 @@ def test_a_token_in_a_log_record_is_taken_out_wherever_it_stands(form):
     ],
 )
 def test_what_is_a_secret_and_what_is_not(text, shown):
-    assert without_secrets(text) == shown
+    assert redact(text) == shown
 
 
 def test_the_links_that_users_see_hold_no_login_of_mlflow(tmp_path):

@@ -45,7 +45,7 @@ def test_probes_are_not_logged(http, caplog):
 
 
 def test_what_fails_unexpectedly_is_found_by_its_id(http, caplog, monkeypatch):
-    monkeypatch.setattr("service.experiments.store.Store.get", lambda *_: 1 / 0)
+    monkeypatch.setattr("service.experiments.store.ExperimentStore.get", lambda *_: 1 / 0)
     answer = http.get("/v1/experiments/abc", headers={"X-Request-ID": "find-me"})
     assert answer.status_code == 500
     assert answer.headers["X-Request-ID"] == "find-me"

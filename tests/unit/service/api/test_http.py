@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from service.dispatcher.store import Ending
+from service.dispatcher.store import AttemptEnd
 from service.domain.filters import Filter
 from service.domain.states import Move, State
 from tests.support.specs import spec_dict
@@ -180,7 +180,7 @@ def test_what_a_state_does_not_allow_is_a_409_that_names_what_it_does(http, lead
     ((row, _),) = leader.live()
     leader.apply(row, Move(State.RUNNING))
     ((row, _),) = leader.live()
-    leader.apply(row, Move(State.SUCCEEDED), Ending())
+    leader.apply(row, Move(State.SUCCEEDED), AttemptEnd())
     for action in ("cancel", "pause", "resume"):
         assert http.post(f"{path}/{action}").status_code == 409
     assert http.get(path).json()["desired"] == "run"

@@ -14,11 +14,11 @@ from service.api.app import create_app
 from service.api.middleware import authentication
 from service.api.routers import streams
 from service.auth.tokens import Tokens
-from service.dispatcher.store import Ending, Ledger
+from service.dispatcher.store import AttemptEnd, DispatcherStore
 from service.domain.roles import Role
 from service.domain.states import Move, Reason, State
 from service.experiments import logs
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from service.schemas.auth import TokenRequest
 from tests.support.live_server import serving
 from tests.support.specs import spec
@@ -30,7 +30,7 @@ LINES = 40
 
 
 @pytest.fixture
-def running(store: Store, ledger: Ledger) -> str:
+def running(store: ExperimentStore, ledger: DispatcherStore) -> str:
     """An experiment that runs."""
     row, _ = store.submit(spec())
     ledger.claim(ledger.queue()[0], 1)
@@ -65,9 +65,9 @@ async def follow_many(base: str, path: str, count: int) -> list[tuple[list[str],
 
 def test_a_hundred_viewers_see_every_line_and_share_the_work(settings, database, store, ledger, running, monkeypatch):
     reads, looks, most_threads = [], [], 0
-    real_read, real_glances = logs.read, Store.glances
+    real_read, real_snapshots = logs.read, ExperimentStore.snapshots
     monkeypatch.setattr(logs, "read", lambda *args, **more: reads.append(1) or real_read(*args, **more))
-    monkeypatch.setattr(Store, "glances", lambda self, ids: looks.append(1) or real_glances(self, ids))
+    monkeypatch.setattr(ExperimentStore, "snapshots", lambda self, ids: looks.append(1) or real_snapshots(self, ids))
     log = ExperimentFolder(settings.storage_root, running).attempt(1).log(0)
     log.parent.mkdir(parents=True)
     before = threading.active_count()
@@ -80,7 +80,7 @@ def test_a_hundred_viewers_see_every_line_and_share_the_work(settings, database,
                 time.sleep(0.05)  # the pace of a training, not a wait for anything
                 most_threads = max(most_threads, threading.active_count())
         ((row, _),) = ledger.live()
-        ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR, "oops"), Ending())
+        ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR, "oops"), AttemptEnd())
 
     with serving(create_app(settings)) as url:
         writer = threading.Thread(target=train)
@@ -100,7 +100,7 @@ def test_who_reads_late_is_given_no_more_than_who_read_early(settings, store, ru
     log = ExperimentFolder(settings.storage_root, running).attempt(1).log(0)
     log.parent.mkdir(parents=True)
     log.write_text("seen\n")
-    feeds_of_server = live_updates.Feeds(store, settings.storage_root, threading.Event(), most_of_one=1)
+    feeds_of_server = live_updates.LiveUpdates(store, settings.storage_root, threading.Event(), most_of_one=1)
 
     async def read_early_and_late() -> list[logs.Chunk]:
         async with feeds_of_server.watching(running, rank=0) as feed:
@@ -120,12 +120,14 @@ def test_who_reads_late_is_given_no_more_than_who_read_early(settings, store, ru
 
 def test_viewers_of_events_share_the_work_too(settings, database, store, ledger, running, monkeypatch):
     queries = []
-    real = Store.events
-    monkeypatch.setattr(Store, "events", lambda self, *args, **more: queries.append(1) or real(self, *args, **more))
+    real = ExperimentStore.events
+    monkeypatch.setattr(
+        ExperimentStore, "events", lambda self, *args, **more: queries.append(1) or real(self, *args, **more)
+    )
 
     def end():
         ((row, _),) = ledger.live()
-        ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR), Ending())
+        ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR), AttemptEnd())
 
     with serving(create_app(settings)) as url:
         timer = threading.Timer(1.0, end)
@@ -157,7 +159,7 @@ def test_a_viewer_that_leaves_takes_nothing_from_the_others(settings, database, 
         with log.open("a") as file:
             file.write("second\n")
         ((row, _),) = ledger.live()
-        ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR), Ending())
+        ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR), AttemptEnd())
 
     with serving(create_app(settings)) as url:
         lines, _ = asyncio.run(leave_one(url))

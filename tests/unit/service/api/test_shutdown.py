@@ -16,7 +16,7 @@ from service.auth.audit import AuditLog
 from service.auth.tokens import Tokens
 from service.database.lease import current_leader
 from service.domain.roles import Role
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from service.schemas.auth import TokenRequest
 from tests.support.ports import free_port
 from tests.support.specs import spec
@@ -42,7 +42,7 @@ def process(module, settings, **more):
 
 
 def test_the_api_ends_its_streams_and_leaves_with_code_0(settings, database):
-    row, _ = Store(database).submit(spec())
+    row, _ = ExperimentStore(database).submit(spec())
     port = free_port()
     with process("service.api", settings, CBAM_PORT=str(port)) as child:
         url = f"http://127.0.0.1:{port}"

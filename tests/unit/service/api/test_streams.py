@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import pytest
 from httpx2 import Response
 
-from service.dispatcher.store import Ending
+from service.dispatcher.store import AttemptEnd
 from service.domain.states import Move, Reason, State
 from service.experiments import logs
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from tests.support.specs import spec_dict
 from workers.protocol.storage import ExperimentFolder
 
@@ -54,9 +54,9 @@ def write(settings, experiment_id, attempt, text):
         file.write(text)
 
 
-def finish(leader, store: Store):
+def finish(leader, store: ExperimentStore):
     ((row, _),) = leader.live()
-    leader.apply(row, Move(State.FAILED, Reason.USER_ERROR, "oops"), Ending())
+    leader.apply(row, Move(State.FAILED, Reason.USER_ERROR, "oops"), AttemptEnd())
 
 
 def test_a_log_is_read_on_from_an_offset(http, settings, running):
@@ -75,7 +75,7 @@ def test_a_log_is_read_on_from_an_offset(http, settings, running):
 def test_one_offset_runs_through_all_attempts(http, settings, leader, running):
     write(settings, running, 1, "one\n")
     ((row, _),) = leader.live()
-    leader.apply(row, Move(State.QUEUED, Reason.WORKER_DIED), Ending())
+    leader.apply(row, Move(State.QUEUED, Reason.WORKER_DIED), AttemptEnd())
     leader.claim(leader.queue()[0], 1)
     write(settings, running, 2, "two\n")
     path = f"/v1/experiments/{running}/logs"

@@ -104,7 +104,7 @@ def test_a_500_is_an_error_with_its_exception_and_without_secrets(receiver, sett
     def broken(*_args, **_kwargs):
         raise RuntimeError(f"no way with {token}")
 
-    monkeypatch.setattr("service.experiments.store.Store.get", broken)
+    monkeypatch.setattr("service.experiments.store.ExperimentStore.get", broken)
     with api(settings, receiver) as http:
         assert http.get("/v1/experiments/abc").status_code == 500
     (span,) = receiver.spans

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.auth.rate_limit import MOST_KEYS, Buckets, network_of
+from service.auth.rate_limit import MOST_KEYS, TokenBuckets, network_of
 from service.schemas.auth import TokenRequest
 from tests.support.waiting import wait_until
 
@@ -20,7 +20,7 @@ def time():
 
 
 def test_a_bucket_gives_its_burst_and_then_its_rate(time):
-    buckets = Buckets(per_second=2.0, burst=3, clock=time)
+    buckets = TokenBuckets(per_second=2.0, burst=3, clock=time)
     assert [buckets.take("a") for _ in range(4)] == [0.0, 0.0, 0.0, pytest.approx(0.5)]
     assert buckets.take("b") == 0.0, "each key has its own"
     time.now += 0.5
@@ -31,14 +31,14 @@ def test_a_bucket_gives_its_burst_and_then_its_rate(time):
 
 
 def test_what_is_refused_is_not_paid_for(time):
-    buckets = Buckets(per_second=1.0, burst=1, clock=time)
+    buckets = TokenBuckets(per_second=1.0, burst=1, clock=time)
     assert buckets.take("a") == 0.0
     assert [buckets.take("a") for _ in range(3)] == [pytest.approx(1.0)] * 3
     assert buckets.wait_seconds("a") == pytest.approx(1.0)
 
 
 def test_a_million_addresses_take_no_memory_for_ever(time):
-    buckets = Buckets(per_second=1.0, burst=1, clock=time)
+    buckets = TokenBuckets(per_second=1.0, burst=1, clock=time)
     for index in range(MOST_KEYS + 100):
         buckets.take(str(index))
     assert buckets.take(str(MOST_KEYS + 99)) > 0.0

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from service.api.app import create_app
-from service.webhooks.sender import Courier
+from service.webhooks.sender import WebhookSender
 from tests.support.live_server import serving
 from tests.support.receiver import receiving
 
@@ -51,7 +51,7 @@ def test_a_webhook_from_its_first_to_its_last_day(cbam, server, app, settings):
         assert (code, secret.startswith("whsec_")) == (0, True)
         (shown,) = json.loads(cbam("webhook", "list", "--json")[1])
         assert (shown["id"] in told, shown["states"], shown["everyone"]) == (True, ["FAILED"], True)
-        courier = Courier(app.state.store.database, settings.model_copy(update={"webhook_allow_private": True}))
+        courier = WebhookSender(app.state.store.database, settings.model_copy(update={"webhook_allow_private": True}))
         courier.start()
         assert cbam("webhook", "test", shown["id"])[:2] == (0, "arrived, answered 204\n")
         receiver.status = lambda: 500

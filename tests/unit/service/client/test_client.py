@@ -17,7 +17,7 @@ from service.client.client import Client
 from service.client.errors import ApiError, ServerUnreachable
 from service.client.experiment import ExperimentHandle, WaitTimeout
 from service.database.lease import Leadership
-from service.dispatcher.store import Ending, Ledger
+from service.dispatcher.store import AttemptEnd, DispatcherStore
 from service.domain.states import ACTIONS, Move, Reason, State
 from tests.support.live_server import serving
 from tests.support.ports import free_port
@@ -36,7 +36,7 @@ def leader(database):
     """What moves experiments in the place of a dispatcher."""
     leadership = Leadership(database, holder="test", seconds=60)
     leadership.renew()
-    return Ledger(database, leadership, backoff_seconds=0)
+    return DispatcherStore(database, leadership, backoff_seconds=0)
 
 
 def run_first(leader):
@@ -48,7 +48,7 @@ def run_first(leader):
 
 def end(leader, state=State.SUCCEEDED, reason=None):
     ((row, _),) = leader.live()
-    leader.apply(row, Move(state, reason), Ending())
+    leader.apply(row, Move(state, reason), AttemptEnd())
 
 
 @pytest.mark.parametrize("form", ["dict", "spec", "path"])
@@ -176,7 +176,7 @@ def test_half_a_line_that_an_attempt_left_does_not_hold_up_what_the_next_one_say
         folder.attempt(attempt).path.mkdir(parents=True)
         folder.attempt(attempt).log(0).write_text(text)
     ((row, _),) = leader.live()
-    leader.apply(row, Move(State.QUEUED, Reason.WORKER_DIED), Ending())
+    leader.apply(row, Move(State.QUEUED, Reason.WORKER_DIED), AttemptEnd())
     run_first(leader)
     lines = client.follow_logs(experiment.id)
     assert [next(lines) for _ in range(3)] == ["whole", "half a li", "again"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from service.client import transport
 from service.client.errors import ServerUnreachable
-from service.client.transport import Wire
+from service.client.transport import Transport
 
 END = b"event: end\ndata: {}\n\n"
 
@@ -40,7 +40,7 @@ def read(*streams: bytes | Sequence[bytes], asked: list[httpx2.Request] | None =
         chunks = [stream] if isinstance(stream, bytes) else stream
         return httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, stream=Chunks(chunks))
 
-    server = Wire("http://cbam.example", None, timeout_seconds=1, tries=2)
+    server = Transport("http://cbam.example", None, timeout_seconds=1, tries=2)
     server.http = httpx2.Client(base_url=server.base_url, transport=httpx2.MockTransport(answer))
     return [(event.event, event.data, event.id) for event in server.follow("/stream", params={})]
 
@@ -95,7 +95,7 @@ def test_what_only_looks_like_a_comment_or_an_event_does_not(follow, chunks):
 
 def test_what_is_no_stream_of_events_is_named(follow, monkeypatch):
     page = httpx2.Response(200, headers={"Content-Type": "text/html"}, text="<p>log in first</p>")
-    server = Wire("http://cbam.example", None, timeout_seconds=1, tries=2)
+    server = Transport("http://cbam.example", None, timeout_seconds=1, tries=2)
     server.http = httpx2.Client(base_url=server.base_url, transport=httpx2.MockTransport(lambda _: page))
     with pytest.raises(ServerUnreachable, match="text/html"):
         list(server.follow("/stream", params={}))

@@ -114,7 +114,7 @@ def waits(monkeypatch):
 
     def seconds_of(seed: int, retry_after: float | None = None, tries: int = 8) -> list[float]:
         slept: list[float] = []
-        pauses = transport.Pauses(tries, Random(seed))
+        pauses = transport.Backoff(tries, Random(seed))
         with monkeypatch.context() as patch:
             patch.setattr(transport, "FIRST_PAUSE_SECONDS", 0.2)
             patch.setattr(transport, "LONGEST_PAUSE_SECONDS", 5.0)

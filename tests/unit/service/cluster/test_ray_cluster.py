@@ -10,7 +10,7 @@ import pytest
 
 from service.cluster.base import GangKey, Launch, Need, Node
 from service.cluster.ray.cluster import ROOM_SECONDS, RayCluster
-from service.cluster.ray.free_resources import OTHERS_SECONDS, Others, have_room, missing
+from service.cluster.ray.free_resources import OTHERS_SECONDS, ForeignUsage, fits, foreign_usage
 from service.cluster.ray.gang import RayGang
 from service.settings import Settings
 from tests.support.specs import spec
@@ -89,32 +89,32 @@ def test_an_idle_gang_goes_after_its_time(cluster: RayCluster):
 
 
 def test_what_is_missing_for_a_moment_is_not_somebody_elses():
-    others, nodes = Others(), (Node("one", 4, 1, 3, 1), Node("two", 4, 0, 4, 0))
+    others, nodes = ForeignUsage(), (Node("one", 4, 1, 3, 1), Node("two", 4, 0, 4, 0))
     lags, holds, free = ({"one": {"CPU": cpus, "GPU": 1.0}, "two": {"CPU": 4.0}} for cpus in (0.0, 2.0, 3.0))
     half = OTHERS_SECONDS / 2
     for moment, seen in enumerate((lags, holds, holds)):
         assert not any(map(any, others.held.values())), "not long enough"
-        others.look(missing(nodes, seen), 100.0 + moment * half)
+        others.look(foreign_usage(nodes, seen), 100.0 + moment * half)
     assert others.held == {"one": (1.0, 0.0), "two": (0.0, 0.0)}, "the least of what was missing all the time"
-    others.look(missing(nodes, lags), 100.0 + 3 * half)
+    others.look(foreign_usage(nodes, lags), 100.0 + 3 * half)
     assert others.held["one"] == (1.0, 0.0)
-    others.look(missing(nodes, free), 100.1 + 3 * half)
+    others.look(foreign_usage(nodes, free), 100.1 + 3 * half)
     assert others.held["one"] == (0.0, 0.0), "what is free again counts at once"
 
 
 def test_gangs_have_room_only_all_at_once():
     nodes = (Node("one", 4, 0, 2, 0), Node("two", 4, 0, 2, 0))
-    assert have_room([Need(2, 2, 0)], nodes)
-    assert have_room([Need(1, 2, 0), Need(1, 2, 0)], nodes)
-    assert not have_room([Need(2, 2, 0), Need(1, 1, 0)], nodes)
+    assert fits([Need(2, 2, 0)], nodes)
+    assert fits([Need(1, 2, 0), Need(1, 2, 0)], nodes)
+    assert not fits([Need(2, 2, 0), Need(1, 1, 0)], nodes)
 
 
 def test_a_gang_that_is_to_lie_on_one_node_needs_its_room_there():
     nodes = (Node("one", 4, 0, 2, 0), Node("two", 4, 0, 2, 0))
-    assert have_room([], nodes, on_one=[Need(2, 1, 0), Need(2, 1, 0)])
-    assert have_room([Need(2, 1, 0)], nodes, on_one=[Need(2, 1, 0)])
-    assert not have_room([], nodes, on_one=[Need(3, 1, 0)])
-    assert have_room([Need(3, 1, 0)], nodes)
+    assert fits([], nodes, on_one=[Need(2, 1, 0), Need(2, 1, 0)])
+    assert fits([Need(2, 1, 0)], nodes, on_one=[Need(2, 1, 0)])
+    assert not fits([], nodes, on_one=[Need(3, 1, 0)])
+    assert fits([Need(3, 1, 0)], nodes)
 
 
 def test_a_gang_is_to_lie_on_one_node_only_where_that_has_room_now(cluster: RayCluster):

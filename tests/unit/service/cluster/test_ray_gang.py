@@ -11,8 +11,8 @@ from ray.exceptions import OutOfMemoryError, RayTaskError
 
 from service.cluster.base import GangKey, Launch, Need
 from service.cluster.ray.gang import RayGang, verdict
-from service.cluster.ray.rendezvous import Place, assignment_of
-from service.cluster.ray.worker import SILENT_SECONDS, Rank
+from service.cluster.ray.rendezvous import WorkerAddress, assignment_of
+from service.cluster.ray.worker import SILENT_SECONDS, WorkerHandle
 from service.domain.states import Liveness, Reason
 from tests.support.specs import spec
 from workers.protocol.assignment import Assignment
@@ -29,10 +29,10 @@ def launch(workers: int) -> Launch:
 
 def test_ranks_of_one_node_see_the_same_gpus_and_each_knows_its_own():
     places = [
-        Place("one", 5000, ["3"]),
-        Place("one", 5001, ["1"]),
-        Place("two", 5002, ["0"]),
-        Place("two", 5003, ["7"]),
+        WorkerAddress("one", 5000, ["3"]),
+        WorkerAddress("one", 5001, ["1"]),
+        WorkerAddress("two", 5002, ["0"]),
+        WorkerAddress("two", 5003, ["7"]),
     ]
     told = [assignment_of(launch(4), rank, places) for rank in range(4)]
     assert [one.node_gpus for one in told] == [("1", "3"), ("1", "3"), ("0", "7"), ("0", "7")]
@@ -42,12 +42,12 @@ def test_ranks_of_one_node_see_the_same_gpus_and_each_knows_its_own():
 
 
 def test_a_gang_without_gpus_is_told_of_none():
-    (told,) = [assignment_of(launch(1), 0, [Place("one", 5000, [])])]
+    (told,) = [assignment_of(launch(1), 0, [WorkerAddress("one", 5000, [])])]
     assert (told.node_gpus, told.gpu_index) == ((), 0)
 
 
 def test_an_assignment_crosses_processes_unchanged():
-    told = assignment_of(launch(2), 1, [Place("one", 5000, ["a"]), Place("one", 5001, ["b"])])
+    told = assignment_of(launch(2), 1, [WorkerAddress("one", 5000, ["a"]), WorkerAddress("one", 5001, ["b"])])
     assert Assignment.from_dict(told.to_dict()) == told
 
 
@@ -73,9 +73,9 @@ def group(state: str) -> dict[str, object]:
     return {"name": "tests/abc-2", "state": state, "bundles": {0: {"CPU": 1.0}}, "bundles_to_node_id": {0: "one"}}
 
 
-def answered(**answer: object) -> Rank:
+def answered(**answer: object) -> WorkerHandle:
     """A worker that was asked just now."""
-    return Rank(None, question=Future(), asked_at=time.monotonic(), answered=True, **answer)  # type: ignore[arg-type]
+    return WorkerHandle(None, question=Future(), asked_at=time.monotonic(), answered=True, **answer)  # type: ignore[arg-type]
 
 
 def found(holder: GangKey | None = None) -> RayGang:
@@ -96,7 +96,7 @@ def test_a_gang_without_a_place_is_what_the_rows_say_and_takes_its_launch():
 @pytest.mark.parametrize(("said", "key"), [(None, GangKey("abc", 2)), (GangKey("def", 7), GangKey("def", 7))])
 def test_a_gang_that_was_left_and_lost_a_node_is_known_and_dead(said: GangKey | None, key: GangKey):
     left = found()
-    left.ranks = [Rank(None), answered(key=said)]
+    left.ranks = [WorkerHandle(None), answered(key=said)]
     left.advance(group("RESCHEDULING"))
     assert (left.known, left.key) == (True, key)
     assert (left.view.liveness, left.view.reason) == (Liveness.DEAD, Reason.NODE_LOST)
@@ -104,7 +104,7 @@ def test_a_gang_that_was_left_and_lost_a_node_is_known_and_dead(said: GangKey | 
 
 def test_a_dead_worker_is_not_waited_for_to_say_what_it_did():
     left = found()
-    left.ranks = [answered(key=GangKey("def", 7)), Rank(None, died="killed")]
+    left.ranks = [answered(key=GangKey("def", 7)), WorkerHandle(None, died="killed")]
     left.advance(group("CREATED"))
     assert (left.known, left.key, left.view.liveness) == (True, GangKey("def", 7), Liveness.DEAD)
 
@@ -113,7 +113,7 @@ def test_a_dead_worker_is_not_waited_for_to_say_what_it_did():
 def test_a_silent_gang_is_in_the_end_what_the_rows_say_and_nothing_is_concluded_of_it(asked_ago: float):
     """Not even from workers that were asked just now: they have not said how far they are."""
     left = found(GangKey("def", 7))
-    left.ranks = [Rank(None, question=Future(), asked_at=time.monotonic() - asked_ago)]
+    left.ranks = [WorkerHandle(None, question=Future(), asked_at=time.monotonic() - asked_ago)]
     left.advance(group("CREATED"))
     assert not left.known
     left.found_at -= SILENT_SECONDS
@@ -121,7 +121,7 @@ def test_a_silent_gang_is_in_the_end_what_the_rows_say_and_nothing_is_concluded_
     assert (left.known, left.key, left.view.liveness) == (True, GangKey("def", 7), Liveness.UNKNOWN)
 
 
-def lending(rank: Rank, *, idle: bool) -> RayGang:
+def lending(rank: WorkerHandle, *, idle: bool) -> RayGang:
     """A gang that waits for its next attempt, or for its ranks to end after the record of a success."""
     gang = RayGang("abc-2", "tests", launch=launch(1))
     gang.ranks = [rank]
@@ -142,7 +142,7 @@ def lending(rank: Rank, *, idle: bool) -> RayGang:
         (answered(died="killed", outcome=Outcome("succeeded")), "CREATED"),
     ],
 )
-def test_who_dies_after_its_attempt_lends_its_place_to_nobody(rank: Rank, state: str, idle: bool):
+def test_who_dies_after_its_attempt_lends_its_place_to_nobody(rank: WorkerHandle, state: str, idle: bool):
     gang = lending(rank, idle=idle)
     assert gang.lends_its_place
     gang.advance(group(state))
@@ -151,7 +151,9 @@ def test_who_dies_after_its_attempt_lends_its_place_to_nobody(rank: Rank, state:
 
 def test_an_idle_gang_that_has_fallen_silent_is_given_to_nobody():
     long_ago = time.monotonic() - SILENT_SECONDS - 1
-    slow, starting = (Rank(None, question=Future(), asked_at=long_ago, answered=spoke) for spoke in (True, False))
+    slow, starting = (
+        WorkerHandle(None, question=Future(), asked_at=long_ago, answered=spoke) for spoke in (True, False)
+    )
     for rank, goes in ((answered(), False), (slow, True), (starting, False)):
         gang = lending(rank, idle=True)
         gang.advance(group("CREATED"))
@@ -186,7 +188,7 @@ def test_nothing_is_known_of_a_gang_that_cannot_speak_before_the_rows_are_read(s
 def test_a_question_that_fails_at_once_is_not_asked_again_at_once(error: Exception, is_dead: bool):
     answer: Future[object] = Future()
     answer.set_exception(error)
-    rank = Rank(None, question=answer, answered=True, tells_news=True)
+    rank = WorkerHandle(None, question=answer, answered=True, tells_news=True)
     with nullcontext() if is_dead else pytest.raises(RayTaskError):
         rank.poll(60.0)
     assert (rank.died is not None) == is_dead

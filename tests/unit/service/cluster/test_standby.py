@@ -10,7 +10,7 @@ from service.cluster.base import GangKey, Launch, Need, Node
 from service.cluster.ray.cluster import RayCluster
 from service.cluster.ray.gang import RayGang
 from service.cluster.ray.standby import ANSWER_SECONDS, PLACE_SECONDS, STANDBY_NEED, Standby
-from service.cluster.ray.worker import Rank
+from service.cluster.ray.worker import WorkerHandle
 from service.settings import Settings
 from tests.support.specs import spec
 
@@ -21,7 +21,7 @@ FULL = (Node("one", 4, 0, 0, 0),)
 def gang(name: str = "standby-1", *, need: Need = STANDBY_NEED, idle_for: float | None = 1.0) -> RayGang:
     """One that has its worker; it idles unless it is told not to."""
     made = RayGang(name, "test", standby=need)
-    made.ranks = [Rank(None, answered=True)]
+    made.ranks = [WorkerHandle(None, answered=True)]
     made.idle_since = None if idle_for is None else time.monotonic() - idle_for
     return made
 
@@ -56,7 +56,7 @@ def test_none_is_started_while_a_gang_is_put_together():
 def test_none_is_started_while_one_that_was_left_here_has_not_said_what_it_does():
     """It may stand by itself: else each change of the leader would add as many as there are."""
     left = RayGang("standby-1", "test")
-    left.ranks = [Rank(None)]
+    left.ranks = [WorkerHandle(None)]
     assert not Standby(2).next([left], ROOM)
 
 
@@ -72,7 +72,7 @@ def test_one_that_finds_no_place_is_let_go_and_the_next_one_waits():
 
 def test_one_whose_worker_never_says_anything_is_let_go_and_the_next_one_waits():
     standby, mute = Standby(1), gang()
-    mute.ranks = [Rank(None)]
+    mute.ranks = [WorkerHandle(None)]
     standby.next([mute], ROOM)
     assert mute.idle
     mute.idle_since = time.monotonic() - ANSWER_SECONDS - 1
@@ -120,7 +120,7 @@ def test_it_is_started_once_nothing_waits(cluster: RayCluster):
 
 def test_of_two_the_one_that_has_answered_is_given_away_first(cluster: RayCluster):
     cluster.gangs = {"standby-1": gang("standby-1"), "standby-2": gang("standby-2")}
-    cluster.gangs["standby-1"].ranks = [Rank(None)]
+    cluster.gangs["standby-1"].ranks = [WorkerHandle(None)]
     assert cluster.gang_for(launch().key, launch().need) == "standby-2"
 
 

@@ -13,10 +13,10 @@ from service.database.backup_checks import known_revisions
 from service.database.backup_engines import kept_database
 from service.database.engine import Database
 from service.database.lease import Leadership
-from service.dispatcher.store import Ledger
+from service.dispatcher.store import DispatcherStore
 from service.domain.states import Move, State
 from service.errors import BackupError
-from service.experiments.store import Filter, Store
+from service.experiments.store import ExperimentStore, Filter
 from tests.support.specs import spec
 
 
@@ -27,7 +27,7 @@ def busy(store, database):
         store.submit(spec(name=name))
     leadership = Leadership(database, holder="test", seconds=60)
     leadership.renew()
-    ledger = Ledger(database, leadership, backoff_seconds=0)
+    ledger = DispatcherStore(database, leadership, backoff_seconds=0)
     ledger.claim(ledger.queue()[0], 1)
     ((row, _),) = ledger.live()
     ledger.apply(row, Move(State.RUNNING))
@@ -37,7 +37,7 @@ def busy(store, database):
 def names(url):
     database = Database(url)
     try:
-        return sorted(row.name for row in Store(database).page(Filter())[0])
+        return sorted(row.name for row in ExperimentStore(database).page(Filter())[0])
     finally:
         database.close()
 
@@ -77,7 +77,7 @@ def test_what_a_service_accepts_that_starts_meanwhile_stays(busy, database, sett
     def start_service():
         starting = Database(settings.database_url)
         starting.migrate()
-        Store(starting).submit(spec(name="accepted meanwhile"))
+        ExperimentStore(starting).submit(spec(name="accepted meanwhile"))
         starting.close()
 
     kind = type(kept_database(settings.database_url))

@@ -12,10 +12,10 @@ from service.cluster.in_memory import InMemoryCluster
 from service.database.engine import Database
 from service.database.operations import Operations
 from service.dispatcher.dispatcher import Dispatcher
-from service.dispatcher.store import Ending, Note
+from service.dispatcher.store import AttemptEnd, ProgressUpdate
 from service.domain.filters import Filter
 from service.domain.states import TERMINAL, Move, Reason, State
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from tests.support.specs import spec, spec_dict
 from tests.support.waiting import wait_until
 
@@ -24,7 +24,7 @@ def test_a_message_with_what_no_database_can_hold_ends_an_experiment_all_the_sam
     experiment_id = store.submit(spec())[0].id
     ledger.claim(ledger.queue()[0], 1)
     ((row, _),) = ledger.live()
-    ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR, "a core\0dump \ud800 of it"), Ending())
+    ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR, "a core\0dump \ud800 of it"), AttemptEnd())
     assert store.get(experiment_id).message == "a core�dump � of it"
     assert store.events(experiment_id)[-1].message == store.attempts(experiment_id)[0].message
 
@@ -34,7 +34,7 @@ def test_a_metric_that_is_not_finite_is_stored_as_unknown_and_shown_as_absent(ht
     leader.claim(leader.queue()[0], 1)
     ((row, _),) = leader.live()
     metrics = {"train/loss": math.nan, "val/loss": math.inf, "a": 1.5}
-    leader.note_progress([Note(row.id, 1, {"step": 3, "metrics": metrics}, None)])
+    leader.note_progress([ProgressUpdate(row.id, 1, {"step": 3, "metrics": metrics}, None)])
     shown = http.get(f"/v1/experiments/{experiment_id}").json()
     assert (shown["progress"]["step"], shown["metrics"]) == (3, {"a": 1.5})
 
@@ -75,7 +75,7 @@ def test_a_name_is_found_whatever_the_case(store):
 
 def _submit_many(url, count, ids):
     database = Database(url)
-    store = Store(database)
+    store = ExperimentStore(database)
     ids.extend([store.submit(spec(), key=f"shared-{index}", body_hash="same")[0].id for index in range(count)])
     database.close()
 

@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from service.database.models.base import Base
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from tests.support.specs import spec
 
 NOT_COMPARABLE = {"ix_experiments_queue"}  # Alembic cannot read SQLite's `priority DESC` back
@@ -31,7 +31,7 @@ def move(database):
 
 
 def test_a_key_of_the_first_schema_is_the_local_users_afterwards(database, move):
-    store = Store(database)
+    store = ExperimentStore(database)
     row, _ = store.submit(spec(), key="monday", body_hash="a")
     move(command.downgrade, "0001")
     with database.writing() as session:
@@ -48,7 +48,7 @@ def test_a_key_of_the_first_schema_is_the_local_users_afterwards(database, move)
 
 
 def test_an_attempt_from_before_its_gang_was_written_down_has_none(database, move, ledger):
-    store = Store(database)
+    store = ExperimentStore(database)
     row, _ = store.submit(spec())
     ledger.claim(ledger.queue()[0], 1, gang="another-1")
     assert [attempt.gang for attempt in store.attempts(row.id)] == ["another-1"]

@@ -17,7 +17,7 @@ from service.database.engine import Database
 from service.database.operations import Operations
 from service.database.outages import CROWDED, FULL, LOCKED, READ_ONLY, Unusable
 from service.domain.states import State
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from tests.support.specs import spec, spec_dict
 from tests.support.waiting import wait_until
 
@@ -127,7 +127,7 @@ def test_what_we_did_wrong_ourselves_stays_a_500(http):
     assert http.get("/readyz").json()["components"]["database"]["ok"]
 
 
-def test_the_dispatcher_waits_and_goes_on(database, store: Store, dispatcher, cluster: InMemoryCluster, kind):
+def test_the_dispatcher_waits_and_goes_on(database, store: ExperimentStore, dispatcher, cluster: InMemoryCluster, kind):
     stop = threading.Event()
     store.submit(spec())
     thread = threading.Thread(target=dispatcher.run, args=(stop,))

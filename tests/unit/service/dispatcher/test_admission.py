@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.cluster.base import Need, Node
-from service.cluster.packing import place
+from service.cluster.packing import pack
 from service.dispatcher.admission import Holding, Rules, Waiting, choose
 
 
@@ -154,7 +154,7 @@ def test_parts_of_two_gpus_are_not_one():
 def test_three_that_need_more_than_half_of_a_gpu_do_not_fit_on_two():
     queue = [waits(name, gpus=0.6) for name in "abc"]
     assert started(queue, [], [node(8, 2.0)]) == ["a", "b"]
-    (left,) = place(Need(2, 1, 0.6), [node(8, 2.0)])
+    (left,) = pack(Need(2, 1, 0.6), [node(8, 2.0)])
     assert left.shared == (0.4, 0.4)
 
 
@@ -212,7 +212,7 @@ def test_every_experiment_starts_waits_or_is_told_why(queue, cluster):
 
 @given(needs, clusters)
 def test_placing_takes_exactly_what_is_needed_or_nothing(need, cluster):
-    left = place(need, cluster)
+    left = pack(need, cluster)
     if left is not None:
         taken = sum(one.free_cpus for one in cluster) - sum(one.free_cpus for one in left)
         assert taken == need.workers * need.cpus
@@ -221,9 +221,9 @@ def test_placing_takes_exactly_what_is_needed_or_nothing(need, cluster):
 
 @given(needs, clusters)
 def test_a_gang_is_placed_on_one_node_wherever_one_can_hold_it(need, cluster):
-    alone = [one for one in cluster if place(need, [one]) is not None]
-    left = place(need, cluster)
-    assert place(need, cluster, on_one=True) == (left if alone else None)
+    alone = [one for one in cluster if pack(need, [one]) is not None]
+    left = pack(need, cluster)
+    assert pack(need, cluster, on_one=True) == (left if alone else None)
     if alone:
         (taken,) = [before for before, after in zip(cluster, left, strict=True) if before != after]
         assert (taken.free_gpus, taken.free_cpus) == min((one.free_gpus, one.free_cpus) for one in alone)

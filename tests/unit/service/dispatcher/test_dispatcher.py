@@ -14,7 +14,7 @@ from service.domain.states import Move, Reason, State
 from service.domain.values import utc_now
 from service.errors import IllegalAction, NotLeading
 from service.experiments.actions import act
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from service.testing import FakeClock
 from tests.support.dispatching import tick, until
 from tests.support.specs import spec
@@ -22,7 +22,7 @@ from workers.protocol.outcome import read_outcome
 from workers.protocol.storage import ExperimentFolder
 
 
-def way(store: Store, experiment_id: str) -> list[str]:
+def way(store: ExperimentStore, experiment_id: str) -> list[str]:
     return [event.to_state for event in store.events(experiment_id)]
 
 

@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.cluster.base import GangKey
 from service.database.operations import Operations
-from service.dispatcher.prometheus import REPORT_SECONDS, DispatcherReport
+from service.dispatcher.prometheus import REPORT_SECONDS, DispatcherMetrics
 from service.domain.states import State
 from tests.support.dispatching import tick, until
 from tests.support.specs import spec
@@ -86,7 +86,7 @@ def test_a_tick_that_fails_is_shown_and_the_next_one_is_tried(http, dispatcher, 
 
 
 def test_the_pauses_between_ticks_that_fail_grow_and_have_an_end():
-    report = DispatcherReport(lambda: 0.0)
+    report = DispatcherMetrics(lambda: 0.0)
     pauses = [report.tick_failed(ValueError("x")) for _ in range(2000)]
     assert pauses == sorted(pauses)
     assert pauses[0] < 1 < pauses[-1] < 10, "a lease lasts longer"

@@ -5,7 +5,7 @@ import pytest
 from service.cluster.in_memory import InMemoryCluster
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.states import State
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from service.schemas.auth import TokenRequest
 from tests.support.dispatching import tick, until
 from tests.support.specs import spec_dict
@@ -25,7 +25,7 @@ def submit(http):
 
 def test_one_who_submits_much_does_not_keep_another_waiting(http, submit, settings, clock):
     cluster = InMemoryCluster(steps_per_look=1)  # room for two
-    store: Store = http.app.state.store
+    store: ExperimentStore = http.app.state.store
     many = [submit("ada") for _ in range(5)]
     one = submit("bob")
     dispatcher = Dispatcher(store.database, cluster, settings, clock=clock)
@@ -37,7 +37,7 @@ def test_one_who_submits_much_does_not_keep_another_waiting(http, submit, settin
 
 def test_a_quota_is_each_owners_own_and_two_tokens_of_one_owner_share_it(http, submit, settings, clock):
     cluster = InMemoryCluster()
-    store: Store = http.app.state.store
+    store: ExperimentStore = http.app.state.store
     first, second = submit("ada"), submit("ada")
     other = submit("bob")
     quota = settings.model_copy(update={"quota_cpus": 1.0})

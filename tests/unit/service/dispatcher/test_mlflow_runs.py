@@ -7,8 +7,8 @@ from mlflow import MlflowClient
 
 from cbam_core.spec import ExperimentSpec
 from service.database.models.experiments import Experiment
-from service.dispatcher.mlflow_runs import LONGEST_PAUSE_SECONDS, RunCloser
-from service.dispatcher.store import Ending
+from service.dispatcher.mlflow_runs import LONGEST_PAUSE_SECONDS, RunFinalizer
+from service.dispatcher.store import AttemptEnd
 from service.domain.states import Move, Reason, State
 from tests.support.dispatching import until
 from tests.support.specs import spec
@@ -33,7 +33,7 @@ def client(mlflow_uri):
 
 @pytest.fixture
 def closer(ledger, settings, mlflow_uri, clock):
-    closer = RunCloser(ledger, storage=settings.storage_root, tracking_uri=mlflow_uri, clock=clock)
+    closer = RunFinalizer(ledger, storage=settings.storage_root, tracking_uri=mlflow_uri, clock=clock)
     yield closer
     closer.pool.shutdown(wait=True)
 
@@ -42,7 +42,7 @@ def fail(ledger, store, experiment_id: str) -> Experiment:
     """Have the next attempt of the only one in the queue fail."""
     ledger.claim(ledger.queue()[0], 1)
     ((row, _),) = ledger.live()
-    ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR, "made to fail"), Ending())
+    ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR, "made to fail"), AttemptEnd())
     return store.get(experiment_id)
 
 

@@ -25,7 +25,7 @@ from service.domain.states import (
     is_legal,
 )
 from service.domain.values import utc_now
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from tests.support.specs import spec
 from workers.protocol import outcome as worker_outcome
 
@@ -124,7 +124,7 @@ def test_the_table_of_the_database_is_the_table_of_the_code(database: Database):
     assert rows == {(source, target) for source, targets in MOVES.items() for target in targets}
 
 
-def test_the_database_refuses_an_event_of_an_illegal_move(database: Database, store: Store):
+def test_the_database_refuses_an_event_of_an_illegal_move(database: Database, store: ExperimentStore):
     row, _ = store.submit(spec())
     illegal = Event(
         experiment_id=row.id, attempt=0, from_state="QUEUED", to_state="SUCCEEDED", by="somebody", at=utc_now()

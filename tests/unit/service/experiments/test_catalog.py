@@ -10,7 +10,7 @@ from cbam_core.datasets import DATASETS
 from cbam_core.spec import ExperimentSpec, read_spec
 from service.cluster.base import Node
 from service.database.operations import Operations
-from service.domain.spec_patch import overridden
+from service.domain.spec_patch import apply_patch
 from service.errors import InvalidField
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
@@ -100,22 +100,22 @@ def test_overrides_are_a_merge_patch():
         ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
         ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
     ):
-        assert overridden(base, patch) == result
+        assert apply_patch(base, patch) == result
 
 
 def test_a_dotted_path_is_the_same_as_nested_fields():
     fields = {"train": {"epochs": 1, "seed": 0}, "tags": {}}
-    assert overridden(fields, {"train.epochs": 2}) == overridden(fields, {"train": {"epochs": 2}})
-    assert overridden(fields, {"tags.a.b": "x"})["tags"] == {"a.b": "x"}, "names of tags have dots of their own"
+    assert apply_patch(fields, {"train.epochs": 2}) == apply_patch(fields, {"train": {"epochs": 2}})
+    assert apply_patch(fields, {"tags.a.b": "x"})["tags"] == {"a.b": "x"}, "names of tags have dots of their own"
     assert fields["train"]["epochs"] == 1
     with pytest.raises(InvalidField, match="epochs holds a value"):
-        overridden(fields, {"train.epochs.first": 2})
+        apply_patch(fields, {"train.epochs.first": 2})
 
 
 def test_another_kind_takes_the_place_of_the_old_with_its_options():
     fields = {"attention": {"type": "cbam", "kernel_size": 3}}
-    assert overridden(fields, {"attention.type": "se"})["attention"] == {"type": "se"}
-    assert overridden(fields, {"attention": {"reduction": 8}})["attention"]["kernel_size"] == 3
+    assert apply_patch(fields, {"attention.type": "se"})["attention"] == {"type": "se"}
+    assert apply_patch(fields, {"attention": {"reduction": 8}})["attention"]["kernel_size"] == 3
 
 
 def test_the_cluster_is_shown_as_the_dispatcher_last_saw_it(http, leader):

@@ -3,8 +3,8 @@
 import pytest
 
 from service.database.models.experiments import Deletion, IdempotencyKey, Label
-from service.dispatcher.file_cleanup import Eraser, erase
-from service.dispatcher.store import Ending
+from service.dispatcher.file_cleanup import FileCleanup, erase
+from service.dispatcher.store import AttemptEnd
 from service.domain.states import Move, Reason, State
 from service.experiments.store import KEY_LIFE
 from tests.support.specs import spec, spec_dict
@@ -31,7 +31,7 @@ def ended(http, leader):
 def end(leader):
     leader.claim(leader.queue()[0], 1)
     ((row, _),) = leader.live()
-    leader.apply(row, Move(State.FAILED, Reason.USER_ERROR), Ending())
+    leader.apply(row, Move(State.FAILED, Reason.USER_ERROR), AttemptEnd())
 
 
 def test_priority_tags_and_description_may_change_and_nothing_else(http):
@@ -91,7 +91,7 @@ def test_what_has_ended_is_deleted_with_its_files_and_what_has_not_is_refused(ht
     assert http.delete(ended).status_code == 404
     with leader.database.reading() as session:
         assert session.get(Deletion, folder.experiment_id) is not None, "noted until its files are gone"
-    eraser = Eraser(leader, storage=settings.storage_root, clock=lambda: 1e9)
+    eraser = FileCleanup(leader, storage=settings.storage_root, clock=lambda: 1e9)
     eraser.tick({folder.experiment_id})
     assert eraser.under_way is None, "its gang may still write"
     eraser.not_before = 0
@@ -107,7 +107,7 @@ def test_files_that_cannot_be_deleted_are_tried_again(leader, store, settings, m
     end(leader)
     store.delete(row.id, by="test")
     now = [1e9]
-    eraser = Eraser(leader, storage=settings.storage_root, clock=lambda: now[0])
+    eraser = FileCleanup(leader, storage=settings.storage_root, clock=lambda: now[0])
     path = ExperimentFolder(settings.storage_root, row.id).path
     path.parent.mkdir(parents=True)
     path.write_text("a file where a folder should be: rmtree refuses it")

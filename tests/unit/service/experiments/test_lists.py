@@ -11,11 +11,11 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import event
 
-from service.database.listing import place_of
-from service.dispatcher.store import Ending
-from service.domain.filters import Filter, Place, Sort
+from service.database.listing import cursor_of
+from service.dispatcher.store import AttemptEnd
+from service.domain.filters import Cursor, Filter, Sort
 from service.domain.states import Move, Reason, State
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from tests.support.specs import spec, spec_dict
 
 
@@ -78,7 +78,7 @@ def test_pages_of_every_order_show_everything_once(http, store, leader, sort, na
     for row in leader.queue():
         leader.claim(row, 1)
     for row, _ in leader.live():
-        leader.apply(row, Move(State.FAILED, Reason.USER_ERROR), Ending())
+        leader.apply(row, Move(State.FAILED, Reason.USER_ERROR), AttemptEnd())
     query, seen, pages = {"sort": str(sort), "limit": "2"} | narrowing, [], 0
     while True:
         page = http.get("/v1/experiments", params=query).json()
@@ -184,7 +184,7 @@ def _mutated(text: bytes, chance: random.Random) -> bytes:
 @pytest.mark.parametrize("sort", [Sort.NEWEST, Sort.NAME, Sort.PRIORITY])
 def test_no_cursor_that_was_tampered_with_breaks_anything(http, store, sort):
     rows = [store.submit(spec(name=f"n{index}"))[0] for index in range(3)]
-    text, chance = base64.urlsafe_b64decode(place_of(rows[1], sort).to_cursor()), random.Random(0)
+    text, chance = base64.urlsafe_b64decode(cursor_of(rows[1], sort).to_cursor()), random.Random(0)
     for _ in range(200):
         mutated = _mutated(text, chance)
         cursor = base64.urlsafe_b64encode(mutated).decode()
@@ -203,14 +203,14 @@ def test_a_cursor_that_is_a_number_fits_its_column_or_is_refused(http, store, pl
 def test_a_place_comes_back_from_its_cursor(store):
     row = store.submit(spec())[0]
     for sort in (Sort.NEWEST, Sort.NAME, Sort.PRIORITY_DOWN):
-        place = place_of(row, sort)
-        assert Place.from_cursor(place.to_cursor(), sort) == place
+        place = cursor_of(row, sort)
+        assert Cursor.from_cursor(place.to_cursor(), sort) == place
 
 
 def test_experiments_of_an_older_release_are_found_by_their_tags(database):
     """The migration labels what is there."""
     lists = import_module("service.database.migrations.versions.0003_lists")
-    store = Store(database)
+    store = ExperimentStore(database)
     row = store.submit(spec(tags={"paper": "cbam"}))[0]
     with database.writing() as session:
         connection = session.connection()

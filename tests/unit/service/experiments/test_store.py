@@ -12,11 +12,11 @@ from service.database.transitions import change_state
 from service.domain.filters import Filter
 from service.domain.states import Move, State
 from service.errors import ExperimentNotFound, IdempotencyConflict, StaleMove
-from service.experiments.store import Store
+from service.experiments.store import ExperimentStore
 from tests.support.specs import spec
 
 
-def test_a_submitted_experiment_is_queued_with_its_first_event(store: Store):
+def test_a_submitted_experiment_is_queued_with_its_first_event(store: ExperimentStore):
     row, is_new = store.submit(spec(priority=3))
     assert is_new
     assert store.get(row.id).state == State.QUEUED
@@ -26,7 +26,7 @@ def test_a_submitted_experiment_is_queued_with_its_first_event(store: Store):
     ]
 
 
-def test_a_key_gives_the_same_experiment_and_another_body_is_refused(store: Store):
+def test_a_key_gives_the_same_experiment_and_another_body_is_refused(store: ExperimentStore):
     first, _ = store.submit(spec(), key="k", body_hash="a")
     again, is_new = store.submit(spec(), key="k", body_hash="a")
     assert (again.id, is_new) == (first.id, False)
@@ -34,7 +34,7 @@ def test_a_key_gives_the_same_experiment_and_another_body_is_refused(store: Stor
         store.submit(spec(), key="k", body_hash="b")
 
 
-def test_many_requests_with_one_key_at_once_make_one_experiment(store: Store):
+def test_many_requests_with_one_key_at_once_make_one_experiment(store: ExperimentStore):
     ids: list[str] = []
     threads = [
         threading.Thread(target=lambda: ids.append(store.submit(spec(), key="k", body_hash="a")[0].id))
@@ -48,7 +48,7 @@ def test_many_requests_with_one_key_at_once_make_one_experiment(store: Store):
     assert len(set(ids)) == 1
 
 
-def test_pages_show_every_experiment_once_the_newest_first(store: Store):
+def test_pages_show_every_experiment_once_the_newest_first(store: ExperimentStore):
     submitted = [store.submit(spec(name=f"n{index}"))[0].id for index in range(7)]
     seen: list[str] = []
     place = None
@@ -60,7 +60,7 @@ def test_pages_show_every_experiment_once_the_newest_first(store: Store):
     assert seen == submitted[::-1]
 
 
-def test_a_list_can_be_narrowed(store: Store):
+def test_a_list_can_be_narrowed(store: ExperimentStore):
     store.submit(spec(name="a_b", project="a"))
     store.submit(spec(name="axb", project="b"))
     assert [row.name for row in store.page(Filter(project="a"))[0]] == ["a_b"]
@@ -70,13 +70,13 @@ def test_a_list_can_be_narrowed(store: Store):
     assert store.page(Filter(states=[State.FAILED]))[0] == []
 
 
-def test_an_unknown_id_has_a_name(store: Store):
+def test_an_unknown_id_has_a_name(store: ExperimentStore):
     for call in (store.get, store.events, store.attempts):
         with pytest.raises(ExperimentNotFound, match="nowhere"):
             call("nowhere")
 
 
-def test_of_two_moves_from_one_state_only_one_is_made(database: Database, store: Store):
+def test_of_two_moves_from_one_state_only_one_is_made(database: Database, store: ExperimentStore):
     row, _ = store.submit(spec())
     mine, yours = store.get(row.id), store.get(row.id)
     with database.writing() as session:
@@ -89,7 +89,7 @@ def test_of_two_moves_from_one_state_only_one_is_made(database: Database, store:
     assert len(store.events(row.id)) == 2
 
 
-def test_an_illegal_move_is_refused_before_it_is_written(database: Database, store: Store):
+def test_an_illegal_move_is_refused_before_it_is_written(database: Database, store: ExperimentStore):
     experiment_id = store.submit(spec())[0].id
     with pytest.raises(ValueError, match="QUEUED to SUCCEEDED"), database.writing() as session:
         row = session.get_one(Experiment, experiment_id)

@@ -19,7 +19,7 @@ TRAIN = """
 import gc, json, sys, torch
 from cbam_core.networks import build_network
 from cbam_core.spec import ExperimentSpec
-from workers.train.distributed import Gang
+from workers.train.distributed import ProcessGroup
 from workers.train.learner import Learner
 
 spec = ExperimentSpec.model_validate_json(sys.stdin.read())

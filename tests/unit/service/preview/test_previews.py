@@ -13,8 +13,8 @@ from cbam_core.explain.site import AttentionSite
 from service.errors import PreviewUnavailable
 from service.preview import profiler
 from service.preview.memory_estimate import estimate, images_per_pass
-from service.preview.profiler import Measured, Previewer
-from service.preview.recipe_checks import RULES, Case, advice_on
+from service.preview.profiler import Measured, NetworkProfiler
+from service.preview.recipe_checks import RULES, RecipeContext, advice_on
 from tests.support.specs import spec, spec_dict
 
 SITE = AttentionSite("blocks.0", "CBAM", channels=64, height=8, width=8, parameters=100, macs=100)
@@ -24,7 +24,9 @@ MEASURED = Measured(1000, 10**6, (SITE,), kept_bytes_per_image=4096, largest_kep
 def advice(measured=MEASURED, **changes):
     """The codes by the pointers they point to."""
     one = spec(**changes)
-    return {(found.pointer, found.code) for found in advice_on(Case(one, measured, DATASETS[one.data.dataset]))}
+    return {
+        (found.pointer, found.code) for found in advice_on(RecipeContext(one, measured, DATASETS[one.data.dataset]))
+    }
 
 
 def model(**fields):
@@ -219,7 +221,7 @@ def test_who_asks_for_many_previews_leaves_room_for_others(monkeypatch):
     monkeypatch.setattr(profiler, "MOST_OF_ONE_CALLER", 2)
 
     async def ask_at_once():
-        asked, answer = Previewer(), asyncio.Event()
+        asked, answer = NetworkProfiler(), asyncio.Event()
 
         async def exchange(_request):
             await answer.wait()

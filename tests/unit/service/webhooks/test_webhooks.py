@@ -17,7 +17,7 @@ from service.domain.values import utc_now
 from service.errors import StaleMove, TooManyWebhooks
 from service.schemas.auth import TokenRequest
 from service.schemas.webhooks import WebhookRequest
-from service.webhooks.sender import Courier
+from service.webhooks.sender import WebhookSender
 from tests.support.receiver import receiving
 from tests.support.specs import spec_dict
 from tests.support.waiting import wait_until
@@ -45,7 +45,7 @@ def started_courier(http, settings, monkeypatch, *, look_seconds=0.02, **options
     monkeypatch.setattr("service.webhooks.sender.LOOK_SECONDS", look_seconds)
     monkeypatch.setattr("service.webhooks.sender.PAUSES_SECONDS", (0.02,) * 3)
     allowed = settings.model_copy(update={"webhook_allow_private": True})
-    courier = Courier(http.app.state.store.database, allowed, **options)
+    courier = WebhookSender(http.app.state.store.database, allowed, **options)
     courier.start()
     try:
         yield courier
@@ -219,7 +219,7 @@ def test_an_owner_of_many_webhooks_waits_for_no_look_between_them(http, bearer, 
 
 
 def test_owners_take_turns_and_none_holds_more_than_two_threads(settings, store):
-    courier = Courier(store.database, settings)
+    courier = WebhookSender(store.database, settings)
     due = [(f"{owner}{number}", owner) for owner in "abcde" for number in range(3)]
     assert courier._chosen(due) == ["a0", "b0", "c0", "d0", "e0", "a1", "b1", "c1"]
     for webhook_id in ("a0", "a1", "c0"):
@@ -290,7 +290,7 @@ def test_messages_keep_their_order_and_one_slow_receiver_holds_up_no_other(http,
 def test_a_private_address_is_refused_unless_it_is_allowed(http, receiver, settings, monkeypatch):
     monkeypatch.setattr("service.webhooks.sender.LOOK_SECONDS", 0.02)
     path = http.post("/v1/webhooks", json={"url": receiver.url}).headers["Location"]
-    courier = Courier(http.app.state.store.database, settings)
+    courier = WebhookSender(http.app.state.store.database, settings)
     courier.start()
     place = http.post(f"{path}/test").headers["Location"]
     told = wait_until(lambda: (d := http.get(place).json())["error"] and d, "the refusal")

@@ -5,7 +5,7 @@ import torch
 
 from cbam_core.errors import DataError
 from cbam_core.spec import AugmentSpec
-from workers.data.batches import Batches, Share
+from workers.data.batches import Batches, RankShard
 from workers.data.datasets.base import Dataset, Split
 from workers.data.datasets.synthetic import load_synthetic
 
@@ -23,7 +23,7 @@ def labels_of(batches, count):
 
 
 def test_an_epoch_takes_every_image_at_most_once_in_a_new_order(numbered):
-    batches = Batches(numbered, Share(0, 1, 20), seed=0)
+    batches = Batches(numbered, RankShard(0, 1, 20), seed=0)
     assert batches.steps_per_epoch == 5
     taken = torch.cat(labels_of(batches.train_from(0), 10))
     first, second = taken[:100].tolist(), taken[100:].tolist()
@@ -32,15 +32,16 @@ def test_an_epoch_takes_every_image_at_most_once_in_a_new_order(numbered):
 
 
 def test_images_and_labels_stay_together(numbered):
-    images, labels = next(Batches(numbered, Share(0, 1, 20), seed=0).train_from(0))
+    images, labels = next(Batches(numbered, RankShard(0, 1, 20), seed=0).train_from(0))
     assert torch.equal((images[:, 0, 0, 0] * 255).round().long(), labels)
 
 
 @pytest.mark.parametrize("world_size", [2, 4, 5])
 def test_a_global_batch_is_the_same_for_any_number_of_ranks(numbered, world_size):
-    alone = labels_of(Batches(numbered, Share(0, 1, 20), seed=3).train_from(0), 7)
+    alone = labels_of(Batches(numbered, RankShard(0, 1, 20), seed=3).train_from(0), 7)
     ranks = [
-        labels_of(Batches(numbered, Share(rank, world_size, 20), seed=3).train_from(0), 7) for rank in range(world_size)
+        labels_of(Batches(numbered, RankShard(rank, world_size, 20), seed=3).train_from(0), 7)
+        for rank in range(world_size)
     ]
     for step, labels in enumerate(alone):
         assert torch.equal(torch.cat([rank[step] for rank in ranks]), labels)
@@ -49,29 +50,31 @@ def test_a_global_batch_is_the_same_for_any_number_of_ranks(numbered, world_size
 @pytest.mark.parametrize("policy", [{"rand_augment": {}}, {"trivial_augment": True}, {"hue": 0.3, "saturation": 0.3}])
 def test_an_image_changes_alike_on_any_number_of_ranks_and_from_any_first_step(policy):
     dataset, spec = load_synthetic(16), AugmentSpec.model_validate(policy)
-    alone = Batches(dataset, Share(0, 1, 20), seed=3, augment=spec).train_from(4)
-    later = Batches(dataset, Share(0, 1, 20), seed=3, augment=spec).train_from(5)
-    ranks = [Batches(dataset, Share(rank, 2, 20), seed=3, augment=spec).train_from(4) for rank in range(2)]
+    alone = Batches(dataset, RankShard(0, 1, 20), seed=3, augment=spec).train_from(4)
+    later = Batches(dataset, RankShard(0, 1, 20), seed=3, augment=spec).train_from(5)
+    ranks = [Batches(dataset, RankShard(rank, 2, 20), seed=3, augment=spec).train_from(4) for rank in range(2)]
     first = next(alone)[0]
     assert torch.equal(torch.cat([next(rank)[0] for rank in ranks]), first)
     assert torch.equal(next(alone)[0], next(later)[0])
 
 
 def test_beginning_at_a_step_gives_what_that_step_would_have_had(numbered):
-    batches = Batches(numbered, Share(0, 1, 20), seed=3)
+    batches = Batches(numbered, RankShard(0, 1, 20), seed=3)
     whole = labels_of(batches.train_from(0), 13)
     for step in (0, 1, 5, 12):
         assert torch.equal(next(batches.train_from(step))[1], whole[step])
 
 
 def test_the_seed_decides_the_order(numbered):
-    orders = {tuple(next(Batches(numbered, Share(0, 1, 20), seed=seed).train_from(0))[1].tolist()) for seed in range(5)}
+    orders = {
+        tuple(next(Batches(numbered, RankShard(0, 1, 20), seed=seed).train_from(0))[1].tolist()) for seed in range(5)
+    }
     assert len(orders) == 5
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4, 8])
 def test_every_test_image_comes_once_over_all_ranks_and_the_ranks_keep_step(numbered, world_size):
-    ranks = [list(Batches(numbered, Share(rank, world_size, 16), seed=0).test()) for rank in range(world_size)]
+    ranks = [list(Batches(numbered, RankShard(rank, world_size, 16), seed=0).test()) for rank in range(world_size)]
     assert len({len(rank) for rank in ranks}) == 1
     taken = sorted(label for rank in ranks for _, labels in rank for label in labels.tolist())
     assert taken == list(range(37))
@@ -79,4 +82,4 @@ def test_every_test_image_comes_once_over_all_ranks_and_the_ranks_keep_step(numb
 
 def test_a_batch_larger_than_the_dataset_is_told_at_once(numbered):
     with pytest.raises(DataError, match="103 images, fewer than global_batch_size"):
-        Batches(numbered, Share(0, 1, 104), seed=0)
+        Batches(numbered, RankShard(0, 1, 104), seed=0)

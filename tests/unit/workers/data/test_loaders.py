@@ -21,7 +21,7 @@ from cbam_core.data_roots import ANYWHERE
 from cbam_core.errors import DataError, LoaderDied
 from cbam_core.spec import AugmentSpec, DataSpec
 from workers.data import load_dataset
-from workers.data.batches import Batches, Share
+from workers.data.batches import Batches, RankShard
 from workers.data.datasets.base import Order
 from workers.data.datasets.decoding import decode
 from workers.data.datasets.synthetic import load_synthetic
@@ -50,7 +50,7 @@ def open_folder(root, **fields):
 
 def batches_of(dataset, **fields):
     augment = AugmentSpec.model_validate({"random_resized_crop": True, "flip": 0.5, "mixup": 0.2, "brightness": 0.3})
-    return Batches(dataset, Share(0, 1, 8), seed=3, augment=augment, **fields)
+    return Batches(dataset, RankShard(0, 1, 8), seed=3, augment=augment, **fields)
 
 
 @pytest.mark.parametrize("processes", [1, 3])

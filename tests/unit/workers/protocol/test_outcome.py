@@ -9,7 +9,7 @@ from workers.protocol.assignment import Assignment
 from workers.protocol.outcome import Outcome, classify, read_outcome
 from workers.protocol.progress import Progress
 from workers.protocol.storage import AttemptFolder
-from workers.train.distributed import Gang
+from workers.train.distributed import ProcessGroup
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]:33020"
 
@@ -99,5 +99,5 @@ def test_a_gang_that_lacks_memory_has_lost_nobody(words, kind, monkeypatch):
 
     monkeypatch.setattr("torch.distributed.all_reduce", fail)
     with pytest.raises(kind) as raised:
-        Gang(0, 2, torch.device("cpu")).sum(torch.zeros(1))
+        ProcessGroup(0, 2, torch.device("cpu")).sum(torch.zeros(1))
     assert classify(raised.value) == ("WORKER_DIED" if kind is PeerLost else "CUDA_OOM")

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from workers.protocol.progress import Progress, patience_seconds
+from workers.protocol.progress import Progress, hang_timeout_seconds
 from workers.runtime.watchdog import watched
 
 WATCHED = """
@@ -69,9 +69,9 @@ def test_what_moves_or_has_not_begun_is_left_alone(tmp_path, action):
 
 
 def test_slow_steps_are_given_ten_of_them():
-    assert patience_seconds(300, Progress(), 256) == 300
-    assert patience_seconds(300, Progress(images_per_second=1000.0), 256) == 300
-    assert patience_seconds(300, Progress(images_per_second=2.0), 256) == 10 * 128
+    assert hang_timeout_seconds(300, Progress(), 256) == 300
+    assert hang_timeout_seconds(300, Progress(images_per_second=1000.0), 256) == 300
+    assert hang_timeout_seconds(300, Progress(images_per_second=2.0), 256) == 10 * 128
 
 
 def test_nothing_is_left_of_a_watch_that_has_ended(tmp_path):

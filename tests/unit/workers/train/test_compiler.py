@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 from cbam_core.spec import TrainSpec
 from workers.train import compiler
 from workers.train.compiler import forget_other_code
-from workers.train.distributed import Gang
+from workers.train.distributed import ProcessGroup
 from workers.train.learner import Learner
 
 pytestmark = [
@@ -33,7 +33,7 @@ def attempt(tmp_path, monkeypatch):
         forget_other_code((width, images))
         torch.manual_seed(0)
         network = nn.Sequential(nn.Flatten(), nn.Linear(4, width))
-        learner = Learner(TrainSpec(compile=True), network, Gang(0, 1, torch.device("cpu")))
+        learner = Learner(TrainSpec(compile=True), network, ProcessGroup(0, 1, torch.device("cpu")))
         learner.learn(torch.ones(images, 1, 2, 2), torch.zeros(images, dtype=torch.int64), rate=0.1, step=0)
         hits, misses = (counters["inductor"][name] - count for name, count in before.items())
         return {"graphs": counters["stats"]["unique_graphs"] - graphs, "hits": hits > 0, "misses": misses > 0}

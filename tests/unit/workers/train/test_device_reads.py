@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from workers.data import load_dataset
 from workers.protocol.stop import StopSignal
 from workers.tracking.tracker import Tracker
-from workers.train.distributed import Gang
+from workers.train.distributed import ProcessGroup
 from workers.train.learner import Learner
 from workers.train.trainer import Trainer
 
@@ -69,7 +69,7 @@ def trainer(tiny_spec, assign):
         def make(augment, train):
             data = {"dataset": "synthetic", "image_size": 16, "augment": augment}
             spec = tiny_spec(data=data, train={"global_batch_size": 32} | train)
-            gang, curves = Gang(0, 1, torch.device("cpu")), Curves()
+            gang, curves = ProcessGroup(0, 1, torch.device("cpu")), Curves()
             dataset, stop = load_dataset(spec.data), StopSignal()
             trainer = Trainer(assign(spec), gang, dataset, tracker=curves, report=lambda _: None, stop=stop)
             return trainer, stack.enter_context(contextlib.closing(trainer.batches.train_from(0))), curves

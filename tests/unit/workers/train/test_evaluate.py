@@ -2,10 +2,10 @@ import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score, top_k_accuracy_score
 from torch import nn
 
-from workers.train.distributed import Gang
+from workers.train.distributed import ProcessGroup
 from workers.train.evaluate import evaluate
 
-ALONE = Gang(0, 1, torch.device("cpu"))
+ALONE = ProcessGroup(0, 1, torch.device("cpu"))
 
 
 def test_every_figure_is_scikit_learns():

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from cbam_core.recipe import AugmentSpec, DataSpec, TrainSpec
 from cbam_core.timm_options import TimmOptimizerSpec
-from workers.data.batches import Batches, Share
+from workers.data.batches import Batches, RankShard
 from workers.data.datasets.synthetic import load_synthetic
 
 BASE = {
@@ -151,7 +151,7 @@ def test_a_resume_with_timms_optimiser_gives_the_bits_of_the_unbroken_training(t
 def test_a_field_changes_the_images(fields, others):
     dataset = load_synthetic(16)
     images = [
-        next(Batches(dataset, Share(0, 1, 8), seed=0, augment=AugmentSpec.model_validate(spec)).train_from(0))[0]
+        next(Batches(dataset, RankShard(0, 1, 8), seed=0, augment=AugmentSpec.model_validate(spec)).train_from(0))[0]
         for spec in (fields, others)
     ]
     assert not torch.equal(*images)

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from cbam_core.spec import TrainSpec
-from workers.train.distributed import Gang
+from workers.train.distributed import ProcessGroup
 from workers.train.learner import Learner
 
-ALONE = Gang(0, 1, torch.device("cpu"))
+ALONE = ProcessGroup(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture

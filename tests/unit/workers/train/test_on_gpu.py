@@ -22,10 +22,10 @@ from workers.data.loaders import BATCHES_AHEAD, Loader
 from workers.protocol.stop import StopSignal
 from workers.runtime.memory_check import GPU_LEFT_BYTES
 from workers.tracking.tracker import Tracker
-from workers.train.distributed import Gang
+from workers.train.distributed import ProcessGroup
 from workers.train.learner import Learner
 from workers.train.trainer import Trainer
-from workers.train.utilization import finish, forget_peak_memory, peak_memory_bytes
+from workers.train.utilization import peak_memory_bytes, reset_peak_memory, synchronize
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 GPU = torch.device("cuda", 0)
@@ -58,14 +58,14 @@ def test_what_a_gpu_was_given_is_done_when_it_is_finished():
     torch.cuda._sleep(10 * A_WHILE)
     done.record()
     assert not done.query(), "the process is ahead"
-    finish(GPU)
+    synchronize(GPU)
     assert done.query()
 
 
 def test_peak_memory_is_that_of_tensors_on_the_gpu_since_it_was_forgotten():
     held = torch.empty(64 * 2**20, dtype=torch.uint8, device=GPU)
     del held
-    forget_peak_memory(GPU)
+    reset_peak_memory(GPU)
     before = peak_memory_bytes(GPU)
     held = torch.empty(32 * 2**20, dtype=torch.uint8, device=GPU)
     assert peak_memory_bytes(GPU) - before == held.nbytes
@@ -93,7 +93,7 @@ def trainer(tiny_spec, assign):
             images, curve, stop = load_dataset(spec.data), Curve(), StopSignal()
             if not spec.data.workers_per_rank:
                 images = images.to(GPU)
-            gang = Gang(0, 1, GPU)
+            gang = ProcessGroup(0, 1, GPU)
             trainer = Trainer(assign(spec), gang, images, tracker=curve, report=lambda _: None, stop=stop)
             stack.callback(trainer.batches.close)
             return trainer, stack.enter_context(contextlib.closing(trainer.batches.train_from(0))), curve
@@ -185,7 +185,7 @@ def test_fp16_clips_what_the_gradient_is_without_its_scale():
     images, labels = torch.randn(16, 3, 6, 6).to(GPU), torch.randint(0, 5, (16,)).to(GPU)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 5))
     recipe = TrainSpec.model_validate({"precision": "fp16", "clip_norm": 0.01, "optimizer": SGD})
-    learner = Learner(recipe, network, Gang(0, 1, GPU))
+    learner = Learner(recipe, network, ProcessGroup(0, 1, GPU))
     for step in range(20):
         before, scale = copy.deepcopy(network.state_dict()), learner.state()["scaler"]["scale"]
         learner.learn(images, labels, rate=0.1, step=step)
@@ -205,7 +205,7 @@ def test_compiled_steps_in_bf16_and_channels_last_follow_the_eager_ones():
     first, losses = build_network(model, 10), {}
     for compiled in (False, True):
         recipe = TrainSpec(precision="bf16", channels_last=True, compile=compiled)
-        learner = Learner(recipe, copy.deepcopy(first), Gang(0, 1, GPU))
+        learner = Learner(recipe, copy.deepcopy(first), ProcessGroup(0, 1, GPU))
         losses[compiled] = torch.stack([learner.learn(images, labels, rate=0.05, step=step) for step in range(3)])
         assert learner.network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
         assert {weight.dtype for weight in learner.network.parameters()} == {torch.float32}

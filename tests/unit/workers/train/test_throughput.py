@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from workers.train.throughput import Pace
-from workers.train.utilization import forget_peak_memory, model_flops_utilisation, peak_flops, peak_memory_bytes
+from workers.train.throughput import Throughput
+from workers.train.utilization import model_flops_utilisation, peak_flops, peak_memory_bytes, reset_peak_memory
 
 
 def test_the_first_step_does_not_count():
-    pace = Pace(images_per_step=100)
+    pace = Throughput(images_per_step=100)
     pace.step_took(60.0, 50.0)
     assert pace.images_per_second is None
     assert pace.eta_seconds(10, 1, 4) is None
@@ -17,7 +17,7 @@ def test_the_first_step_does_not_count():
 
 
 def test_the_eta_counts_steps_and_evaluations():
-    pace = Pace(images_per_step=100)
+    pace = Throughput(images_per_step=100)
     for _ in range(3):
         pace.step_took(0.5, 0.0)
     assert pace.eta_seconds(10, 2, 6) == pytest.approx(10 * 0.5 + 2 * 6 * 0.5 / 3)
@@ -26,7 +26,7 @@ def test_the_eta_counts_steps_and_evaluations():
 
 
 def test_what_the_device_has_still_to_do_belongs_to_its_steps():
-    pace = Pace(images_per_step=100)
+    pace = Throughput(images_per_step=100)
     pace.step_took(60.0, 50.0)
     pace.steps_took_longer(1.0)
     assert pace.images_per_second is None, "the first step does not count, whatever is left of it"
@@ -40,7 +40,7 @@ def test_what_the_device_has_still_to_do_belongs_to_its_steps():
 
 def test_a_step_counts_once_the_device_has_done_it():
     """Given in 0.01 s to an idle device that takes half a second for each: the first of them is not finished yet."""
-    pace = Pace(images_per_step=100)
+    pace = Throughput(images_per_step=100)
     pace.step_took(60.0, 50.0)
     pace.step_took(0.01, 0.0, finished=0)
     assert pace.images_per_second is None
@@ -99,7 +99,7 @@ def test_older_tensor_cores_have_a_peak_in_fp16_alone(name, teraflops, monkeypat
 
 
 def test_peak_memory_grows_with_what_is_held():
-    forget_peak_memory(torch.device("cpu"))  # tests before this one may have taken more
+    reset_peak_memory(torch.device("cpu"))  # tests before this one may have taken more
     before = peak_memory_bytes(torch.device("cpu"))
     held = torch.ones(100_000_000)
     assert peak_memory_bytes(torch.device("cpu")) - before > 200_000_000
