@@ -5,7 +5,7 @@ from typing import Any
 
 from cbam_core.suggestions import Path, did_you_mean, meant_field
 
-MOST_COMPLAINTS = 20  # that are told: a body may hold a hundred thousand fields that there are not
+MOST_ERROR_ITEMS = 20  # that are told: a body may hold a hundred thousand fields that there are not
 LONGEST_POINTER, LONGEST_WORDS = 256, 1024  # characters; the names of fields are the user's, of any length
 
 
@@ -46,7 +46,7 @@ def error_items(
             cut(json_pointer(error["loc"], body, is_missing=error["type"] == "missing"), LONGEST_POINTER),
             cut(_words(error, fields), LONGEST_WORDS),
         )
-        for error in errors[:MOST_COMPLAINTS]
+        for error in errors[:MOST_ERROR_ITEMS]
     ]
     more = len(errors) - len(told)
     return [*told, ("", f"and {more} more")] if more else told

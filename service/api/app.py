@@ -55,7 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         audit.start()
         async with watching_loop(metrics.loop_lag):
             yield
-        await app.state.previewer.close()
+        await app.state.network_profiler.close()
         await run_in_threadpool(audit.close)
         store.database.close()
 
@@ -75,7 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.probe = Probe(operations, settings)
     app.state.webhooks = WebhookStore(store.database)
     app.state.metrics = metrics
-    app.state.previewer = NetworkProfiler()
+    app.state.network_profiler = NetworkProfiler()
     app.state.closing = threading.Event()  # set at SIGTERM: what streams ends
     app.state.feeds = LiveUpdates(
         store, settings.storage_root, app.state.closing, most_of_one=settings.streams_per_caller

@@ -1,7 +1,7 @@
 """How the JSON of a body is read: with an end to how much may lie in it, before anything looks at what it says.
 
 To validate a body is one call that the event loop, and every thread, waits for. What it costs goes by the number of
-complaints, of which there may be one for each field, and the 256 KiB of a body have room for 26,000.
+error items, of which there may be one for each field, and the 256 KiB of a body have room for 26,000.
 """
 
 import json

@@ -26,7 +26,7 @@ def the_apps(name: str) -> Any:
     return Depends(given)
 
 
-ProfilerDep = Annotated[NetworkProfiler, the_apps("previewer")]
+ProfilerDep = Annotated[NetworkProfiler, the_apps("network_profiler")]
 SettingsDep = Annotated[Settings, the_apps("settings")]
 StoreDep = Annotated[ExperimentStore, the_apps("store")]
 OperationsDep = Annotated[Operations, the_apps("operations")]

@@ -53,7 +53,7 @@ class Channel:
     """One experiment that is watched, and what all its viewers share. `sight` is None before the first look."""
 
     experiment_id: str
-    sight: Snapshot | None = None
+    snapshot: Snapshot | None = None
     gone: bool = False  # the experiment was deleted, or the server closes
     ranks: Counter[int] = field(default_factory=Counter)  # how many watch the log of each; -1: none
     turned: asyncio.Event = field(default_factory=asyncio.Event)
@@ -65,13 +65,13 @@ class Channel:
 
     async def other_than(self, seen: Snapshot | None) -> Snapshot | None:
         """What is to be seen, once that is something else; None where there is nothing more to wait for."""
-        while not self.gone and (self.sight is None or self.sight == seen):
+        while not self.gone and (self.snapshot is None or self.snapshot == seen):
             await self.turned.wait()
-        return None if self.gone else self.sight
+        return None if self.gone else self.snapshot
 
-    def turn(self, sight: Snapshot | None, *, gone: bool = False) -> None:
+    def turn(self, snapshot: Snapshot | None, *, gone: bool = False) -> None:
         """Show something else to all who wait."""
-        self.sight, self.gone = sight, gone
+        self.snapshot, self.gone = snapshot, gone
         self.reads.clear()
         self.turned.set()
         self.turned = asyncio.Event()
@@ -110,50 +110,51 @@ class LiveUpdates:
     @asynccontextmanager
     async def watching(self, experiment_id: str, rank: int = -1) -> AsyncIterator[Channel]:
         """The feed of an experiment, while somebody watches it, and the log of one rank."""
-        feed = self._feeds.setdefault(experiment_id, Channel(experiment_id))
-        feed.ranks[rank] += 1
+        channel = self._feeds.setdefault(experiment_id, Channel(experiment_id))
+        channel.ranks[rank] += 1
         if self._looking is None or self._looking.done():
             self._limiter = CapacityLimiter(THREADS)
             self._looking = asyncio.create_task(self._look_for_ever())
         try:
-            yield feed
+            yield channel
         finally:
-            feed.ranks[rank] -= 1
-            if not feed.ranks.total():
+            channel.ranks[rank] -= 1
+            if not channel.ranks.total():
                 self._feeds.pop(experiment_id, None)
 
-    async def lines(self, feed: Channel, sight: Snapshot, *, rank: int, offset: int) -> logs.Chunk:
+    async def lines(self, channel: Channel, snapshot: Snapshot, *, rank: int, offset: int) -> logs.Chunk:
         """The next piece of a log, in whole lines unless its file ends with half a one; empty if there is none yet.
 
         It ends where the log did when that was seen: viewers who read it at different moments go on from one place.
         """
-        seen = dict(sight.sizes).get(rank)  # nobody had asked for this one's log when it was looked at
+        seen = dict(snapshot.sizes).get(rank)  # nobody had asked for this one's log when it was looked at
         limit = logs.CHUNK_BYTES if seen is None else max(0, min(logs.CHUNK_BYTES, seen - offset))
-        place = (self._storage, feed.experiment_id, sight.glance.attempt)
+        place = (self._storage, channel.experiment_id, snapshot.glance.attempt)
         read = partial(logs.read, *place, rank=rank, offset=offset, limit=limit)
-        chunk = await self._shared(feed, ("log", rank, offset, limit), read)
-        is_last = len(chunk.data) < logs.CHUNK_BYTES and (sight.ended or chunk.attempt < sight.glance.attempt)
+        chunk = await self._shared(channel, ("log", rank, offset, limit), read)
+        is_last = len(chunk.data) < logs.CHUNK_BYTES and (snapshot.ended or chunk.attempt < snapshot.glance.attempt)
         return chunk if is_last else logs.whole_lines(chunk)
 
-    async def events(self, feed: Channel, *, after_seq: int) -> list[EventView]:
+    async def events(self, channel: Channel, *, after_seq: int) -> list[EventView]:
         """The changes of state behind a number."""
 
         def read() -> list[EventView]:
             with suppress(ExperimentNotFound):  # deleted in this moment: the next look tells
                 return [
-                    EventView.model_validate(row) for row in self._store.events(feed.experiment_id, after_seq=after_seq)
+                    EventView.model_validate(row)
+                    for row in self._store.events(channel.experiment_id, after_seq=after_seq)
                 ]
             return []
 
-        return await self._shared(feed, ("events", after_seq), read)
+        return await self._shared(channel, ("events", after_seq), read)
 
-    async def _shared(self, feed: Channel, key: Hashable, read: Callable[[], T]) -> T:
+    async def _shared(self, channel: Channel, key: Hashable, read: Callable[[], T]) -> T:
         """What `read` gives in a thread; whoever asks for the same until the next change gets the same."""
-        future = feed.reads.get(key)
+        future = channel.reads.get(key)
         if future is None:
-            future = feed.reads[key] = asyncio.ensure_future(to_thread.run_sync(read, limiter=self._limiter))
-            while len(feed.reads) > SHARED_READS:
-                feed.reads.popitem(last=False)
+            future = channel.reads[key] = asyncio.ensure_future(to_thread.run_sync(read, limiter=self._limiter))
+            while len(channel.reads) > SHARED_READS:
+                channel.reads.popitem(last=False)
         result: T = await asyncio.shield(future)  # a viewer that leaves must not take it from the others
         return result
 
@@ -165,21 +166,21 @@ class LiveUpdates:
             except SQLAlchemyError as error:
                 log.warning("what is watched cannot be read, trying again: %s", error)
             await asyncio.sleep(LOOK_SECONDS)
-        for feed in self._feeds.values():
-            feed.turn(feed.sight, gone=True)
+        for channel in self._feeds.values():
+            channel.turn(channel.snapshot, gone=True)
 
     async def _look(self) -> None:
-        wanted = {name: feed.watched_ranks() for name, feed in self._feeds.items()}
-        seen = await to_thread.run_sync(self._sights, wanted, limiter=self._limiter)
+        wanted = {name: channel.watched_ranks() for name, channel in self._feeds.items()}
+        seen = await to_thread.run_sync(self._snapshots, wanted, limiter=self._limiter)
         for experiment_id in wanted:
-            feed, sight = self._feeds.get(experiment_id), seen.get(experiment_id)
-            if feed is not None and (sight is None or sight != feed.sight):
-                feed.turn(sight, gone=sight is None)
+            channel, snapshot = self._feeds.get(experiment_id), seen.get(experiment_id)
+            if channel is not None and (snapshot is None or snapshot != channel.snapshot):
+                channel.turn(snapshot, gone=snapshot is None)
 
-    def _sights(self, wanted: dict[str, list[int]]) -> dict[str, Snapshot]:
+    def _snapshots(self, wanted: dict[str, list[int]]) -> dict[str, Snapshot]:
         """The rows first: what a worker wrote before it ended is then among the bytes."""
-        glances = self._store.snapshots(list(wanted))
-        return {glance.id: Snapshot(glance, self._sizes(glance, wanted[glance.id])) for glance in glances}
+        snapshots = self._store.snapshots(list(wanted))
+        return {one.id: Snapshot(one, self._sizes(one, wanted[one.id])) for one in snapshots}
 
     def _sizes(self, glance: ExperimentSnapshot, ranks: list[int]) -> tuple[tuple[int, int], ...]:
         return tuple((rank, logs.size(self._storage, glance.id, glance.attempt, rank=rank)) for rank in ranks)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from cbam_core.errors import CbamError, SpecError
-from cbam_core.pointers import MOST_COMPLAINTS, error_items
+from cbam_core.pointers import MOST_ERROR_ITEMS, error_items
 from cbam_core.spec import spec_fields
 from cbam_core.suggestions import Path as FieldPath
 from service.api.openapi_examples import PROBLEMS
@@ -129,7 +129,7 @@ class _ProblemResponse(JSONResponse):
 def validation_items(errors: Sequence[Mapping[str, Any]], body: object) -> list[ErrorItem]:
     """The first of pydantic's errors as problems show them: pointers into the body, or the names of parameters."""
     items = []
-    for error in errors[:MOST_COMPLAINTS]:
+    for error in errors[:MOST_ERROR_ITEMS]:
         place, *rest = error["loc"] or ("body",)
         inside = {**error, "loc": rest} if place == "body" else error
         fields: Sequence[FieldPath] = ()

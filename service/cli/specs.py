@@ -29,16 +29,16 @@ def read_specs(files: Sequence[Path], overrides: Mapping[str, Any]) -> "list[Exp
     from service.domain.spec_patch import apply_patch
     from service.errors import InvalidField
 
-    specs, complaints = [], []
+    specs, items = [], []
     for file in files:
         try:
             specs.append(make_spec(apply_patch(read_fields(file), overrides), source=str(file)))
         except InvalidField as error:
-            complaints.append(f"--set {error.pointer.removeprefix('/')}: {error.detail}")
+            items.append(f"--set {error.pointer.removeprefix('/')}: {error.detail}")
         except SpecError as error:
-            complaints.append(str(error))
-    if complaints:
-        raise SpecError("\n".join(complaints))
+            items.append(str(error))
+    if items:
+        raise SpecError("\n".join(items))
     return specs
 
 

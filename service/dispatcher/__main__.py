@@ -24,12 +24,12 @@ def main() -> None:
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
-    courier = WebhookSender(database, settings)
-    courier.start()
+    webhook_sender = WebhookSender(database, settings)
+    webhook_sender.start()
     dispatcher = Dispatcher(database, RayCluster(settings), settings)
     gc.freeze()  # what is loaded by now stays: a tick over a thousand takes a fifth longer where it is looked through
     dispatcher.run(stop)
-    courier.close()
+    webhook_sender.close()
     database.close()
 
 

@@ -12,8 +12,8 @@ CHANGE_SECONDS = 1.0  # something has: not more often than this
 class ClusterStatusWriter:
     """Notes the nodes when they change, and now and then that they have not."""
 
-    def __init__(self, ledger: DispatcherStore, *, clock: Callable[[], float]) -> None:
-        self.ledger = ledger
+    def __init__(self, dispatcher_store: DispatcherStore, *, clock: Callable[[], float]) -> None:
+        self.dispatcher_store = dispatcher_store
         self.clock = clock
         self.noted: tuple[object, ...] | None = None
         self.noted_at = 0.0
@@ -24,5 +24,5 @@ class ClusterStatusWriter:
         wait = QUIET_SECONDS if seen == self.noted else CHANGE_SECONDS
         if self.noted is not None and self.clock() - self.noted_at < wait:
             return
-        self.ledger.note_cluster(reachable=nodes is not None, message=trouble, nodes=nodes)
+        self.dispatcher_store.note_cluster(reachable=nodes is not None, message=trouble, nodes=nodes)
         self.noted, self.noted_at = seen, self.clock()

@@ -49,19 +49,21 @@ class Dispatcher:
     ) -> None:
         holder = f"dispatcher {socket.gethostname()}:{os.getpid()}"
         self.leadership = Leadership(database, holder=holder, seconds=settings.lease_seconds)
-        self.ledger = DispatcherStore(database, self.leadership, backoff_seconds=settings.retry_backoff_seconds)
+        self.dispatcher_store = DispatcherStore(
+            database, self.leadership, backoff_seconds=settings.retry_backoff_seconds
+        )
         self.cluster = cluster
         self.settings = settings
         self.clock = clock
         self.report = DispatcherMetrics(clock)
-        self.admitter = Scheduler(self.ledger, cluster, settings, self.report)
+        self.scheduler = Scheduler(self.dispatcher_store, cluster, settings, self.report)
         self.closer = RunFinalizer(
-            self.ledger, storage=settings.storage_root, tracking_uri=settings.mlflow_tracking_uri, clock=clock
+            self.dispatcher_store, storage=settings.storage_root, tracking_uri=settings.mlflow_tracking_uri, clock=clock
         )
-        self.eraser = FileCleanup(self.ledger, storage=settings.storage_root, clock=clock)
-        self.observatory = ClusterStatusWriter(self.ledger, clock=clock)
+        self.file_cleanup = FileCleanup(self.dispatcher_store, storage=settings.storage_root, clock=clock)
+        self.status_writer = ClusterStatusWriter(self.dispatcher_store, clock=clock)
         self.trouble = ""  # why the cluster could not be seen when it was last looked at
-        self.vigil = LivenessMonitor(cluster, settings, clock)
+        self.liveness_monitor = LivenessMonitor(cluster, settings, clock)
         self.watches: dict[GangKey, AttemptMemory] = {}
         self.notes: list[ProgressUpdate] = []  # progress that is still to be written, all at once
         self.made_room = False  # whether an attempt has ended in this tick
@@ -88,7 +90,7 @@ class Dispatcher:
         except OperationalError as error:
             log.warning("the lease cannot be given back, and runs out by itself: %s", error.orig)
         self.closer.close()
-        self.eraser.close()
+        self.file_cleanup.close()
         self.cluster.close()
 
     def tick(self) -> None:
@@ -116,29 +118,29 @@ class Dispatcher:
 
     def _report(self) -> None:
         if (text := self.report.due()) is not None:
-            self.ledger.report(text, trouble=self.report.trouble)
+            self.dispatcher_store.report(text, trouble=self.report.trouble)
 
     def _work(self) -> None:
         view = self._look()
         self.report.looked(view)
-        for row in self.ledger.unsettled():
+        for row in self.dispatcher_store.unsettled():
             with self._apart(row):
                 self._settle(row)
-        live = self.ledger.live()
+        live = self.dispatcher_store.live()
         self.cluster.expect(_gangs(live))
         for row, attempt in live:
             if not self._leads():  # a tick over thousands may outlast the lease that it began with
                 return
             with self._apart(row), log_context(experiment_id=row.id, attempt=attempt.number):
                 self._attend(row, attempt, view)
-        self.ledger.note_progress(self.notes)
+        self.dispatcher_store.note_progress(self.notes)
         self.notes.clear()
         wanted = {GangKey(row.id, row.attempt) for row, _ in live}
         self.watches = {key: watch for key, watch in self.watches.items() if key in wanted}
         if view is not None:
             self._reap(view, wanted)
             seen = (self._look() if self.made_room else None) or view
-            for key in self.admitter.admit(seen, self.ledger.live() if self.moved else live):
+            for key in self.scheduler.admit(seen, self.dispatcher_store.live() if self.moved else live):
                 self.watches[key] = AttemptMemory(launched=True)
         self.made_room = self.moved = False
         self.closer.tick()
@@ -158,10 +160,10 @@ class Dispatcher:
     def _keep_house(self, view: ClusterView | None) -> None:
         """Tell the API what the cluster has, and erase what was deleted, once no worker can write to it any more."""
         if view is None:
-            self.observatory.note(None, self.trouble)
+            self.status_writer.note(None, self.trouble)
             return
-        self.observatory.note(view.nodes)
-        self.eraser.tick({key.experiment_id for key in view.gangs})
+        self.status_writer.note(view.nodes)
+        self.file_cleanup.tick({key.experiment_id for key in view.gangs})
 
     def _leads(self) -> bool:
         now = self.clock()
@@ -203,9 +205,11 @@ class Dispatcher:
         if damage and row.state in (State.STARTING, State.RUNNING):
             watch.cause, seen = watch.cause or Reason.USER_ERROR, replace(seen, message=damage)
         elif record is None and watch.cause is None and view is not None:
-            watch.cause = self.vigil.cause_of_end(row, watch, seen, batch_size=stored.train.global_batch_size)
+            watch.cause = self.liveness_monitor.cause_of_end(
+                row, watch, seen, batch_size=stored.train.global_batch_size
+            )
         cause = watch.cause if record is None else None
-        over = cause is not None or (record is not None and self.vigil.has_let_go(watch, seen, record))
+        over = cause is not None or (record is not None and self.liveness_monitor.has_let_go(watch, seen, record))
         if over:
             self.cluster.release(key, linger=record is not None and record.outcome == "succeeded")
         gone = over and view is not None and key not in view.gangs
@@ -249,7 +253,7 @@ class Dispatcher:
     def _launch(self, row: Experiment, attempt: Attempt, watch: AttemptMemory) -> GangView:
         """Launch what is claimed; where its stored spec is not valid any more, there is nothing to wait for."""
         try:
-            self.admitter.launch(row, attempt)
+            self.scheduler.launch(row, attempt)
         except SpecError as error:
             return GangView(liveness=Liveness.DEAD, reason=Reason.USER_ERROR, message=str(error))
         watch.launched = True
@@ -276,7 +280,7 @@ class Dispatcher:
             free_retries=row.free_retries,
             charged_retries=row.charged_retries,
             max_restarts=stored.retry.max_restarts,
-            progressed=step > self.ledger.previous_step(attempt) if charged else True,
+            progressed=step > self.dispatcher_store.previous_step(attempt) if charged else True,
             placed=bool(seen.placed),
             stepped=seen.progress.step > 0 and seen.liveness is Liveness.ALIVE,
             gang_gone=gone,
@@ -316,7 +320,7 @@ class Dispatcher:
     ) -> Experiment | None:
         """Make a move; a stale one is dropped and decided anew at the next tick."""
         try:
-            moved = self.ledger.apply(row, move, ending)
+            moved = self.dispatcher_store.apply(row, move, ending)
         except StaleMove:
             return None
         self.moved = True

@@ -1,4 +1,4 @@
-"""The vigil over one attempt: whether it still lives and, where it has left no record, why it is over."""
+"""Liveness of one attempt: whether its gang still lives and, where it has left no record, why it is over."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -44,9 +44,9 @@ class RunFinalizer:
     """
 
     def __init__(
-        self, ledger: DispatcherStore, *, storage: Path, tracking_uri: str | None, clock: Callable[[], float]
+        self, dispatcher_store: DispatcherStore, *, storage: Path, tracking_uri: str | None, clock: Callable[[], float]
     ) -> None:
-        self.ledger = ledger
+        self.dispatcher_store = dispatcher_store
         self.storage = storage
         self.tracking_uri = tracking_uri
         self.clock = clock
@@ -65,7 +65,9 @@ class RunFinalizer:
         now = self.clock()
         if now < self.not_before:
             return
-        if rows := self.ledger.open_runs(besides=[name for name, (_, until) in self.pauses.items() if now < until]):
+        if rows := self.dispatcher_store.open_runs(
+            besides=[name for name, (_, until) in self.pauses.items() if now < until]
+        ):
             self.under_way = self.pool.submit(self._close_all, rows)
 
     def close(self) -> None:
@@ -80,7 +82,7 @@ class RunFinalizer:
             return
         for row, run_id in done.result().closed:
             self.pauses.pop(row.id, None)
-            self.ledger.close_run(row, run_id)
+            self.dispatcher_store.close_run(row, run_id)
         for experiment_id in done.result().failed:
             before, _ = self.pauses.get(experiment_id, (0.0, 0.0))
             pause = min(LONGEST_PAUSE_SECONDS, 2 * before or RETRY_SECONDS)

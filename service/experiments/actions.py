@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cbam_core.data_roots import DataRoots
-from cbam_core.pointers import MOST_COMPLAINTS, pointer_part
+from cbam_core.pointers import MOST_ERROR_ITEMS, pointer_part
 from cbam_core.printable import unprintable
 from cbam_core.spec import ExperimentSpec
 from cbam_core.tags import WHY_RESERVED, reserved
@@ -92,7 +92,7 @@ def check_size(fields: Mapping[str, Any]) -> None:
 def check_tags(tags: Mapping[str, str]) -> None:
     """Raise InvalidFields where they are not a user's to give."""
     if names := reserved(tags):
-        raise InvalidFields([(f"/tags/{pointer_part(name)}", WHY_RESERVED) for name in names[:MOST_COMPLAINTS]])
+        raise InvalidFields([(f"/tags/{pointer_part(name)}", WHY_RESERVED) for name in names[:MOST_ERROR_ITEMS]])
 
 
 def check_data_root(settings: Settings, spec: ExperimentSpec) -> None:

@@ -12,7 +12,7 @@ from service.schemas.previews import AdviceView, MemoryView, PreviewView, SiteVi
 DEFAULT_CLASSES = 1000  # where only the folder on the workers' disk knows
 
 
-async def preview(previewer: NetworkProfiler, spec: ExperimentSpec, *, caller: str) -> PreviewView:
+async def preview(network_profiler: NetworkProfiler, spec: ExperimentSpec, *, caller: str) -> PreviewView:
     """Have the network measured, and say what follows from it.
 
     Raises InvalidField where it cannot be built, or the optimiser refuses its options; PreviewUnavailable where it
@@ -20,11 +20,11 @@ async def preview(previewer: NetworkProfiler, spec: ExperimentSpec, *, caller: s
     """
     facts = DATASETS[spec.data.dataset]
     classes = facts.classes or DEFAULT_CLASSES
-    measured = await previewer.measure(
+    measured = await network_profiler.measure(
         spec.model, channels=facts.channels, classes=classes, image_size=spec.data.image_size, caller=caller
     )
     if isinstance(spec.train.optimizer, TimmOptimizerSpec):
-        await previewer.check_optimizer(spec.train.optimizer, caller=caller)
+        await network_profiler.check_optimizer(spec.train.optimizer, caller=caller)
     case = RecipeContext(spec, measured, facts)
     memory = estimate(spec, measured, facts)
     return PreviewView(

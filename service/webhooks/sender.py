@@ -52,14 +52,14 @@ class WebhookSender:
         self.database = database
         self.allow_private = settings.webhook_allow_private
         self.send = send
-        self.pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="courier")
+        self.pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhooks")
         self.busy: dict[str, str] = {}  # webhooks that are being told something, with their owners
         self.served: dict[str, int] = {}  # owners, with the number of the turn that was theirs last
         self.turns = itertools.count(1)
         self.lock = threading.Lock()
         self.stop = threading.Event()
         self.wake = threading.Event()  # there is something to look at before the time
-        self.thread = threading.Thread(target=self._run, name="courier", daemon=True)
+        self.thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
 
     def start(self) -> None:
         """Begin."""

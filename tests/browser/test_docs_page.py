@@ -23,7 +23,7 @@ def url(app):
 
 
 @pytest.fixture
-def complaints(page):
+def items(page):
     """What the browser refuses to load or run."""
     found: list[str] = []
     page.on(
@@ -32,7 +32,7 @@ def complaints(page):
     return found
 
 
-def test_a_token_is_used_by_the_button_and_the_call_answers(page, url, app, complaints):
+def test_a_token_is_used_by_the_button_and_the_call_answers(page, url, app, items):
     _, secret = app.state.tokens.create(TokenRequest(name="ada"), by="test")
     page.goto(f"{url}/docs")
     page.get_by_role("button", name="Authorize").first.click(timeout=PATIENCE_MS)
@@ -43,11 +43,11 @@ def test_a_token_is_used_by_the_button_and_the_call_answers(page, url, app, comp
     page.get_by_role("button", name="Try it out").click()
     page.get_by_role("button", name="Execute").click()
     expect(page.locator(".live-responses-table tbody")).to_contain_text("ada", timeout=PATIENCE_MS)
-    assert (complaints, page.foreign) == ([], [])
+    assert (items, page.foreign) == ([], [])
 
 
-def test_the_reference_page_is_drawn(page, url, complaints):
+def test_the_reference_page_is_drawn(page, url, items):
     page.goto(f"{url}/redoc")
     expect(page.get_by_text("cbam-lab").first).to_be_visible(timeout=PATIENCE_MS)
     expect(page.get_by_text("/v1/whoami").first).to_be_attached(timeout=PATIENCE_MS)
-    assert len(complaints) == len(page.foreign), "its logo is on another machine, and is not fetched"
+    assert len(items) == len(page.foreign), "its logo is on another machine, and is not fetched"

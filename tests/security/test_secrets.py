@@ -56,13 +56,13 @@ def test_a_webhooks_secret_is_shown_once_and_its_messages_hold_none(target, ada,
         made = ada.post("/v1/webhooks", json={"url": f"{receiver.url}/hook"}).json()
         target.secrets.append(made["secret"])
         database = Database(target.database_url)
-        courier = WebhookSender(database, Settings(database_url=target.database_url, webhook_allow_private=True))
+        webhook_sender = WebhookSender(database, Settings(database_url=target.database_url, webhook_allow_private=True))
         with caplog.at_level("DEBUG"):
-            courier.start()
+            webhook_sender.start()
             ada.post(f"/v1/webhooks/{made['id']}/test")
             ada.post("/v1/experiments", json=spec_dict())
             wait_until(lambda: len(receiver.requests) == 2, "the messages")
-            courier.close()
+            webhook_sender.close()
         database.close()
         sent = str(receiver.requests)
     for secret in (*target.secrets, made["secret"].removeprefix("whsec_")):
@@ -91,13 +91,13 @@ def test_a_webhook_reaches_nothing_inside(target, ada, url):
         assert made.status_code == 201
         place = made.headers["Location"]
         database = Database(target.database_url)
-        courier = WebhookSender(database, Settings(database_url=target.database_url))
-        courier.start()
+        webhook_sender = WebhookSender(database, Settings(database_url=target.database_url))
+        webhook_sender.start()
         try:
             message = ada.post(f"{place}/test").headers["Location"]
             told = wait_until(lambda: (d := ada.get(message).json())["error"] and d, "the refusal")
         finally:
-            courier.close()
+            webhook_sender.close()
             database.close()
         assert (told["status"], inside.requests) == (None, [])
         assert "public" in told["error"] or "resolved" in told["error"]

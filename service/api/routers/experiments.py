@@ -78,7 +78,7 @@ def submit(
 
 @router.post("/preview", responses=documented(400, 413, 415, 422, 503))
 async def show_preview(
-    submission: Submission, settings: SettingsDep, previewer: ProfilerDep, caller: CallerDep
+    submission: Submission, settings: SettingsDep, network_profiler: ProfilerDep, caller: CallerDep
 ) -> PreviewView:
     """Say what would run: parameters, MACs, attention sites, steps, memory, and what looks odd. Nothing is stored."""
 
@@ -88,7 +88,7 @@ async def show_preview(
         return spec
 
     spec = await run_in_threadpool(checked)
-    return await preview.preview(previewer, spec, caller=caller.name)
+    return await preview.preview(network_profiler, spec, caller=caller.name)
 
 
 @router.get("", responses=documented(422))

@@ -52,16 +52,16 @@ async def _seated(feeds: LiveUpdatesDep, caller: CallerDep) -> AsyncIterator[Non
         yield
 
 
-async def _next(feed: Channel, seen: Snapshot | None, stay: TokenRecheck) -> Snapshot | None:
+async def _next(channel: Channel, seen: Snapshot | None, stay: TokenRecheck) -> Snapshot | None:
     """What is to be seen, once that is something else; None where there is no more of it, or not for this caller."""
-    sight = None
-    while sight is None and await stay.goes_on():
+    snapshot = None
+    while snapshot is None and await stay.goes_on():
         with suppress(TimeoutError):
             async with asyncio.timeout(STAY_SECONDS):  # nothing may happen for hours: the token is asked all the same
-                sight = await feed.other_than(seen)
-                if sight is None:
+                snapshot = await channel.other_than(seen)
+                if snapshot is None:
                     return None
-    return sight if await stay.goes_on() else None
+    return snapshot if await stay.goes_on() else None
 
 
 NEEDS_ROOM = [Depends(_seated)]
@@ -84,15 +84,17 @@ async def stream_logs(
     row: ExperimentDep, feeds: LiveUpdatesDep, stay: TheStay, rank: TheRank, last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow a worker's log; `id` is the byte offset behind the lines, `event: end` carries the final state."""
-    offset, sight = last_event_id or 0, None
-    async with feeds.watching(row.id, rank) as feed:
-        while (sight := await _next(feed, sight, stay)) is not None:
-            while (chunk := await feeds.lines(feed, sight, rank=rank, offset=offset)).data and await stay.goes_on():
+    offset, snapshot = last_event_id or 0, None
+    async with feeds.watching(row.id, rank) as channel:
+        while (snapshot := await _next(channel, snapshot, stay)) is not None:
+            while (
+                chunk := await feeds.lines(channel, snapshot, rank=rank, offset=offset)
+            ).data and await stay.goes_on():
                 offset = chunk.next_offset
                 for piece in logs.in_messages(chunk):
                     yield ServerSentEvent(raw_data=piece.text.removesuffix("\n"), id=str(piece.next_offset))
-            if sight.ended:
-                yield _end(sight)
+            if snapshot.ended:
+                yield _end(snapshot)
                 return
 
 
@@ -106,16 +108,16 @@ async def stream_events(
     row: ExperimentDep, feeds: LiveUpdatesDep, stay: TheStay, last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow the changes of state; `id` is the event's `seq`, `event: end` carries the final state."""
-    seen, sight = last_event_id or 0, None
-    async with feeds.watching(row.id) as feed:
-        while (sight := await _next(feed, sight, stay)) is not None:
-            for event in await feeds.events(feed, after_seq=seen):
+    seen, snapshot = last_event_id or 0, None
+    async with feeds.watching(row.id) as channel:
+        while (snapshot := await _next(channel, snapshot, stay)) is not None:
+            for event in await feeds.events(channel, after_seq=seen):
                 seen = event.seq
                 yield ServerSentEvent(data=event, event="move", id=str(seen))
-            if sight.ended:
-                yield _end(sight)
+            if snapshot.ended:
+                yield _end(snapshot)
                 return
 
 
-def _end(sight: Snapshot) -> ServerSentEvent:
-    return ServerSentEvent(data={"state": sight.glance.state, "reason": sight.glance.reason}, event="end")
+def _end(snapshot: Snapshot) -> ServerSentEvent:
+    return ServerSentEvent(data={"state": snapshot.glance.state, "reason": snapshot.glance.reason}, event="end")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Id = Annotated[str, typer.Argument(help="Id of a webhook.", metavar="ID", show_default=False)]
 LOOK_SECONDS = 0.3
-PATIENCE_SECONDS = 20.0  # a look of the courier, and the ten seconds that a receiver has
+PATIENCE_SECONDS = 20.0  # a look of the sender, and the ten seconds that a receiver has
 
 
 def register(app: typer.Typer) -> None:

@@ -48,7 +48,7 @@ class RayCluster:
         self.linger_seconds = settings.linger_seconds
         self.standby = Standby(settings.standby_workers, settings.standby_pause_seconds)
         self.gangs: dict[str, RayGang] = {}
-        self.heirs: dict[GangKey, Launch] = {}  # launches that have no gang yet
+        self.pending_launches: dict[GangKey, Launch] = {}  # launches that have no gang yet
         self.promised: dict[GangKey, str] = {}  # the names of the gangs that attempts without one will have
         self.expected: Mapping[str, GangKey] | None = None  # whose each gang is by the rows; None until it is said
         self.nodes: list[dict[str, Any]] = []  # the cluster's tables, as last read
@@ -83,7 +83,7 @@ class RayCluster:
 
     def _forget(self) -> None:
         """Another dispatcher may have led meanwhile: what gangs there are, and what they do, is to be seen anew."""
-        self.gangs, self.heirs, self.groups = {}, {}, {}
+        self.gangs, self.pending_launches, self.groups = {}, {}, {}
         self.promised, self.expected = {}, None
         self.term += 1
         self.looked_at = self.rounded_at = 0.0
@@ -98,7 +98,7 @@ class RayCluster:
                 raise ClusterUnavailable(self.trouble)
             if any(not gang.known for gang in self.gangs.values()):
                 raise ClusterUnavailable("gangs that were left here have not said yet what they do")
-            seen = {key: GangView(liveness=Liveness.UNKNOWN) for key in self.heirs}
+            seen = {key: GangView(liveness=Liveness.UNKNOWN) for key in self.pending_launches}
             seen |= {gang.key: gang.view for gang in self.gangs.values() if gang.key}
             return ClusterView(self._free_nodes(), seen)
 
@@ -132,7 +132,9 @@ class RayCluster:
             gang = self._of(launch.key)
             if gang is None:
                 self.promised[launch.key] = launch.gang or self._promise(launch.key, launch.need)
-                self.heirs.setdefault(launch.key, launch)  # the thread alone gives it a gang: it may be in use there
+                self.pending_launches.setdefault(
+                    launch.key, launch
+                )  # the thread alone gives it a gang: it may be in use there
             elif gang.launch is None:
                 gang.take(launch)
         self.wake.set()
@@ -159,7 +161,7 @@ class RayCluster:
     def release(self, key: GangKey, *, linger: bool = False) -> None:
         """Have the thread kill the workers and free the reservation, or let them wait for another attempt."""
         with self.lock:
-            self.heirs.pop(key, None)
+            self.pending_launches.pop(key, None)
             self.promised.pop(key, None)
             gang = self._of(key)
             if gang is None or gang.letting_go_since is not None:
@@ -180,7 +182,7 @@ class RayCluster:
 
     def _settle_heirs(self) -> None:
         """Each launch takes the gang it was promised, waits until it is idle, or gets a new one instead."""
-        for key, launch in list(self.heirs.items()):
+        for key, launch in list(self.pending_launches.items()):
             gang = self.gangs.get(self.promised[key])
             if gang is None or not gang.lends_its_place or gang.need != launch.need:
                 on_one = launch.need.workers > 1 and fits([], self._room(), on_one=[launch.need])
@@ -189,7 +191,7 @@ class RayCluster:
                 gang.take(launch)
             else:
                 continue
-            del self.heirs[key], self.promised[key]
+            del self.pending_launches[key], self.promised[key]
 
     def _gang(self, name: str, *, launch: Launch | None = None, on_one_node: bool = False) -> RayGang:
         return RayGang(name, self.namespace, launch=launch, on_one_node=on_one_node, on_news=self.wake.set)
@@ -243,7 +245,7 @@ class RayCluster:
 
     def _is_busy(self) -> bool:
         with self.lock:
-            return bool(self.heirs) or any(not gang.settled for gang in self.gangs.values())
+            return bool(self.pending_launches) or any(not gang.settled for gang in self.gangs.values())
 
     def _connect(self) -> None:
         if ray.is_initialized():
@@ -360,7 +362,11 @@ class RayCluster:
         if not self.standby.workers:
             return
         nodes = free_nodes(self.nodes, self.groups.values(), self.others.held)
-        if self.heirs or self.wanted is None or any(capacity(nodes, need) >= need.workers for need in self.wanted):
+        if (
+            self.pending_launches
+            or self.wanted is None
+            or any(capacity(nodes, need) >= need.workers for need in self.wanted)
+        ):
             return
         if name := self.standby.next(self.gangs.values(), nodes):
             self.gangs[name] = RayGang(name, self.namespace, standby=STANDBY_NEED, on_news=self.wake.set)

@@ -68,7 +68,7 @@ def leader(http: TestClient, settings: Settings) -> DispatcherStore:
 
 
 @pytest.fixture
-def ledger(database: Database) -> DispatcherStore:
+def dispatcher_store(database: Database) -> DispatcherStore:
     """What moves experiments in the place of a dispatcher."""
     leadership = Leadership(database, holder="dispatcher " + "a-long-host-name." * 10, seconds=600)
     leadership.renew()

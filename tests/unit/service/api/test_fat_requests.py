@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from cbam_core.pointers import LONGEST_POINTER, MOST_COMPLAINTS
+from cbam_core.pointers import LONGEST_POINTER, MOST_ERROR_ITEMS
 from service.experiments import store as store_module
 from service.experiments.actions import LONGEST_SPEC_BYTES
 from tests.support.specs import spec, spec_dict
@@ -17,7 +17,7 @@ def test_of_many_wrong_fields_the_first_are_told_and_their_number(http):
     answer = http.post("/v1/experiments", json=spec_dict() | {f"field{index}": 0 for index in range(3000)})
     assert time.process_time() - began < 5.0, "0.3 s on a quiet machine"
     problem = answer.json()
-    assert (answer.status_code, len(problem["errors"])) == (422, MOST_COMPLAINTS)
+    assert (answer.status_code, len(problem["errors"])) == (422, MOST_ERROR_ITEMS)
     assert problem["detail"] == "3000 fields cannot be used; these are the first 20"
 
 
@@ -25,7 +25,7 @@ def test_a_changed_template_is_told_of_in_the_same_way(http):
     overrides = {f"field{index}": 0 for index in range(150)}
     problem = http.post("/v1/experiments", json={"template": "digits-cbam", "overrides": overrides}).json()
     assert problem["errors"][0]["pointer"] == "/overrides/field0"
-    assert problem["errors"][MOST_COMPLAINTS:] == [{"pointer": "/overrides", "detail": "and 130 more"}]
+    assert problem["errors"][MOST_ERROR_ITEMS:] == [{"pointer": "/overrides", "detail": "and 130 more"}]
 
 
 def test_the_name_of_a_field_is_cut_where_it_is_told(http):

@@ -30,12 +30,12 @@ LINES = 40
 
 
 @pytest.fixture
-def running(store: ExperimentStore, ledger: DispatcherStore) -> str:
+def running(store: ExperimentStore, dispatcher_store: DispatcherStore) -> str:
     """An experiment that runs."""
     row, _ = store.submit(spec())
-    ledger.claim(ledger.queue()[0], 1)
-    ((row, _),) = ledger.live()
-    ledger.apply(row, Move(State.RUNNING))
+    dispatcher_store.claim(dispatcher_store.queue()[0], 1)
+    ((row, _),) = dispatcher_store.live()
+    dispatcher_store.apply(row, Move(State.RUNNING))
     return row.id
 
 
@@ -63,7 +63,9 @@ async def follow_many(base: str, path: str, count: int) -> list[tuple[list[str],
         return await asyncio.gather(*(follow(client, path) for _ in range(count)))
 
 
-def test_a_hundred_viewers_see_every_line_and_share_the_work(settings, database, store, ledger, running, monkeypatch):
+def test_a_hundred_viewers_see_every_line_and_share_the_work(
+    settings, database, store, dispatcher_store, running, monkeypatch
+):
     reads, looks, most_threads = [], [], 0
     real_read, real_snapshots = logs.read, ExperimentStore.snapshots
     monkeypatch.setattr(logs, "read", lambda *args, **more: reads.append(1) or real_read(*args, **more))
@@ -79,8 +81,8 @@ def test_a_hundred_viewers_see_every_line_and_share_the_work(settings, database,
                 print(f"line {number}", file=file, flush=True)
                 time.sleep(0.05)  # the pace of a training, not a wait for anything
                 most_threads = max(most_threads, threading.active_count())
-        ((row, _),) = ledger.live()
-        ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR, "oops"), AttemptEnd())
+        ((row, _),) = dispatcher_store.live()
+        dispatcher_store.apply(row, Move(State.FAILED, Reason.USER_ERROR, "oops"), AttemptEnd())
 
     with serving(create_app(settings)) as url:
         writer = threading.Thread(target=train)
@@ -103,22 +105,24 @@ def test_who_reads_late_is_given_no_more_than_who_read_early(settings, store, ru
     feeds_of_server = live_updates.LiveUpdates(store, settings.storage_root, threading.Event(), most_of_one=1)
 
     async def read_early_and_late() -> list[logs.Chunk]:
-        async with feeds_of_server.watching(running, rank=0) as feed:
-            sight = await feed.other_than(None)
-            early = await feeds_of_server.lines(feed, sight, rank=0, offset=0)
+        async with feeds_of_server.watching(running, rank=0) as channel:
+            snapshot = await channel.other_than(None)
+            early = await feeds_of_server.lines(channel, snapshot, rank=0, offset=0)
             with log.open("a") as file:
                 file.write("not yet seen\n")
-            feed.reads.clear()  # as when many others have read something else meanwhile
-            late = await feeds_of_server.lines(feed, sight, rank=0, offset=0)
-            nothing = await feeds_of_server.lines(feed, sight, rank=0, offset=late.next_offset)
-            following = await feeds_of_server.lines(feed, await feed.other_than(sight), rank=0, offset=late.next_offset)
+            channel.reads.clear()  # as when many others have read something else meanwhile
+            late = await feeds_of_server.lines(channel, snapshot, rank=0, offset=0)
+            nothing = await feeds_of_server.lines(channel, snapshot, rank=0, offset=late.next_offset)
+            following = await feeds_of_server.lines(
+                channel, await channel.other_than(snapshot), rank=0, offset=late.next_offset
+            )
         return [early, late, nothing, following]
 
     read = asyncio.run(read_early_and_late())
     assert [chunk.data for chunk in read] == [b"seen\n", b"seen\n", b"", b"not yet seen\n"]
 
 
-def test_viewers_of_events_share_the_work_too(settings, database, store, ledger, running, monkeypatch):
+def test_viewers_of_events_share_the_work_too(settings, database, store, dispatcher_store, running, monkeypatch):
     queries = []
     real = ExperimentStore.events
     monkeypatch.setattr(
@@ -126,8 +130,8 @@ def test_viewers_of_events_share_the_work_too(settings, database, store, ledger,
     )
 
     def end():
-        ((row, _),) = ledger.live()
-        ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR), AttemptEnd())
+        ((row, _),) = dispatcher_store.live()
+        dispatcher_store.apply(row, Move(State.FAILED, Reason.USER_ERROR), AttemptEnd())
 
     with serving(create_app(settings)) as url:
         timer = threading.Timer(1.0, end)
@@ -138,7 +142,7 @@ def test_viewers_of_events_share_the_work_too(settings, database, store, ledger,
     assert len(queries) <= 8
 
 
-def test_a_viewer_that_leaves_takes_nothing_from_the_others(settings, database, store, ledger, running):
+def test_a_viewer_that_leaves_takes_nothing_from_the_others(settings, database, store, dispatcher_store, running):
     log = ExperimentFolder(settings.storage_root, running).attempt(1).log(0)
     log.parent.mkdir(parents=True)
     log.write_text("first\n")
@@ -158,15 +162,15 @@ def test_a_viewer_that_leaves_takes_nothing_from_the_others(settings, database, 
     def finish():
         with log.open("a") as file:
             file.write("second\n")
-        ((row, _),) = ledger.live()
-        ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR), AttemptEnd())
+        ((row, _),) = dispatcher_store.live()
+        dispatcher_store.apply(row, Move(State.FAILED, Reason.USER_ERROR), AttemptEnd())
 
     with serving(create_app(settings)) as url:
         lines, _ = asyncio.run(leave_one(url))
     assert lines == ["first", "second"]
 
 
-def test_a_stream_of_what_is_deleted_ends(settings, database, store, ledger, running):
+def test_a_stream_of_what_is_deleted_ends(settings, database, store, dispatcher_store, running):
     """The row goes while somebody watches: the stream ends without an `end`, and the client learns of it by a 404."""
     path = f"/v1/experiments/{running}/events/stream"
 

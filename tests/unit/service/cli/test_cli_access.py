@@ -51,13 +51,15 @@ def test_a_webhook_from_its_first_to_its_last_day(cbam, server, app, settings):
         assert (code, secret.startswith("whsec_")) == (0, True)
         (shown,) = json.loads(cbam("webhook", "list", "--json")[1])
         assert (shown["id"] in told, shown["states"], shown["everyone"]) == (True, ["FAILED"], True)
-        courier = WebhookSender(app.state.store.database, settings.model_copy(update={"webhook_allow_private": True}))
-        courier.start()
+        webhook_sender = WebhookSender(
+            app.state.store.database, settings.model_copy(update={"webhook_allow_private": True})
+        )
+        webhook_sender.start()
         assert cbam("webhook", "test", shown["id"])[:2] == (0, "arrived, answered 204\n")
         receiver.status = lambda: 500
         code, out, _ = cbam("webhook", "test", shown["id"])
         assert (code, out) == (1, "the receiver answered 500; it will be tried again\n")
-        courier.close()
+        webhook_sender.close()
         history = json.loads(cbam("webhook", "deliveries", shown["id"], "--json")[1])
         assert [message["state"] for message in history] == ["pending", "delivered"]
         assert cbam("webhook", "disable", shown["id"])[0] == 0

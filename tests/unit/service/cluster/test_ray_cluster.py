@@ -173,11 +173,11 @@ def test_a_launch_waits_for_the_gang_that_it_was_promised_and_gets_a_new_one_whe
     new = launch()
     cluster.start(replace(new, gang=cluster.gang_for(new.key, new.need)))
     cluster._settle_heirs()
-    assert new.key in cluster.heirs, "it has not let go yet"
+    assert new.key in cluster.pending_launches, "it has not let go yet"
     ends.releasing = True
     cluster._settle_heirs()
     assert cluster.gangs["new-1"].key == new.key
-    assert not cluster.heirs
+    assert not cluster.pending_launches
 
 
 @pytest.mark.parametrize(

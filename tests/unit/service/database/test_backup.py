@@ -27,10 +27,10 @@ def busy(store, database):
         store.submit(spec(name=name))
     leadership = Leadership(database, holder="test", seconds=60)
     leadership.renew()
-    ledger = DispatcherStore(database, leadership, backoff_seconds=0)
-    ledger.claim(ledger.queue()[0], 1)
-    ((row, _),) = ledger.live()
-    ledger.apply(row, Move(State.RUNNING))
+    dispatcher_store = DispatcherStore(database, leadership, backoff_seconds=0)
+    dispatcher_store.claim(dispatcher_store.queue()[0], 1)
+    ((row, _),) = dispatcher_store.live()
+    dispatcher_store.apply(row, Move(State.RUNNING))
     return store
 
 

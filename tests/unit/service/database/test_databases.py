@@ -20,11 +20,11 @@ from tests.support.specs import spec, spec_dict
 from tests.support.waiting import wait_until
 
 
-def test_a_message_with_what_no_database_can_hold_ends_an_experiment_all_the_same(store, ledger):
+def test_a_message_with_what_no_database_can_hold_ends_an_experiment_all_the_same(store, dispatcher_store):
     experiment_id = store.submit(spec())[0].id
-    ledger.claim(ledger.queue()[0], 1)
-    ((row, _),) = ledger.live()
-    ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR, "a core\0dump \ud800 of it"), AttemptEnd())
+    dispatcher_store.claim(dispatcher_store.queue()[0], 1)
+    ((row, _),) = dispatcher_store.live()
+    dispatcher_store.apply(row, Move(State.FAILED, Reason.USER_ERROR, "a core\0dump \ud800 of it"), AttemptEnd())
     assert store.get(experiment_id).message == "a core�dump � of it"
     assert store.events(experiment_id)[-1].message == store.attempts(experiment_id)[0].message
 

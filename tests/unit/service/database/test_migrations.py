@@ -47,10 +47,10 @@ def test_a_key_of_the_first_schema_is_the_local_users_afterwards(database, move)
     assert (other.id != row.id, is_new) == (True, True)
 
 
-def test_an_attempt_from_before_its_gang_was_written_down_has_none(database, move, ledger):
+def test_an_attempt_from_before_its_gang_was_written_down_has_none(database, move, dispatcher_store):
     store = ExperimentStore(database)
     row, _ = store.submit(spec())
-    ledger.claim(ledger.queue()[0], 1, gang="another-1")
+    dispatcher_store.claim(dispatcher_store.queue()[0], 1, gang="another-1")
     assert [attempt.gang for attempt in store.attempts(row.id)] == ["another-1"]
     move(command.downgrade, "0005")
     move(command.upgrade, "head")

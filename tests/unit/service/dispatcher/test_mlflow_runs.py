@@ -32,23 +32,23 @@ def client(mlflow_uri):
 
 
 @pytest.fixture
-def closer(ledger, settings, mlflow_uri, clock):
-    closer = RunFinalizer(ledger, storage=settings.storage_root, tracking_uri=mlflow_uri, clock=clock)
+def closer(dispatcher_store, settings, mlflow_uri, clock):
+    closer = RunFinalizer(dispatcher_store, storage=settings.storage_root, tracking_uri=mlflow_uri, clock=clock)
     yield closer
     closer.pool.shutdown(wait=True)
 
 
-def fail(ledger, store, experiment_id: str) -> Experiment:
+def fail(dispatcher_store, store, experiment_id: str) -> Experiment:
     """Have the next attempt of the only one in the queue fail."""
-    ledger.claim(ledger.queue()[0], 1)
-    ((row, _),) = ledger.live()
-    ledger.apply(row, Move(State.FAILED, Reason.USER_ERROR, "made to fail"), AttemptEnd())
+    dispatcher_store.claim(dispatcher_store.queue()[0], 1)
+    ((row, _),) = dispatcher_store.live()
+    dispatcher_store.apply(row, Move(State.FAILED, Reason.USER_ERROR, "made to fail"), AttemptEnd())
     return store.get(experiment_id)
 
 
-def failed(ledger, store, client) -> tuple[Experiment, str]:
+def failed(dispatcher_store, store, client) -> tuple[Experiment, str]:
     """An experiment that failed, and its run, which does not know yet."""
-    row = fail(ledger, store, store.submit(spec())[0].id)
+    row = fail(dispatcher_store, store, store.submit(spec())[0].id)
     project = client.get_experiment_by_name("tests")
     project_id = project.experiment_id if project else client.create_experiment("tests")
     return row, client.create_run(project_id, tags={EXPERIMENT_TAG: row.id}).info.run_id
@@ -82,28 +82,28 @@ def test_mlflow_is_not_told_again_what_the_worker_has_told_it(dispatcher, store,
     assert (store.get(row.id).tracking_closed, store.get(row.id).mlflow_run_id) == (closed, "the run")
 
 
-def test_a_result_that_is_older_than_a_retry_closes_nothing(ledger, store):
-    read = fail(ledger, store, store.submit(spec())[0].id)
+def test_a_result_that_is_older_than_a_retry_closes_nothing(dispatcher_store, store):
+    read = fail(dispatcher_store, store, store.submit(spec())[0].id)
     store.requeue(read.id)
-    ledger.close_run(read, "run of attempt 1")
+    dispatcher_store.close_run(read, "run of attempt 1")
     assert not store.get(read.id).tracking_closed, "it waits, and is not at an end"
-    again = fail(ledger, store, read.id)
-    ledger.close_run(read, "run of attempt 1")
+    again = fail(dispatcher_store, store, read.id)
+    dispatcher_store.close_run(read, "run of attempt 1")
     assert (again.attempt, store.get(read.id).tracking_closed, store.get(read.id).mlflow_run_id) == (2, False, None)
-    ledger.close_run(again, "the run")
+    dispatcher_store.close_run(again, "the run")
     assert (store.get(read.id).tracking_closed, store.get(read.id).mlflow_run_id) == (True, "the run")
 
 
-def test_a_run_that_is_known_is_not_forgotten(ledger, store):
-    row = fail(ledger, store, store.submit(spec())[0].id)
-    ledger.close_run(row, "the run")
-    ledger.close_run(row, None)
+def test_a_run_that_is_known_is_not_forgotten(dispatcher_store, store):
+    row = fail(dispatcher_store, store, store.submit(spec())[0].id)
+    dispatcher_store.close_run(row, "the run")
+    dispatcher_store.close_run(row, None)
     assert store.get(row.id).mlflow_run_id == "the run"
 
 
-def test_runs_that_mlflow_has_no_more_are_closed(ledger, store, client, closer):
-    removed, removed_run = failed(ledger, store, client)
-    deleted, deleted_run = failed(ledger, store, client)
+def test_runs_that_mlflow_has_no_more_are_closed(dispatcher_store, store, client, closer):
+    removed, removed_run = failed(dispatcher_store, store, client)
+    deleted, deleted_run = failed(dispatcher_store, store, client)
     client.delete_run(deleted_run)
     with store.database.writing() as session:
         session.get(Experiment, removed.id).mlflow_run_id = "0" * 32  # as after `mlflow gc`
@@ -114,17 +114,17 @@ def test_runs_that_mlflow_has_no_more_are_closed(ledger, store, client, closer):
     assert store.get(deleted.id).tracking_closed
 
 
-def test_a_run_that_cannot_be_closed_holds_up_no_other(ledger, store, client, closer, settings, clock):
-    damaged, damaged_run = failed(ledger, store, client)
+def test_a_run_that_cannot_be_closed_holds_up_no_other(dispatcher_store, store, client, closer, settings, clock):
+    damaged, damaged_run = failed(dispatcher_store, store, client)
     folder = ExperimentFolder(settings.storage_root, damaged.id)
     Journal(folder.journal).append({"artifact": str(folder.path / "gone.bin")})
     folder.spec.write_text(ExperimentSpec.model_validate(damaged.spec).to_yaml())
-    unread, unread_run = failed(ledger, store, client)
+    unread, unread_run = failed(dispatcher_store, store, client)
     journal = ExperimentFolder(settings.storage_root, unread.id).journal
     journal.parent.mkdir(parents=True)
     journal.write_text("{torn\n")
-    good, good_run = failed(ledger, store, client)
-    waits, waits_run = failed(ledger, store, client)
+    good, good_run = failed(dispatcher_store, store, client)
+    waits, waits_run = failed(dispatcher_store, store, client)
     folder = ExperimentFolder(settings.storage_root, waits.id)
     Journal(folder.journal).append({"metrics": {"loss": 1.0}, "step": 1, "time": 1})
     folder.spec.write_text(ExperimentSpec.model_validate(waits.spec).to_yaml())
@@ -141,8 +141,10 @@ def test_a_run_that_cannot_be_closed_holds_up_no_other(ledger, store, client, cl
     assert store.get(unread.id).tracking_closed
 
 
-def test_a_run_with_the_tag_of_an_experiment_is_not_closed_in_its_place(ledger, store, client, closer, settings):
-    row, other_run = failed(ledger, store, client)
+def test_a_run_with_the_tag_of_an_experiment_is_not_closed_in_its_place(
+    dispatcher_store, store, client, closer, settings
+):
+    row, other_run = failed(dispatcher_store, store, client)
     mine = client.create_run(client.get_run(other_run).info.experiment_id).info.run_id
     folder = ExperimentFolder(settings.storage_root, row.id)
     write_atomically(folder.mlflow_run, json.dumps({"creation": "a word", "run_id": mine}))
@@ -151,8 +153,8 @@ def test_a_run_with_the_tag_of_an_experiment_is_not_closed_in_its_place(ledger, 
     assert [client.get_run(run).info.status for run in (mine, other_run)] == ["FAILED", "RUNNING"]
 
 
-def test_an_experiment_that_never_had_a_run_is_given_none_by_a_tag(ledger, store, client, closer, settings):
-    row, other_run = failed(ledger, store, client)
+def test_an_experiment_that_never_had_a_run_is_given_none_by_a_tag(dispatcher_store, store, client, closer, settings):
+    row, other_run = failed(dispatcher_store, store, client)
     folder = ExperimentFolder(settings.storage_root, row.id)
     write_atomically(folder.mlflow_run, json.dumps({"creation": "a word"}))
     round_of(closer)

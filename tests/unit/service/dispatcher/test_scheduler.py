@@ -7,7 +7,7 @@ import pytest
 
 from service.cluster.base import GangKey, Need, Node
 from service.dispatcher import admission
-from service.dispatcher import store as ledger
+from service.dispatcher import store as dispatcher_store
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.roles import LOCAL
 from service.domain.states import Reason, State
@@ -44,7 +44,7 @@ def test_a_gang_that_was_promised_to_a_claim_that_fails_is_promised_to_nobody(
     promised, released = [], []
     monkeypatch.setattr(cluster, "gang_for", lambda key, _need: promised.append(key) or "warm-1")
     monkeypatch.setattr(cluster, "release", released.append)
-    monkeypatch.setattr(dispatcher.ledger, "claim", Mock(side_effect=error))
+    monkeypatch.setattr(dispatcher.dispatcher_store, "claim", Mock(side_effect=error))
     with nullcontext() if isinstance(error, StaleMove) else pytest.raises(ConnectionError):
         tick(dispatcher)
     assert promised == released == [GangKey(row.id, 1)]
@@ -88,7 +88,7 @@ def test_what_can_never_fit_says_why_and_the_rest_goes_on(dispatcher, store):
 def test_those_that_can_never_fit_keep_nobody_out_and_are_asked_anew_when_the_cluster_has_grown(
     dispatcher, store, cluster, monkeypatch
 ):
-    monkeypatch.setattr(ledger, "QUEUE_WINDOW", 3)
+    monkeypatch.setattr(dispatcher_store, "QUEUE_WINDOW", 3)
     huge = [store.submit(spec(resources={"workers": 8}, priority=9))[0].id for _ in range(4)]
     large, _ = store.submit(spec(resources={"workers": 4}, priority=8))
     small, _ = store.submit(spec())

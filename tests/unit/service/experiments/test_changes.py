@@ -91,13 +91,13 @@ def test_what_has_ended_is_deleted_with_its_files_and_what_has_not_is_refused(ht
     assert http.delete(ended).status_code == 404
     with leader.database.reading() as session:
         assert session.get(Deletion, folder.experiment_id) is not None, "noted until its files are gone"
-    eraser = FileCleanup(leader, storage=settings.storage_root, clock=lambda: 1e9)
-    eraser.tick({folder.experiment_id})
-    assert eraser.under_way is None, "its gang may still write"
-    eraser.not_before = 0
-    wait_until(lambda: eraser.tick(()) or leader.deletions() == [], "the files to go")  # type: ignore[func-returns-value]
+    file_cleanup = FileCleanup(leader, storage=settings.storage_root, clock=lambda: 1e9)
+    file_cleanup.tick({folder.experiment_id})
+    assert file_cleanup.under_way is None, "its gang may still write"
+    file_cleanup.not_before = 0
+    wait_until(lambda: file_cleanup.tick(()) or leader.deletions() == [], "the files to go")  # type: ignore[func-returns-value]
     assert not folder.path.exists()
-    eraser.close()
+    file_cleanup.close()
     with leader.database.reading() as session:
         assert session.query(Label).filter_by(experiment_id=folder.experiment_id).count() == 0
 
@@ -107,21 +107,21 @@ def test_files_that_cannot_be_deleted_are_tried_again(leader, store, settings, m
     end(leader)
     store.delete(row.id, by="test")
     now = [1e9]
-    eraser = FileCleanup(leader, storage=settings.storage_root, clock=lambda: now[0])
+    file_cleanup = FileCleanup(leader, storage=settings.storage_root, clock=lambda: now[0])
     path = ExperimentFolder(settings.storage_root, row.id).path
     path.parent.mkdir(parents=True)
     path.write_text("a file where a folder should be: rmtree refuses it")
 
     def tried_once():
-        eraser.tick(())
-        return eraser.under_way is None and eraser.not_before > now[0] + 1
+        file_cleanup.tick(())
+        return file_cleanup.under_way is None and file_cleanup.not_before > now[0] + 1
 
     wait_until(tried_once, "a first try")
     assert leader.deletions() == [row.id]
     path.unlink()
     now[0] += 100
-    wait_until(lambda: eraser.tick(()) or leader.deletions() == [], "another try")  # type: ignore[func-returns-value]
-    eraser.close()
+    wait_until(lambda: file_cleanup.tick(()) or leader.deletions() == [], "another try")  # type: ignore[func-returns-value]
+    file_cleanup.close()
 
 
 def test_an_experiment_without_files_is_erased_too(tmp_path):

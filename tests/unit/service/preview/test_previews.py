@@ -245,11 +245,11 @@ def test_who_asks_for_many_previews_leaves_room_for_others(monkeypatch):
 def test_a_worker_that_is_gone_is_started_again(http):
     body = spec_dict()
     assert http.post("/v1/experiments/preview", json=body).status_code == 200
-    worker = http.app.state.previewer._process
+    worker = http.app.state.network_profiler._process
     worker.kill()
     body["data"]["image_size"] = 9
     assert http.post("/v1/experiments/preview", json=body).status_code == 200
-    assert http.app.state.previewer._process.pid != worker.pid
+    assert http.app.state.network_profiler._process.pid != worker.pid
 
 
 def test_the_server_itself_loads_no_torch():

@@ -41,22 +41,22 @@ def receiver():
 
 
 @contextlib.contextmanager
-def started_courier(http, settings, monkeypatch, *, look_seconds=0.02, **options):
+def started_sender(http, settings, monkeypatch, *, look_seconds=0.02, **options):
     monkeypatch.setattr("service.webhooks.sender.LOOK_SECONDS", look_seconds)
     monkeypatch.setattr("service.webhooks.sender.PAUSES_SECONDS", (0.02,) * 3)
     allowed = settings.model_copy(update={"webhook_allow_private": True})
-    courier = WebhookSender(http.app.state.store.database, allowed, **options)
-    courier.start()
+    webhook_sender = WebhookSender(http.app.state.store.database, allowed, **options)
+    webhook_sender.start()
     try:
-        yield courier
+        yield webhook_sender
     finally:
-        courier.close()
+        webhook_sender.close()
 
 
 @pytest.fixture
-def courier(http, settings, monkeypatch):
-    with started_courier(http, settings, monkeypatch) as courier:
-        yield courier
+def webhook_sender(http, settings, monkeypatch):
+    with started_sender(http, settings, monkeypatch) as webhook_sender:
+        yield webhook_sender
 
 
 def messages(http) -> list[WebhookDelivery]:
@@ -179,7 +179,7 @@ def test_what_waits_for_an_owner_who_is_shut_out_is_not_sent(http, bearer, recei
     http.post(f"{path}/test", headers=ada)
     token_id = http.get("/v1/whoami", headers=ada).json()["token_id"]
     assert http.delete(f"/v1/tokens/{token_id}", headers=root).is_success
-    with started_courier(http, settings, monkeypatch):
+    with started_sender(http, settings, monkeypatch):
         wait_until(lambda: messages(http)[0].state == "failed", "the message to be given up")
     assert "no token" in messages(http)[0].error
     assert receiver.requests == []
@@ -198,7 +198,7 @@ def test_who_has_many_slow_receivers_holds_up_nobody_else(http, bearer, settings
     for headers, url in [(mallory, f"{URL}/slow")] * 12 + [(bob, f"{URL}/quick")]:
         path = http.post("/v1/webhooks", json={"url": url}, headers=headers).headers["Location"]
         http.post(f"{path}/test", headers=headers)
-    with started_courier(http, settings, monkeypatch, send=send):
+    with started_sender(http, settings, monkeypatch, send=send):
         wait_until(lambda: sent == [f"{URL}/quick"], "what is bob's, while mallory's receivers take their time")
         over.set()
         wait_until(lambda: len(sent) == 13, "the others")
@@ -214,20 +214,20 @@ def test_an_owner_of_many_webhooks_waits_for_no_look_between_them(http, bearer, 
     for _ in range(6):
         path = http.post("/v1/webhooks", json={"url": URL}, headers=ada).headers["Location"]
         http.post(f"{path}/test", headers=ada)
-    with started_courier(http, settings, monkeypatch, look_seconds=600, send=send):
+    with started_sender(http, settings, monkeypatch, look_seconds=600, send=send):
         wait_until(lambda: len(sent) == 6, "all of them")
 
 
 def test_owners_take_turns_and_none_holds_more_than_two_threads(settings, store):
-    courier = WebhookSender(store.database, settings)
+    webhook_sender = WebhookSender(store.database, settings)
     due = [(f"{owner}{number}", owner) for owner in "abcde" for number in range(3)]
-    assert courier._chosen(due) == ["a0", "b0", "c0", "d0", "e0", "a1", "b1", "c1"]
+    assert webhook_sender._chosen(due) == ["a0", "b0", "c0", "d0", "e0", "a1", "b1", "c1"]
     for webhook_id in ("a0", "a1", "c0"):
-        del courier.busy[webhook_id]
-    assert courier._chosen(due) == ["d1", "e1", "a0"]
+        del webhook_sender.busy[webhook_id]
+    assert webhook_sender._chosen(due) == ["d1", "e1", "a0"]
 
 
-def test_a_message_arrives_signed(http, receiver, courier):
+def test_a_message_arrives_signed(http, receiver, webhook_sender):
     made = http.post("/v1/webhooks", json={"url": f"{receiver.url}/hook?x=1", "project": "tests"}).json()
     experiment_id = http.post("/v1/experiments", json=spec_dict()).json()["id"]
     wait_until(lambda: receiver.requests, "the message")
@@ -243,7 +243,7 @@ def test_a_message_arrives_signed(http, receiver, courier):
     )
 
 
-def test_a_failure_is_tried_again_with_the_same_id_until_it_arrives(http, receiver, courier):
+def test_a_failure_is_tried_again_with_the_same_id_until_it_arrives(http, receiver, webhook_sender):
     answers = iter([500, 302, 204])
     receiver.status = lambda: next(answers)
     path = http.post("/v1/webhooks", json={"url": receiver.url}).headers["Location"]
@@ -255,7 +255,7 @@ def test_a_failure_is_tried_again_with_the_same_id_until_it_arrives(http, receiv
     assert len(receiver.requests) == 3, "the redirect was not followed"
 
 
-def test_it_is_given_up_in_the_end_and_the_history_says_why(http, receiver, courier):
+def test_it_is_given_up_in_the_end_and_the_history_says_why(http, receiver, webhook_sender):
     receiver.status = lambda: 500
     path = http.post("/v1/webhooks", json={"url": receiver.url}).headers["Location"]
     place = http.post(f"{path}/test").headers["Location"]
@@ -264,7 +264,7 @@ def test_it_is_given_up_in_the_end_and_the_history_says_why(http, receiver, cour
     assert (told["tries"], told["status"], told["error"]) == (4, 500, "the receiver answered 500")
 
 
-def test_a_receiver_that_is_gone_is_not_asked_again(http, receiver, courier):
+def test_a_receiver_that_is_gone_is_not_asked_again(http, receiver, webhook_sender):
     receiver.status = lambda: 410
     path = http.post("/v1/webhooks", json={"url": receiver.url}).headers["Location"]
     place = http.post(f"{path}/test").headers["Location"]
@@ -272,7 +272,7 @@ def test_a_receiver_that_is_gone_is_not_asked_again(http, receiver, courier):
     assert (len(receiver.requests), http.get(path).json()["enabled"]) == (1, False)
 
 
-def test_messages_keep_their_order_and_one_slow_receiver_holds_up_no_other(http, receiver, courier):
+def test_messages_keep_their_order_and_one_slow_receiver_holds_up_no_other(http, receiver, webhook_sender):
     served = threading.Event()
     with receiving() as slow:
         slow.status = lambda: served.wait(60) and 204
@@ -290,16 +290,16 @@ def test_messages_keep_their_order_and_one_slow_receiver_holds_up_no_other(http,
 def test_a_private_address_is_refused_unless_it_is_allowed(http, receiver, settings, monkeypatch):
     monkeypatch.setattr("service.webhooks.sender.LOOK_SECONDS", 0.02)
     path = http.post("/v1/webhooks", json={"url": receiver.url}).headers["Location"]
-    courier = WebhookSender(http.app.state.store.database, settings)
-    courier.start()
+    webhook_sender = WebhookSender(http.app.state.store.database, settings)
+    webhook_sender.start()
     place = http.post(f"{path}/test").headers["Location"]
     told = wait_until(lambda: (d := http.get(place).json())["error"] and d, "the refusal")
-    courier.close()
+    webhook_sender.close()
     assert "CBAM_WEBHOOK_ALLOW_PRIVATE" in told["error"]
     assert (told["state"], receiver.requests) == ("pending", [])
 
 
-def test_a_message_whose_courier_was_killed_is_sent_by_another(http, receiver, settings, courier):
+def test_a_message_whose_sender_was_killed_is_sent_by_another(http, receiver, settings, webhook_sender):
     path = http.post("/v1/webhooks", json={"url": receiver.url, "states": ["FAILED"]}).headers["Location"]
     http.patch(path, json={"enabled": False})  # so that the living one leaves it
     message = http.app.state.webhooks.test(http.app.state.webhooks.get(path.rpartition("/")[2], LOCAL))
