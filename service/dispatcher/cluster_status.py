@@ -13,7 +13,7 @@ class ClusterStatusWriter:
     """Notes the nodes when they change, and now and then that they have not."""
 
     def __init__(self, dispatcher_store: DispatcherStore, *, clock: Callable[[], float]) -> None:
-        self.dispatcher_store = dispatcher_store
+        self.store = dispatcher_store
         self.clock = clock
         self.noted: tuple[object, ...] | None = None
         self.noted_at = 0.0
@@ -24,5 +24,5 @@ class ClusterStatusWriter:
         wait = QUIET_SECONDS if seen == self.noted else CHANGE_SECONDS
         if self.noted is not None and self.clock() - self.noted_at < wait:
             return
-        self.dispatcher_store.note_cluster(reachable=nodes is not None, message=trouble, nodes=nodes)
+        self.store.note_cluster(reachable=nodes is not None, message=trouble, nodes=nodes)
         self.noted, self.noted_at = seen, self.clock()

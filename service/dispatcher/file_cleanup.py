@@ -22,7 +22,7 @@ class FileCleanup:
     """Erases what is noted as deleted."""
 
     def __init__(self, dispatcher_store: DispatcherStore, *, storage: Path, clock: Callable[[], float]) -> None:
-        self.dispatcher_store = dispatcher_store
+        self.store = dispatcher_store
         self.storage = storage
         self.clock = clock
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="erase")
@@ -36,11 +36,11 @@ class FileCleanup:
                 return
             done, self.under_way = self.under_way.result(), None
             for experiment_id in done:
-                self.dispatcher_store.close_deletion(experiment_id)
+                self.store.close_deletion(experiment_id)
         if self.clock() < self.not_before:
             return
         self.not_before = self.clock() + LOOK_SECONDS
-        if due := [one for one in self.dispatcher_store.deletions() if one not in alive]:
+        if due := [one for one in self.store.deletions() if one not in alive]:
             self.under_way = self.pool.submit(self._erase_all, due)
 
     def close(self) -> None:

@@ -46,7 +46,7 @@ class RunFinalizer:
     def __init__(
         self, dispatcher_store: DispatcherStore, *, storage: Path, tracking_uri: str | None, clock: Callable[[], float]
     ) -> None:
-        self.dispatcher_store = dispatcher_store
+        self.store = dispatcher_store
         self.storage = storage
         self.tracking_uri = tracking_uri
         self.clock = clock
@@ -65,9 +65,7 @@ class RunFinalizer:
         now = self.clock()
         if now < self.not_before:
             return
-        if rows := self.dispatcher_store.open_runs(
-            besides=[name for name, (_, until) in self.pauses.items() if now < until]
-        ):
+        if rows := self.store.open_runs(besides=[name for name, (_, until) in self.pauses.items() if now < until]):
             self.under_way = self.pool.submit(self._close_all, rows)
 
     def close(self) -> None:
@@ -82,7 +80,7 @@ class RunFinalizer:
             return
         for row, run_id in done.result().closed:
             self.pauses.pop(row.id, None)
-            self.dispatcher_store.close_run(row, run_id)
+            self.store.close_run(row, run_id)
         for experiment_id in done.result().failed:
             before, _ = self.pauses.get(experiment_id, (0.0, 0.0))
             pause = min(LONGEST_PAUSE_SECONDS, 2 * before or RETRY_SECONDS)

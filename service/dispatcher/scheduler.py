@@ -28,7 +28,7 @@ class Scheduler:
     def __init__(
         self, dispatcher_store: DispatcherStore, cluster: Cluster, settings: Settings, report: DispatcherMetrics
     ) -> None:
-        self.dispatcher_store = dispatcher_store
+        self.store = dispatcher_store
         self.cluster = cluster
         self.settings = settings
         self.report = report
@@ -42,9 +42,9 @@ class Scheduler:
         """Claim and launch what fits beside what is live, ask what is displaced to yield; returns what was launched."""
         machines = sorted((node.cpus, node.gpus) for node in view.nodes)
         if machines != self.machines:
-            self.dispatcher_store.ask_anew()
+            self.store.ask_anew()
             self.machines = machines
-        rows = {row.id: row for row in self.dispatcher_store.queue()}
+        rows = {row.id: row for row in self.store.queue()}
         queue = self._sound(rows)
         if not queue:
             self.cluster.ask_for([])
@@ -65,7 +65,7 @@ class Scheduler:
         waiting = [item for item in queue if item.id not in not_asked_for]
         waiting.sort(key=lambda item: (-item.priority, item.queued_at, item.id))
         self.cluster.ask_for([item.need(item.sizes[-1]) for item in waiting[:MOST_ASKED_FOR]])
-        self.dispatcher_store.ask_to_yield(choice.preempt)
+        self.store.ask_to_yield(choice.preempt)
         needs = {item.id: item.need(choice.start[item.id]) for item in queue if item.id in choice.start}
         return [key for name in choice.start if (key := self._start(rows[name], needs[name]))]
 
@@ -111,7 +111,7 @@ class Scheduler:
 
     def _refuse(self, row: Experiment, move: Move) -> None:
         try:
-            self.dispatcher_store.apply(row, move)
+            self.store.apply(row, move)
         except StaleMove:
             return
         log.warning("cannot start: %s", move.message, extra={"experiment_id": row.id, "reason": move.reason})
@@ -121,7 +121,7 @@ class Scheduler:
         key = GangKey(row.id, row.attempt + 1)
         gang = self.cluster.gang_for(key, need)
         try:
-            attempt = self.dispatcher_store.claim(row, need.workers, gang=gang)
+            attempt = self.store.claim(row, need.workers, gang=gang)
         except StaleMove:
             self.cluster.release(key)
             return None
@@ -144,9 +144,9 @@ class Scheduler:
         for reason, texts in ((Reason.UNSCHEDULABLE, unschedulable), (None, choice.over_quota | silence)):
             news = {name: text for name, text in texts.items() if rows[name].message != text}
             if news:
-                self.dispatcher_store.note_waiting(reason, news)
+                self.store.note_waiting(reason, news)
         if choice.passed:
-            self.dispatcher_store.note_passed(choice.passed)
+            self.store.note_passed(choice.passed)
 
 
 def _waiting(row: Experiment, stored: SchedulingSpec) -> Waiting:

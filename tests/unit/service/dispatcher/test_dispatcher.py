@@ -287,7 +287,7 @@ def test_a_claim_whose_dispatcher_died_before_the_launch_is_launched_by_the_next
     first = Dispatcher(database, cluster, settings)
     row, _ = store.submit(spec())
     assert first.leadership.renew()
-    first.dispatcher_store.claim(first.dispatcher_store.queue()[0], 1)
+    first.store.claim(first.store.queue()[0], 1)
     first.leadership.release()
     second = Dispatcher(database, cluster, settings, clock=FakeClock())
     until(second, store, row.id, State.SUCCEEDED)
@@ -325,7 +325,7 @@ def test_only_the_leader_moves_anything(database, store, cluster, settings, cloc
     tick(other, 5)
     assert store.get(row.id).state == State.QUEUED
     with pytest.raises(NotLeading):
-        other.dispatcher_store.apply(store.get(row.id), Move(State.CANCELLED))
+        other.store.apply(store.get(row.id), Move(State.CANCELLED))
     tick(leader, 2)
     assert store.get(row.id).state != State.QUEUED
 

@@ -56,7 +56,7 @@ def test_a_report_is_written_every_few_seconds_and_not_at_every_tick(dispatcher,
 
 def test_a_tick_that_fails_is_shown_and_the_next_one_is_tried(http, dispatcher, store, cluster, monkeypatch):
     """It used to end the process, again and again, while /readyz said that all was well."""
-    real, broken = dispatcher.dispatcher_store.unsettled, threading.Event()
+    real, broken = dispatcher.store.unsettled, threading.Event()
     broken.set()
 
     def unsettled():
@@ -68,7 +68,7 @@ def test_a_tick_that_fails_is_shown_and_the_next_one_is_tried(http, dispatcher, 
         monkeypatch.setattr("service.api.health.FRESH_SECONDS", 0.0)
         return http.get("/readyz").json()["components"]["dispatcher"]
 
-    monkeypatch.setattr(dispatcher.dispatcher_store, "unsettled", unsettled)
+    monkeypatch.setattr(dispatcher.store, "unsettled", unsettled)
     row, _ = store.submit(spec())
     stop = threading.Event()
     thread = threading.Thread(target=dispatcher.run, args=(stop,))

@@ -44,7 +44,7 @@ def test_a_gang_that_was_promised_to_a_claim_that_fails_is_promised_to_nobody(
     promised, released = [], []
     monkeypatch.setattr(cluster, "gang_for", lambda key, _need: promised.append(key) or "warm-1")
     monkeypatch.setattr(cluster, "release", released.append)
-    monkeypatch.setattr(dispatcher.dispatcher_store, "claim", Mock(side_effect=error))
+    monkeypatch.setattr(dispatcher.store, "claim", Mock(side_effect=error))
     with nullcontext() if isinstance(error, StaleMove) else pytest.raises(ConnectionError):
         tick(dispatcher)
     assert promised == released == [GangKey(row.id, 1)]

@@ -278,10 +278,10 @@ def far(monkeypatch):
     """Each step takes this device a second, each evaluation seven, whatever our own do."""
     far, learn, evaluate = FarDevice(), trainer.Learner.learn, trainer.evaluate
     monkeypatch.setattr(trainer, "time", far)
-    monkeypatch.setattr(run_ahead, "synchronize", far.synchronize)
+    monkeypatch.setattr(run_ahead, "synchronize", far.finish)
     monkeypatch.setattr(run_ahead, "_end_of_step", far.end_of_step)
     monkeypatch.setattr(trainer.Learner, "learn", lambda *a, **kw: far.give(1.0) or learn(*a, **kw))
-    monkeypatch.setattr(trainer, "evaluate", lambda *a, **kw: far.give(7.0) or far.synchronize() or evaluate(*a, **kw))
+    monkeypatch.setattr(trainer, "evaluate", lambda *a, **kw: far.give(7.0) or far.finish() or evaluate(*a, **kw))
     return far
 
 
