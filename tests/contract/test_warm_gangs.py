@@ -223,8 +223,8 @@ def test_a_silent_warm_gang_is_found_again_by_the_name_that_another_attempt_gave
     settings: Settings, head: RayHead, connect: Callable[[], RayCluster], monkeypatch: pytest.MonkeyPatch
 ):
     """By its name alone it would be taken for the gang of an attempt that ended long ago, and be killed."""
-    for module in ("ray_gang", "ray_rank"):
-        monkeypatch.setattr(f"service.{module}.SILENT_SECONDS", 2.0)
+    for module in ("gang", "worker"):
+        monkeypatch.setattr(f"service.cluster.ray.{module}.SILENT_SECONDS", 2.0)
     database = Database(settings.database_url)
     database.migrate()
     store = ExperimentStore(database)

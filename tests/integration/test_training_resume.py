@@ -38,8 +38,8 @@ STEPS = 20
 slow = partial(pytest.param, marks=pytest.mark.slow)
 SELDOM = """
 import sys
-from workers.train import loop
-loop.CURVE_POINTS = 5  # a value for four steps, as a long training logs it: a checkpoint is between two
+from workers.train import trainer
+trainer.CURVE_POINTS = 5  # a value for four steps, as a long training logs it: a checkpoint is between two
 from workers.__main__ import main
 sys.exit(main())
 """

@@ -60,7 +60,10 @@ def test_an_atomic_write_replaces_all_and_leaves_nothing_else(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("module", ["storage", "assignment", "progress", "outcome", "stop", "actor"])
+@pytest.mark.parametrize(
+    "module",
+    ["protocol.storage", "protocol.assignment", "protocol.progress", "protocol.outcome", "protocol.stop", "actor"],
+)
 def test_what_the_dispatcher_imports_loads_no_torch_ray_or_mlflow(module):
     code = f"import sys, workers.{module}; print(sorted({{'torch', 'ray', 'mlflow'}} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd())
