@@ -5,54 +5,18 @@ from typing import TYPE_CHECKING
 from cbam_core import lazy_names
 from cbam_core.attention.registry import VARIANTS, attention_from_spec, create_attention
 
-if TYPE_CHECKING:
-    from cbam_core.attention.bam import BAM
-    from cbam_core.attention.base import Attention, Gate
-    from cbam_core.attention.cbam import CBAM, ChannelAttention, SpatialAttention
-    from cbam_core.attention.coordinate import Coordinate
-    from cbam_core.attention.eca import ECA
-    from cbam_core.attention.gct import GCT
-    from cbam_core.attention.global_context import GlobalContext
-    from cbam_core.attention.scse import SCSE
-    from cbam_core.attention.se import SE
-    from cbam_core.attention.simam import SimAM
-    from cbam_core.attention.triplet import Triplet
+if TYPE_CHECKING:  # the others come from the registry too, as Any
+    from cbam_core.attention.base import Attention as Attention
+    from cbam_core.attention.base import Gate as Gate
+    from cbam_core.attention.cbam import CBAM as CBAM
+    from cbam_core.attention.cbam import ChannelAttention as ChannelAttention
+    from cbam_core.attention.cbam import SpatialAttention as SpatialAttention
+    from cbam_core.attention.se import SE as SE
 
-_HOMES = {
-    "Attention": "base",
-    "Gate": "base",
-    "CBAM": "cbam",
-    "ChannelAttention": "cbam",
-    "SpatialAttention": "cbam",
-    "SE": "se",
-    "BAM": "bam",
-    "Coordinate": "coordinate",
-    "ECA": "eca",
-    "GCT": "gct",
-    "GlobalContext": "global_context",
-    "SCSE": "scse",
-    "SimAM": "simam",
-    "Triplet": "triplet",
-}
+_HOMES = {"Attention": "base", "Gate": "base", "ChannelAttention": "cbam", "SpatialAttention": "cbam"}
+_FACTORIES = (options.factory for name, options in VARIANTS.items() if name != "none")
+_HOMES |= {name: module.rpartition(".")[2] for module, _, name in (factory.partition(":") for factory in _FACTORIES)}
 
-__all__ = [
-    "BAM",
-    "CBAM",
-    "ECA",
-    "GCT",
-    "SCSE",
-    "SE",
-    "VARIANTS",
-    "Attention",
-    "ChannelAttention",
-    "Coordinate",
-    "Gate",
-    "GlobalContext",
-    "SimAM",
-    "SpatialAttention",
-    "Triplet",
-    "attention_from_spec",
-    "create_attention",
-]
+__all__ = ["VARIANTS", "attention_from_spec", "create_attention", *_HOMES]  # noqa: PLE0604
 
 __getattr__ = lazy_names(__name__, _HOMES)

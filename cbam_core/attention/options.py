@@ -1,6 +1,6 @@
 """What a user may say about an attention module. Torch-free, so that a server reads specs without loading torch.
 
-A new variant is one file in this folder, one class here, one line in `registry.py`, and its test.
+A new variant is one file in this folder, one class here, which `AttentionSpec` names, and its test.
 """
 
 from typing import Annotated, ClassVar, Literal, Self, TypeVar
@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from cbam_core.bounds import Reduction, at_most
+from cbam_core.papers import Paper
 
 Order = Literal["channel_spatial", "spatial_channel", "parallel", "channel", "spatial"]
 ChannelPool = Literal["avg", "max", "lp", "lse"]
@@ -50,17 +51,25 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     placement: ClassVar[Placement] = "block"
+    factory: ClassVar[str]
+    """`module:class` of what is made. It takes the channels, then every field but `type` as a keyword."""
+    paper: ClassVar[Paper | None] = None
 
 
 class NoAttention(Options):
     """The plain backbone: the baseline of every comparison."""
 
+    factory: ClassVar[str] = "torch.nn:Identity"
     type: Literal["none"] = "none"
 
 
 class CBAMOptions(Options):
     """Convolutional Block Attention Module (Woo et al. 2018), the authors' choices as defaults."""
 
+    factory: ClassVar[str] = "cbam_core.attention.cbam:CBAM"
+    paper: ClassVar[Paper | None] = Paper.arxiv(
+        "1807.06521", 2018, "Woo et al.", "CBAM: Convolutional Block Attention Module"
+    )
     type: Literal["cbam"] = "cbam"
     reduction: Reduction = Field(16, description="r: the shared MLP has max(1, channels // r) hidden units")
     kernel_size: Kernel = Field(
@@ -119,6 +128,8 @@ class CBAMOptions(Options):
 class SEOptions(Options):
     """Squeeze-and-Excitation (Hu et al. 2018): CBAM's channel half with the average pool only."""
 
+    factory: ClassVar[str] = "cbam_core.attention.se:SE"
+    paper: ClassVar[Paper | None] = Paper.arxiv("1709.01507", 2018, "Hu et al.", "Squeeze-and-Excitation Networks")
     type: Literal["se"] = "se"
     reduction: Reduction = Field(16, description="r: the MLP has max(1, channels // r) hidden units")
 
@@ -126,6 +137,10 @@ class SEOptions(Options):
 class ECAOptions(Options):
     """Efficient Channel Attention (Wang et al. 2020): neighbouring channels talk, no bottleneck."""
 
+    factory: ClassVar[str] = "cbam_core.attention.eca:ECA"
+    paper: ClassVar[Paper | None] = Paper.arxiv(
+        "1910.03151", 2020, "Wang et al.", "ECA-Net: Efficient Channel Attention"
+    )
     type: Literal["eca"] = "eca"
     kernel_size: Kernel | None = Field(
         None, description="channels that decide about one channel, odd; from the width (equation 12) where left out"
@@ -137,6 +152,8 @@ class BAMOptions(Options):
 
     placement: ClassVar[Placement] = "stage"
 
+    factory: ClassVar[str] = "cbam_core.attention.bam:BAM"
+    paper: ClassVar[Paper | None] = Paper.arxiv("1807.06514", 2018, "Park et al.", "BAM: Bottleneck Attention Module")
     type: Literal["bam"] = "bam"
     reduction: Reduction = Field(16, description="r: both branches have max(1, channels // r) hidden channels")
     dilation: Annotated[int, Field(ge=1, le=1024)] = Field(
@@ -150,6 +167,10 @@ class BAMOptions(Options):
 class SCSEOptions(Options):
     """Concurrent spatial and channel squeeze and excitation (Roy et al. 2018)."""
 
+    factory: ClassVar[str] = "cbam_core.attention.scse:SCSE"
+    paper: ClassVar[Paper | None] = Paper.arxiv(
+        "1803.02579", 2018, "Roy et al.", "Concurrent Spatial and Channel Squeeze & Excitation"
+    )
     type: Literal["scse"] = "scse"
     reduction: Reduction = Field(2, description="r: the MLP has max(1, channels // r) hidden units; 2 in the paper")
     fusion: SCSEFusion = Field("sum", description="the two recalibrated maps are added, or the larger value is taken")
@@ -158,6 +179,13 @@ class SCSEOptions(Options):
 class SimAMOptions(Options):
     """SimAM (Yang et al. 2021): no weights at all."""
 
+    factory: ClassVar[str] = "cbam_core.attention.simam:SimAM"
+    paper: ClassVar[Paper | None] = Paper(
+        "SimAM: A Simple, Parameter-Free Attention Module",
+        "Yang et al.",
+        2021,
+        "https://proceedings.mlr.press/v139/yang21o.html",
+    )
     type: Literal["simam"] = "simam"
     regularisation: PositiveFloat = Field(1e-4, description="lambda, added to each channel's variance")
 
@@ -165,6 +193,10 @@ class SimAMOptions(Options):
 class CoordinateOptions(Options):
     """Coordinate attention (Hou et al. 2021): a gate along the height and one along the width."""
 
+    factory: ClassVar[str] = "cbam_core.attention.coordinate:Coordinate"
+    paper: ClassVar[Paper | None] = Paper.arxiv(
+        "2103.02907", 2021, "Hou et al.", "Coordinate Attention for Efficient Mobile Network Design"
+    )
     type: Literal["coordinate"] = "coordinate"
     reduction: Reduction = Field(32, description="r: the middle has max(8, channels // r) channels")
 
@@ -172,6 +204,10 @@ class CoordinateOptions(Options):
 class TripletOptions(Options):
     """Triplet attention (Misra et al. 2021): CBAM's spatial gate over each pair of the three axes."""
 
+    factory: ClassVar[str] = "cbam_core.attention.triplet:Triplet"
+    paper: ClassVar[Paper | None] = Paper.arxiv(
+        "2010.03045", 2021, "Misra et al.", "Rotate to Attend: Convolutional Triplet Attention Module"
+    )
     type: Literal["triplet"] = "triplet"
     kernel_size: Kernel = Field(7, description="side of the convolutions, odd")
     spatial: bool = Field(
@@ -182,6 +218,10 @@ class TripletOptions(Options):
 class GCTOptions(Options):
     """Gated Channel Transformation (Yang et al. 2020): three numbers per channel."""
 
+    factory: ClassVar[str] = "cbam_core.attention.gct:GCT"
+    paper: ClassVar[Paper | None] = Paper.arxiv(
+        "1909.11519", 2020, "Yang et al.", "Gated Channel Transformation for Visual Recognition"
+    )
     type: Literal["gct"] = "gct"
     norm: GCTNorm = Field("l2", description="the norm over places, and over channels")
     epsilon: PositiveFloat = Field(1e-5, description="keeps the norms of an empty map above zero")
@@ -190,6 +230,10 @@ class GCTOptions(Options):
 class GlobalContextOptions(Options):
     """Global context block (Cao et al. 2019): one pooled vector, added to every place."""
 
+    factory: ClassVar[str] = "cbam_core.attention.global_context:GlobalContext"
+    paper: ClassVar[Paper | None] = Paper.arxiv(
+        "1904.11492", 2019, "Cao et al.", "GCNet: Non-local Networks Meet SE Networks and Beyond"
+    )
     type: Literal["global_context"] = "global_context"
     reduction: Reduction = Field(16, description="r: the transform has max(1, channels // r) hidden units")
     fusion: ContextFusion = Field("add", description="the context is added (the paper), or scales through a sigmoid")

@@ -56,7 +56,7 @@ def lively(name: str, channels: int, **options) -> nn.Module:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_changes_something(name):
     """The output of the module, or (gct's epsilon, say) nothing is left to be called an option."""
-    fields = set(VARIANTS[name].options.model_fields) - {"type"}
+    fields = set(VARIANTS[name].model_fields) - {"type"}
     assert fields == set(OTHER[name])
     torch.manual_seed(2)
     x = torch.randn(2, 64, 6, 5)
@@ -69,7 +69,7 @@ def test_every_option_changes_something(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_class_and_its_options_say_the_same(name):
     """Same names, same defaults: `CBAM(64)` is what the spec `{type: cbam}` makes."""
-    options = VARIANTS[name].options
+    options = VARIANTS[name]
     signature = inspect.signature(type(create_attention(name, 16)).__init__)
     defaults = {
         key: parameter.default for key, parameter in signature.parameters.items() if key not in ("self", "channels")
@@ -87,7 +87,7 @@ def test_a_spec_survives_json(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_field_says_what_it_means(name):
-    for field, info in VARIANTS[name].options.model_fields.items():
+    for field, info in VARIANTS[name].model_fields.items():
         assert field == "type" or info.description
 
 
