@@ -1,6 +1,6 @@
 """What a user may say about an attention module. Torch-free, so that a server reads specs without loading torch.
 
-A new variant is one file in this folder, one class here, which `AttentionSpec` names, and its test.
+What a new variant takes: docs/design/attention.md, "Checklist for a new variant".
 """
 
 from typing import Annotated, ClassVar, Literal, Self, TypeVar

@@ -39,13 +39,13 @@ THREADS = 4  # of our own: slow storage must not take the threads that answer re
 class Snapshot:
     """What is seen of one experiment at one moment; `sizes` are bytes of log by rank."""
 
-    glance: ExperimentSnapshot
+    experiment: ExperimentSnapshot
     sizes: tuple[tuple[int, int], ...]
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen."""
-        return State(self.glance.state) in TERMINAL
+        return State(self.experiment.state) in TERMINAL
 
 
 @dataclass
@@ -129,10 +129,10 @@ class LiveUpdates:
         """
         seen = dict(snapshot.sizes).get(rank)  # nobody had asked for this one's log when it was looked at
         limit = logs.CHUNK_BYTES if seen is None else max(0, min(logs.CHUNK_BYTES, seen - offset))
-        place = (self._storage, channel.experiment_id, snapshot.glance.attempt)
+        place = (self._storage, channel.experiment_id, snapshot.experiment.attempt)
         read = partial(logs.read, *place, rank=rank, offset=offset, limit=limit)
         chunk = await self._shared(channel, ("log", rank, offset, limit), read)
-        is_last = len(chunk.data) < logs.CHUNK_BYTES and (snapshot.ended or chunk.attempt < snapshot.glance.attempt)
+        is_last = len(chunk.data) < logs.CHUNK_BYTES and (snapshot.ended or chunk.attempt < snapshot.experiment.attempt)
         return chunk if is_last else logs.whole_lines(chunk)
 
     async def events(self, channel: Channel, *, after_seq: int) -> list[EventView]:
@@ -182,5 +182,5 @@ class LiveUpdates:
         snapshots = self._store.snapshots(list(wanted))
         return {one.id: Snapshot(one, self._sizes(one, wanted[one.id])) for one in snapshots}
 
-    def _sizes(self, glance: ExperimentSnapshot, ranks: list[int]) -> tuple[tuple[int, int], ...]:
-        return tuple((rank, logs.size(self._storage, glance.id, glance.attempt, rank=rank)) for rank in ranks)
+    def _sizes(self, one: ExperimentSnapshot, ranks: list[int]) -> tuple[tuple[int, int], ...]:
+        return tuple((rank, logs.size(self._storage, one.id, one.attempt, rank=rank)) for rank in ranks)

@@ -95,8 +95,7 @@ class Dispatcher:
         before, pause = self.report.trouble, self.report.tick_failed(error)
         if self.report.trouble != before:  # not several times a second
             log.exception("the tick failed")
-        self.reconciler.updates.clear()  # what cannot be written must not fail every later tick
-        self.reconciler.made_room = self.reconciler.moved = True  # as far as the tick came
+        self.reconciler.tick_failed()
         try:
             self._report()
         except (NotLeading, SQLAlchemyError) as unwritten:

@@ -26,7 +26,7 @@ log = logging.getLogger("service.dispatcher")
 class Reconciler:
     """Makes the moves of experiments, one by one. What it remembers between ticks may be lost without harm.
 
-    made_room  whether an attempt has ended since `begin`; `moved`: whether anything has
+    made_room  whether an attempt has ended in this tick; `moved`: whether anything has
     """
 
     def __init__(
@@ -50,6 +50,11 @@ class Reconciler:
         """Drop all that is remembered: another dispatcher leads, or the leases have changed."""
         self.memories.clear()
         self.updates.clear()
+
+    def tick_failed(self) -> None:
+        """An error ended the tick: what could not be written must not fail every later one."""
+        self.updates.clear()
+        self.made_room = self.moved = True  # as far as the tick came
 
     def keep_only(self, wanted: set[GangKey]) -> None:
         """Forget the attempts that are not live any more."""

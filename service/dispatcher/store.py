@@ -17,12 +17,11 @@ from service.database.models.base import UtcDateTime
 from service.database.models.experiments import Attempt, Deletion, Experiment
 from service.database.models.operations import ClusterRow, ProcessReport
 from service.database.transitions import change_state
-from service.domain.states import HOLDS_GANG, TERMINAL, Desired, Move, Reason, Retry, State
+from service.domain.states import HOLDS_GANG, TERMINAL, Desired, Move, Reason, Retry, State, backoff
 from service.domain.values import utc_now
 from service.errors import StaleMove
 
 QUEUE_WINDOW = 200  # as many of the queue's first are looked at in one tick
-MAX_BACKOFF_SECONDS = 300.0
 CLUSTER = "ray"  # the name of the one row
 
 Live = list[tuple[Experiment, Attempt]]
@@ -196,8 +195,7 @@ class DispatcherStore:
             row.charged_retries += 1
         retries = row.free_retries + row.charged_retries
         if move.charge is not None:
-            seconds = min(MAX_BACKOFF_SECONDS, self.backoff_seconds * 2.0 ** (retries - 1))
-            row.not_before = now + timedelta(seconds=seconds)
+            row.not_before = now + timedelta(seconds=backoff(retries, first_seconds=self.backoff_seconds))
 
     def note_progress(self, notes: Sequence[ProgressUpdate]) -> None:
         """Write down how far running attempts are: one transaction for all, as there may be thousands."""

@@ -100,6 +100,7 @@ POLICY: dict[Reason, Retry] = {
     Reason.CANCELLED_BY_USER: Retry.NEVER,
 }
 MAX_FREE_RETRIES = 20
+MAX_BACKOFF_SECONDS = 300.0
 ACTIONS: dict[State, tuple[str, ...]] = {
     S.QUEUED: ("cancel", "pause"),
     S.STARTING: ("cancel",),
@@ -191,6 +192,11 @@ def _cancelled(now: Situation) -> Move:
     if now.desired is not Desired.CANCEL and now.past_deadline:
         return Move(S.FAILED, Reason.DEADLINE_EXCEEDED, now.message)
     return Move(S.CANCELLED, Reason.CANCELLED_BY_USER)
+
+
+def backoff(retries: int, *, first_seconds: float) -> float:
+    """Seconds before the attempt that is retry number `retries`: twice as long each time, five minutes at most."""
+    return min(MAX_BACKOFF_SECONDS, first_seconds * 2.0 ** (retries - 1))
 
 
 def _failed(now: Situation) -> Move:

@@ -1,6 +1,6 @@
 """Sends what is in the outbox. A thread beside the dispatcher, which it never holds up: they share only the database.
 
-Any number of couriers may work at once: whoever claims a message has it for a minute. A message arrives at least once;
+Any number of senders may work at once: whoever claims a message has it for a minute. A message arrives at least once;
 its `webhook-id` stays the same, so that a receiver can tell a second copy. Messages to one webhook go one at a time.
 Owners take turns: who has many slow receivers holds up their own messages alone.
 """

@@ -74,6 +74,6 @@ def test_every_exception_is_still_needed():
     assert names >= EXCEPTIONS
 
 
-def test_a_folder_is_seen_at_a_glance():
+def test_a_folder_is_seen_in_one_look():
     counts = Counter(path.parent for path in FILES if path.name != "__init__.py")
     assert {folder: count for folder, count in counts.items() if count > MOST_FILES_OF_A_FOLDER} == {}

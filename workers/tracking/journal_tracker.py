@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from cbam_core.errors import CheckpointError
 from cbam_core.tags import reserved
@@ -15,9 +14,6 @@ from workers.tracking.mlflow_client import BATCH_LIMITS, flatten
 from workers.tracking.provenance import provenance
 from workers.tracking.run_identity import begin
 from workers.tracking.tracker import Tracker
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from cbam_core.errors import CheckpointError, Superseded
 from workers.protocol.assignment import Assignment
@@ -14,9 +13,6 @@ from workers.tracking.journal_tracker import JournalTracker
 from workers.tracking.mlflow_client import one_line
 from workers.tracking.mlflow_sender import Sender
 from workers.tracking.provenance import system_metrics
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 

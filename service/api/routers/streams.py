@@ -120,4 +120,4 @@ async def stream_events(
 
 
 def _end(snapshot: Snapshot) -> ServerSentEvent:
-    return ServerSentEvent(data={"state": snapshot.glance.state, "reason": snapshot.glance.reason}, event="end")
+    return ServerSentEvent(data={"state": snapshot.experiment.state, "reason": snapshot.experiment.reason}, event="end")
