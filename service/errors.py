@@ -127,7 +127,7 @@ class MissingExtra(ServiceError):
 
 _OF_THE_CLIENT = (
     "ApiError", "BadToken", "ChangedMeanwhile", "NotAllowed", "NotAuthenticated", "NotFound", "NotNow", "NotReady",
-    "NotUsable", "ServerUnreachable", "TooMany",
+    "NotUsable", "REFUSALS", "ServerUnreachable", "TooMany",
 )  # fmt: skip
 
 

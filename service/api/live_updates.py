@@ -50,7 +50,7 @@ class Snapshot:
 
 @dataclass
 class Channel:
-    """One experiment that is watched, and what all its viewers share. `sight` is None before the first look."""
+    """One experiment that is watched, and what all its viewers share. `snapshot` is None before the first look."""
 
     experiment_id: str
     snapshot: Snapshot | None = None

@@ -1,7 +1,6 @@
 """Runs the API: `python -m service.api`. At SIGTERM it finishes what it answers, ends what it streams, and leaves."""
 
 import asyncio
-import logging
 import threading
 from types import FrameType
 
@@ -10,7 +9,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.settings import Settings
 
-log = logging.getLogger(__name__)
 DRAIN_SECONDS = 8  # for requests in hand; streams end by themselves as soon as the server closes
 
 

@@ -1,6 +1,17 @@
-"""The Python client."""
+"""The Python client. Importing this package loads nothing of it; using a name does."""
 
-from service.client.client import Client, Where
-from service.client.experiment import ExperimentHandle, WaitTimeout
+from typing import TYPE_CHECKING
+
+from cbam_core import lazy_names
+
+if TYPE_CHECKING:
+    from service.client.client import Client as Client
+    from service.client.client import Where as Where
+    from service.client.experiment import ExperimentHandle as ExperimentHandle
+    from service.client.experiment import WaitTimeout as WaitTimeout
 
 __all__ = ["Client", "ExperimentHandle", "WaitTimeout", "Where"]
+
+__getattr__ = lazy_names(
+    __name__, {"Client": "client", "Where": "client", "ExperimentHandle": "experiment", "WaitTimeout": "experiment"}
+)

@@ -19,5 +19,5 @@ def recorded_url(home: Path) -> str:
     try:
         record = json.loads((home / "stack.json").read_text(encoding="utf-8"))
         return f"http://{record['host']}:{int(record['ports']['api'])}"
-    except (OSError, ValueError, TypeError, KeyError):  # none, or a damaged one, which `cbam up` tells of
+    except (FileNotFoundError, ValueError, TypeError, KeyError):  # none, or a damaged one, which `cbam up` tells of
         return DEFAULT_URL

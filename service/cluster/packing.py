@@ -23,7 +23,7 @@ def pack(need: Need, nodes: Sequence[Node], *, on_one: bool = False) -> tuple[No
         open_bundles -= take
         left[index] = replace(node, free_cpus=node.free_cpus - take * need.cpus)
         if need.gpus:
-            left[index] = _with_gpus(left[index], _gpus(node).less(need.gpus, take))
+            left[index] = with_gpus(left[index], gpus_of(node).less(need.gpus, take))
     return None if open_bundles else tuple(left)
 
 
@@ -36,11 +36,13 @@ def _free_bundles(need: Need, node: Node) -> int:
     return _bundles(need, node.free_cpus, node.free_gpus, node.shared)
 
 
-def _gpus(node: Node) -> FreeGpus:
+def gpus_of(node: Node) -> FreeGpus:
+    """What is free of the GPUs of a node."""
     return FreeGpus.of(node.free_gpus, node.shared)
 
 
-def _with_gpus(node: Node, gpus: FreeGpus) -> Node:
+def with_gpus(node: Node, gpus: FreeGpus) -> Node:
+    """The node with so much free of its GPUs."""
     return replace(node, free_gpus=gpus.total, shared=gpus.shared)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from service.cluster.base import Need, Node
 from service.cluster.gpus import ROUNDING
-from service.cluster.packing import _gpus, _with_gpus, capacity, pack
+from service.cluster.packing import capacity, gpus_of, pack, with_gpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +215,7 @@ def _after(nodes: Sequence[Node], going: Iterable[Holding]) -> tuple[Node, ...]:
                 node, need = left[node_id], one.need
                 freed = replace(node, free_cpus=node.free_cpus + workers * need.cpus)
                 if need.gpus:
-                    freed = _with_gpus(freed, _gpus(node).more(need.gpus, workers, of=node.gpus))
+                    freed = with_gpus(freed, gpus_of(node).more(need.gpus, workers, of=node.gpus))
                 left[node_id] = freed
     return tuple(left.values())
 

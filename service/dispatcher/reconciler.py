@@ -47,7 +47,7 @@ class Reconciler:
         self.made_room = self.moved = False
 
     def forget(self) -> None:
-        """Drop all that is remembered: another dispatcher leads, or the leases have changed."""
+        """Drop all that is remembered: another dispatcher leads."""
         self.memories.clear()
         self.updates.clear()
 

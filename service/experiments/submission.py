@@ -9,7 +9,7 @@ from cbam_core.pointers import error_items
 from cbam_core.spec import ExperimentSpec, spec_fields
 from service.errors import InvalidField, InvalidFields, TemplateNotFound
 from service.experiments.templates import from_template
-from service.schemas.experiments import FromTemplate
+from service.schemas.submissions import FromTemplate
 
 
 def spec_of(submission: ExperimentSpec | FromTemplate) -> ExperimentSpec:

@@ -136,7 +136,7 @@ def test_two_ranks_that_accumulate_learn_what_one_does_from_the_whole_batch(run_
     torch.manual_seed(0)
     images, labels = torch.randn(16, 3, 8, 8).double(), torch.randint(0, 5, (16,))
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5)).double()
-    alone = Learner(TrainSpec(clip_norm=clip_norm), copy.deepcopy(network), Gang(0, 1, torch.device("cpu")))
+    alone = Learner(TrainSpec(clip_norm=clip_norm), copy.deepcopy(network), ProcessGroup(0, 1, torch.device("cpu")))
     with gang_of(assignment) as gang:
         together = Learner(TrainSpec(accumulate=2, clip_norm=clip_norm), network, gang)
         half = slice(8 * rank, 8 * rank + 8)
@@ -190,7 +190,7 @@ def test_batch_statistics_of_two_ranks_are_those_of_the_whole_batch(run_ranks):
     images, labels = torch.randn(16, 2, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 2
     torch.distributed.init_process_group("gloo", rank=rank, world_size=world,
                                          init_method=f"tcp://127.0.0.1:{os.environ['MASTER_PORT']}")
-    gang = Gang(rank, world, torch.device("cuda", 0))
+    gang = ProcessGroup(rank, world, torch.device("cuda", 0))
     learner = Learner(recipe, nn.Sequential(nn.BatchNorm2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()), gang)
     half = slice(8 * rank, 8 * rank + 8)
     learner.learn(images[half].to(gang.device), labels[half].to(gang.device), rate=0.1, step=0)

@@ -24,9 +24,10 @@ from service.experiments import actions
 from service.experiments.store import Changes
 from service.experiments.submission import spec_of
 from service.preview import preview
-from service.schemas.experiments import ExperimentChanges, ExperimentPage, ExperimentView, Overrides, Submission
+from service.schemas.experiments import ExperimentPage, ExperimentView
 from service.schemas.previews import PreviewView
 from service.schemas.queries import ListQuery
+from service.schemas.submissions import ExperimentChanges, Overrides, Submission
 
 router = APIRouter(
     prefix="/v1/experiments",

@@ -39,7 +39,8 @@ def test_what_is_hidden_is_all_that_is_heavy():
         ((), "cbam_core.spec, service.client, service.cli.main, service.client.progress_display"),
         (
             ("service",),
-            "service.api.__main__, service.dispatcher.__main__, service.stack.stack, service.database.backup",
+            "service.api.__main__, service.dispatcher.__main__, service.cluster.ray.cluster, service.stack.stack, "
+            "service.database.backup, service.database.migrate, service.auth.local_tokens",
         ),
         (
             ("worker",),

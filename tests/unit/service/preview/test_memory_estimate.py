@@ -30,7 +30,7 @@ def resident(field):
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
 
 def steps(model, images, labels, count):
-    learner = Learner(spec.train, build_network(model, 1000, 3), Gang(0, 1, torch.device("cpu")))
+    learner = Learner(spec.train, build_network(model, 1000, 3), ProcessGroup(0, 1, torch.device("cpu")))
     for step in range(count):
         learner.learn(images, labels, rate=0.01, step=step)
 

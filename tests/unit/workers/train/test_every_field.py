@@ -65,7 +65,7 @@ ELSEWHERE = {
     "train.channels_last": "test_learner: the same numbers in another order in memory",
     "train.sync_batch_norm": "test_training_gang: batch statistics of two ranks are those of the whole batch",
     "train.compile": "test_learner: a compiled training follows the eager one",
-    "train.fused": "test_fused, test_fused_on_gpu: other kernels, on GPUs alone; test_loop: refused by name",
+    "train.fused": "test_fused, test_fused_on_gpu: other kernels, on GPUs alone; test_trainer: refused by name",
     "train.deterministic": "below",
 }
 
