@@ -1,4 +1,4 @@
-"""Fakes for tests of the service and of what is built on it. They pass the same contract tests as the real ones."""
+"""A clock for tests of the service and of what is built on it; the cluster in memory is `service.cluster.in_memory`."""
 
 
 class FakeClock:
