@@ -1,8 +1,8 @@
 """Everything `service` raises on purpose. The docstring is the default message; HTTP codes are in `api/problems.py`."""
 
 from collections.abc import Sequence
-from importlib import import_module
 
+from cbam_core import lazy_names
 from cbam_core.errors import CbamError
 from cbam_core.pointers import LONGEST_POINTER, LONGEST_WORDS, cut
 
@@ -129,10 +129,6 @@ _OF_THE_CLIENT = (
     "ApiError", "BadToken", "ChangedMeanwhile", "NotAllowed", "NotAuthenticated", "NotFound", "NotNow", "NotReady",
     "NotUsable", "REFUSALS", "ServerUnreachable", "TooMany",
 )  # fmt: skip
+"""By their old place, for one version: they are in `service.client.errors` now."""
 
-
-def __getattr__(name: str) -> object:
-    """The client's errors by their old place, for one version: they are in `service.client.errors` now."""
-    if name not in _OF_THE_CLIENT:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("service.client.errors"), name)
+__getattr__ = lazy_names("service", dict.fromkeys(_OF_THE_CLIENT, "client.errors"))
