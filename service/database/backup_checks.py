@@ -1,12 +1,11 @@
 """Whether a database is one that the service can go on with: asked of every backup, and of what was restored."""
 
 from collections.abc import Iterator
-from importlib.resources import files
 
-from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, and_, func, inspect, select, text
 
+from service.database.engine import migrations_config
 from service.database.models.base import Base
 from service.database.models.experiments import Attempt, Event, Experiment
 from service.domain.states import HOLDS_GANG, MOVES, State
@@ -25,9 +24,7 @@ def revision_of(connection: Connection) -> str | None:
 
 def known_revisions() -> list[str]:
     """Every version of the schema that this program can bring to the newest."""
-    config = Config()
-    config.set_main_option("script_location", str(files("service.database") / "migrations"))
-    return [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    return [script.revision for script in ScriptDirectory.from_config(migrations_config()).walk_revisions()]
 
 
 def tables_of(connection: Connection) -> list[str]:

@@ -78,8 +78,7 @@ class Database:
 
     def migrate(self) -> None:
         """Bring the schema to the newest version. Safe to call from several processes at once."""
-        config = Config()
-        config.set_main_option("script_location", str(files("service.database") / "migrations"))
+        config = migrations_config()
         engine = self.engine.execution_options(cbam_writes=True)
         with told_apart(), engine.connect() as connection, connection.begin():
             _take_migration_lock(connection)
@@ -89,6 +88,13 @@ class Database:
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
+
+
+def migrations_config() -> Config:
+    """Alembic's configuration, which says where our migrations are."""
+    config = Config()
+    config.set_main_option("script_location", str(files("service.database") / "migrations"))
+    return config
 
 
 def _make_private(file: str) -> None:

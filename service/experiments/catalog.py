@@ -81,11 +81,10 @@ def _backbone(name: str) -> Backbone:
 @cache
 def attention_modules() -> tuple[AttentionModule, ...]:
     """Every kind of attention, with the schema of its options."""
-    return tuple(_module(kind) for kind in VARIANTS.values())
+    return tuple(_module(name, kind) for name, kind in VARIANTS.items())
 
 
-def _module(kind: type[Options]) -> AttentionModule:
-    name = str(kind.model_fields["type"].default)
+def _module(name: str, kind: type[Options]) -> AttentionModule:
     return AttentionModule(
         type=name,
         title=(kind.__doc__ or "").strip().splitlines()[0],

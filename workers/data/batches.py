@@ -134,9 +134,7 @@ class Batches:
         images = pixels.float()
         if self._augment == NO_AUGMENTATION:
             return self.normalise(images), labels
-        from workers.data.augment import (
-            policies,  # loads torchvision, half a second that most short trainings do without
-        )
+        from workers.data.augment import policies  # loads torchvision, half a second that most do without
 
         numbers = send(self._numbers("augment", step, NUMBERS), self._device)
         images = place(images, self._augment, numbers)

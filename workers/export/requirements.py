@@ -1,4 +1,4 @@
-"""What an export needs to be installed, checked before the training."""
+"""What exports and torch.compile need to be installed, checked before the training."""
 
 import importlib.util
 import os

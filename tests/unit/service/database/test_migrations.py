@@ -1,14 +1,12 @@
 """An older schema with rows in it becomes the newest one, and back; nothing that both can hold is lost."""
 
-from importlib.resources import files
-
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
+from service.database.engine import migrations_config
 from service.database.models.base import Base
 from service.experiments.store import ExperimentStore
 from tests.support.specs import spec
@@ -21,8 +19,7 @@ def move(database):
     """Takes the database to a version, up or down."""
 
     def move(verb, version: str) -> None:
-        config = Config()
-        config.set_main_option("script_location", str(files("service.database") / "migrations"))
+        config = migrations_config()
         with database.engine.execution_options(cbam_writes=True).connect() as connection, connection.begin():
             config.attributes["connection"] = connection
             verb(config, version)
