@@ -1,10 +1,20 @@
 """The recipe of an experiment: its images and how they are changed, its optimiser, its schedule. Torch-free."""
 
+import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from cbam_core.bounds import Epochs, at_most
 from cbam_core.datasets import DATASETS, DOWNLOADABLE
@@ -12,6 +22,7 @@ from cbam_core.spec_model import Share, SpecModel
 from cbam_core.timm_options import TimmOptimizerSpec, refusal
 
 ExportFormat = Literal["torch_export", "onnx"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Chance = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -63,6 +74,28 @@ class AugmentSpec(SpecModel):
         return self
 
 
+class ValSpec(SpecModel):
+    """The images that curves and choices are made on: a part of those to train on, where the dataset has no val."""
+
+    fraction: Annotated[float, Field(gt=0, le=0.5)] = Field(0.1, description="of the training images that become val")
+    seed: Seed = Field(0, description="which ones; its own, so that every train.seed has the same val")
+    stratified: bool = Field(True, description="the same fraction of every class")
+    group: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = Field(
+        None,
+        description="imagefolder: a regular expression on <class>/<image>; images for which its first group (or else "
+        "what it matches) is the same stay together: a patient, a video",
+    )
+
+    @field_validator("group")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        return value
+
+
 class DataSpec(SpecModel):
     """The images: which, and at which size they enter the network."""
 
@@ -80,14 +113,23 @@ class DataSpec(SpecModel):
     image_size: Annotated[int, Field(ge=8, le=1024)] = Field(32, description="side of the square input, in pixels")
     crop_pct: Annotated[float, Field(ge=0.5, le=1)] = Field(
         1.0,
-        description="imagefolder: side of the middle part that is tested on, as a share of the shorter side; "
+        description="imagefolder: side of the middle part that val and test see, as a share of the shorter side; "
         "0.875 scales that to 256 pixels for an image_size of 224",
+    )
+    val: Annotated[
+        Annotated[ValSpec, Tag("cut")] | Annotated[Literal["folder"], Tag("folder")],
+        Discriminator(lambda value: "folder" if isinstance(value, str) else "cut"),
+    ] = Field(
+        ValSpec(),
+        description="the images of val/*: cut from the training images, or folder: the part that the dataset holds out "
+        "(its val folder, or else its test part, which then is no test); an imagefolder of train, val and test is "
+        "taken as it is",
     )
     augment: AugmentSpec = AugmentSpec()
     workers_per_rank: Annotated[int, Field(ge=0, le=128)] = Field(
         0,
         description="processes that read images ahead for each worker, and from the first evaluation on as many again "
-        "for the test images; for sets larger than memory: an imagefolder stays on disk, others in the machine's "
+        "for those of val; for sets larger than memory: an imagefolder stays on disk, others in the machine's "
         "memory; 0: all images are held on the training device",
     )
 
@@ -111,6 +153,12 @@ class DataSpec(SpecModel):
     def _published(self) -> Self:
         if self.download and self.dataset not in DOWNLOADABLE:
             raise ValueError(f"only {', '.join(DOWNLOADABLE)} can be downloaded; leave `download` out")
+        return self
+
+    @model_validator(mode="after")
+    def _paths_to_group(self) -> Self:
+        if isinstance(self.val, ValSpec) and self.val.group is not None and self.dataset != "imagefolder":
+            raise ValueError(f"{self.dataset} has no paths to group by, only imagefolder has; leave `val.group` out")
         return self
 
     @model_validator(mode="after")
@@ -244,6 +292,14 @@ def _on_or_off(value: object) -> object:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
+class SeedsSpec(SpecModel):
+    """Seeds apart; one that is null is the recipe's `seed`."""
+
+    init: Seed | None = Field(None, description="first weights")
+    data: Seed | None = Field(None, description="order of the images")
+    augment: Seed | None = Field(None, description="augmentation, mixing, and what else is random in a step")
+
+
 class TrainSpec(SpecModel):
     """The recipe."""
 
@@ -272,10 +328,14 @@ class TrainSpec(SpecModel):
         "the networks of the paper's residual family), on or a named refusal, off",
     )
     compile: bool = Field(False, description="torch.compile: faster steps after minutes of compiling")
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
-        0, description="initial weights, order of the images, augmentation"
-    )
+    seed: Seed = Field(0, description="initial weights, order of the images, augmentation")
+    seeds: SeedsSpec | None = Field(None, description="some of these apart from `seed`; null: none")
     deterministic: bool = Field(False, description="only kernels that give the same bits every time; slower on GPUs")
+
+    def seed_of(self, purpose: Literal["init", "data", "augment"]) -> int:
+        """The seed for one purpose."""
+        apart: int | None = getattr(self.seeds, purpose, None)
+        return self.seed if apart is None else apart
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Self:

@@ -46,9 +46,11 @@ from cbam_core.recipe import (
     OptimizerSpec,
     RandAugmentSpec,
     ScheduleSpec,
+    SeedsSpec,
     SGDSpec,
     StepSchedule,
     TrainSpec,
+    ValSpec,
 )
 from cbam_core.spec_model import SpecModel
 from cbam_core.suggestions import Path as FieldPath
@@ -74,10 +76,12 @@ __all__ = [
     "RetrySpec",
     "SGDSpec",
     "ScheduleSpec",
+    "SeedsSpec",
     "SpecModel",
     "StepSchedule",
     "TimmOptimizerSpec",
     "TrainSpec",
+    "ValSpec",
     "make_spec",
     "parse_yaml",
     "read_fields",

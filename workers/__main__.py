@@ -17,6 +17,7 @@ from types import FrameType
 from cbam_core.data_roots import ANYWHERE
 from cbam_core.errors import CbamError
 from cbam_core.printable import escaped
+from cbam_core.semantics import CURRENT, EARLIEST, Semantics, as_meant, known
 from cbam_core.spec import ExperimentSpec, read_spec
 from cbam_core.tags import WHY_RESERVED, reserved
 from workers.preload import load_training
@@ -46,8 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not _same_spec(folder, spec):
         print(f"{folder.path} holds another experiment; choose another --id, or --storage", file=sys.stderr)
         return BAD_SPEC
+    try:
+        semantics = _semantics(folder)
+    except CbamError as error:
+        print(f"{folder.path}: {error}", file=sys.stderr)
+        return BAD_SPEC
     load_training()
-    assignment = _assignment(spec, folder, rank, world_size)
+    assignment = _assignment(as_meant(spec, semantics), folder, rank, world_size, semantics=semantics)
     with display_for(sys.stderr, quiet=rank > 0) as display:
         outcome = _train(assignment, display)
     if rank == 0:
@@ -77,11 +83,23 @@ def _place(spec: ExperimentSpec) -> tuple[int, int]:
 
 def _same_spec(folder: ExperimentFolder, spec: ExperimentSpec) -> bool:
     """Whether the folder is new, or of this very spec: a checkpoint continues only the training it comes from."""
+    if not folder.spec.exists():
+        write_once(folder.semantics, f"{CURRENT}\n")
     write_once(folder.spec, spec.to_yaml())
     return read_spec(folder.spec) == spec
 
 
-def _assignment(spec: ExperimentSpec, folder: ExperimentFolder, rank: int, world_size: int) -> Assignment:
+def _semantics(folder: ExperimentFolder) -> Semantics:
+    """The meaning that the experiment began with. Raises SpecError where a later version began it."""
+    if not folder.semantics.exists():
+        return EARLIEST
+    number = folder.semantics.read_text("utf-8").strip()
+    return known(int(number) if number.isdecimal() else 0)
+
+
+def _assignment(
+    spec: ExperimentSpec, folder: ExperimentFolder, rank: int, world_size: int, *, semantics: Semantics
+) -> Assignment:
     address = os.environ.get("MASTER_ADDR", "127.0.0.1")
     port = int(os.environ.get("MASTER_PORT", "29500"))
     attempt, token = folder.last_attempt() + 1, secrets.token_hex(8)
@@ -94,6 +112,7 @@ def _assignment(spec: ExperimentSpec, folder: ExperimentFolder, rank: int, world
         attempt=attempt,
         token=token,
         spec=spec,
+        semantics=semantics,
         storage=str(folder.storage_root),
         rank=rank,
         world_size=world_size,

@@ -13,8 +13,10 @@ import torch
 from cbam_core.errors import Stalled
 from cbam_core.explain import Description, describe
 from cbam_core.networks import build_network
+from cbam_core.semantics import EARLIEST, Semantics
 from cbam_core.spec import ExperimentSpec, ModelSpec
 from workers.data import load_dataset
+from workers.export.predictions import PredictionRows, write_predictions
 from workers.export.requirements import require, require_compiler
 from workers.export.weights import Trained, export
 from workers.protocol.assignment import Assignment
@@ -31,6 +33,7 @@ from workers.tracking.journal_tracker import JournalTracker
 from workers.tracking.mlflow_tracker import MlflowTracker
 from workers.tracking.tracker import Tracker
 from workers.train.distributed import ProcessGroup, gang_of
+from workers.train.evaluate import Evaluation
 from workers.train.trainer import Trainer
 from workers.train.utilization import model_flops_utilisation, peak_flops, peak_memory_bytes
 
@@ -116,6 +119,8 @@ def _train(
     event("the gang has met")
     _require(spec, gang)
     dataset = load_dataset(spec.data, assignment.data_roots, allow_download=assignment.allow_download)
+    if assignment.semantics == EARLIEST:
+        dataset = dataset.without_test()
     if not spec.data.workers_per_rank:
         dataset = dataset.to(gang.device)
     event("the data is loaded")
@@ -123,23 +128,28 @@ def _train(
     trainer = Trainer(assignment, gang, dataset, tracker=tracker, report=report, stop=stop)
     event("the network is built")
     logger.info(
-        "%s on %s: attempt %d, rank %d of %d on %s, %d training and %d test images, %d steps",
+        "%s on %s: attempt %d, rank %d of %d on %s, %d steps",
         spec.name,
         spec.data.dataset,
         assignment.attempt,
         gang.rank,
         gang.world_size,
         gang.device,
-        len(dataset.train),
-        len(dataset.test),
         trainer.total_steps,
     )
-    tracker.tag({"cbam.parameters": str(cost.parameters), "cbam.macs": str(cost.macs)})
+    logger.info("images: %s", dataset.split)
+    tracker.tag({
+        "cbam.parameters": str(cost.parameters),
+        "cbam.macs": str(cost.macs),
+        "cbam.semantics": str(assignment.semantics),
+        "cbam.split": dataset.split,
+    })  # fmt: skip
     with _watched(assignment, report, give_up):
         mode = trainer.fit()
     if mode is None and gang.leads:
         Fence(assignment).check()
-        export(_trained(trainer), assignment.folder)
+        export(_trained(trainer, assignment.semantics), assignment.folder)
+        write_predictions(assignment.folder, _predictions(trainer), dataset.classes)
     return Outcome(
         outcome=_ENDINGS[mode],
         step=trainer.step,
@@ -151,13 +161,21 @@ def _train(
     )
 
 
-def _trained(trainer: Trainer) -> Trained:
-    dataset, evaluation = trainer.dataset, trainer.evaluation
-    confusion = None if evaluation is None else {
-        "classes": dataset.classes,
-        "counts": evaluation.confusion.tolist(),
-        "accuracy": evaluation.per_class,
-    }  # fmt: skip
+def _predictions(trainer: Trainer) -> list[PredictionRows]:
+    """What was said of each image of each part that was assessed."""
+    rows = []
+    for name, assessed in trainer.evaluator.kept.items():
+        images = trainer.dataset.val if name == "val" else trainer.dataset.test
+        assert images is not None, "it was assessed on"
+        labels, origin = images.labels.cpu(), images.origin.cpu()
+        said = vars(assessed.predictions)
+        rows.append(PredictionRows(split=name, index=origin, path=images.paths(), label=labels, **said))
+    return rows
+
+
+def _trained(trainer: Trainer, semantics: Semantics) -> Trained:
+    dataset, kept = trainer.dataset, trainer.evaluator.kept
+    evaluations: dict[str, Evaluation] = {name: kept[name].evaluation for name in ("val", "test") if name in kept}
     return Trained(
         network=trainer.learner.result,
         spec=trainer.spec,
@@ -165,7 +183,15 @@ def _trained(trainer: Trainer) -> Trained:
         input_shape=dataset.input_shape,
         normalisation=trainer.normalisation,
         device=trainer.gang.device,
-        confusion=confusion,
+        semantics=semantics,
+        confusions={
+            name: {
+                "classes": dataset.classes,
+                "counts": evaluation.confusion.tolist(),
+                "accuracy": evaluation.per_class,
+            }
+            for name, evaluation in evaluations.items()
+        },
     )
 
 
@@ -194,6 +220,7 @@ def _tracker(assignment: Assignment) -> Tracker:
     """Rank 0 tracks, and leaves the spec, which is one of the run's artifacts."""
     if assignment.rank:
         return Tracker()
+    write_once(assignment.folder.semantics, f"{assignment.semantics}\n", parents=False)
     write_once(assignment.folder.spec, assignment.spec.to_yaml(), parents=False)
     return MlflowTracker(assignment, assignment.tracking_uri) if assignment.tracking_uri else JournalTracker(assignment)
 
@@ -220,7 +247,9 @@ def _summary(trainer: Trainer, cost: Description, wall_seconds: float) -> dict[s
         "wall_seconds": wall_seconds,
         "resumed_from_step": trainer.resumed_from,
         "train_images": len(trainer.dataset.train),
-        "test_images": len(trainer.dataset.test),
+        "val_images": len(trainer.dataset.val),
+        "test_images": None if trainer.dataset.test is None else len(trainer.dataset.test),
+        "split": trainer.dataset.split,
     }
 
 

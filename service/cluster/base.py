@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
+from cbam_core.semantics import CURRENT, Semantics
 from cbam_core.spec import ExperimentSpec
 from service.domain.states import Liveness, Reason
 from workers.protocol.outcome import Outcome
@@ -55,6 +56,7 @@ class Launch:
     workers: int  # how many of those the spec allows
     storage: Path
     tracking_uri: str | None
+    semantics: Semantics = CURRENT
     data_roots: tuple[str, ...] = ()
     allow_download: bool = False
     hang_seconds: float = 300.0

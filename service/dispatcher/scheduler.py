@@ -3,6 +3,7 @@
 import logging
 
 from cbam_core.errors import SpecError
+from cbam_core.semantics import as_meant, known
 from cbam_core.spec import make_spec
 from service.cluster.base import Cluster, ClusterView, GangKey, Launch, Need, Node
 from service.cluster.packing import pack
@@ -71,11 +72,13 @@ class Scheduler:
 
     def launch(self, row: Experiment, attempt: Attempt) -> None:
         """Have the cluster start an attempt that is claimed. Raises SpecError where its stored spec is not valid."""
+        semantics = known(row.semantics)
         self.cluster.start(
             Launch(
                 key=GangKey(row.id, attempt.number),
                 token=attempt.token,
-                spec=make_spec(row.spec, source="its stored spec"),
+                spec=as_meant(make_spec(row.spec, source="its stored spec"), semantics),
+                semantics=semantics,
                 workers=attempt.workers,
                 storage=self.settings.storage_root,
                 tracking_uri=self.settings.mlflow_tracking_uri,

@@ -10,7 +10,7 @@ from cbam_core.errors import DataError
 from cbam_core.normalisation import Normalisation
 from cbam_core.spec import AugmentSpec
 from workers.data.augment.geometry import NUMBERS, erase, mix, place, tint
-from workers.data.datasets.base import Dataset, Images, Order
+from workers.data.datasets.base import Dataset, Images, Order, PartName
 from workers.data.loaders import Loader
 from workers.data.transfer import send
 from workers.seeding import generator_of
@@ -55,8 +55,9 @@ class Batches:
     """Normalised batches on the training device.
 
     The order of an epoch is a permutation drawn from (seed, epoch), cut into global batches; a last, smaller one is
-    left out. So the images of step k are the same for any number of ranks, and after any resume. `loaders` processes
-    bring them; with none, this one takes them from where they are, which for images in memory is fastest.
+    left out. So the images of step k are the same for any number of ranks, and after any resume. What changes them is
+    drawn from `augment_seed`, or the same `seed` where it is None. `loaders` processes bring them; with none, this one
+    takes them from where they are, which for images in memory is fastest.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Batches:
         share: RankShard,
         *,
         seed: int,
+        augment_seed: int | None = None,
         augment: AugmentSpec = NO_AUGMENTATION,
         device: torch.device = CPU,
         loaders: int = 0,
@@ -77,12 +79,12 @@ class Batches:
         self._dataset = dataset
         self._share = share
         self._seed = seed
+        self._augment_seed = seed if augment_seed is None else augment_seed
         self._cuts = augment.random_resized_crop and dataset.train.cuts
         self._augment = augment.model_copy(update={"random_resized_crop": False}) if self._cuts else augment
         self._device = device
         self._processes = loaders
-        test = torch.arange(len(dataset.test)).split(share.global_batch_size)
-        self._test = self._bring(dataset.test, [Order(share.of(batch)) for batch in test])
+        self._evaluated: dict[PartName, Iterable[tuple[Tensor, Tensor]]] = {}
         self.normalise_by(dataset.normalisation)
 
     @property
@@ -99,18 +101,40 @@ class Batches:
             yield self._changed(images, labels, step)
             step += 1
 
-    def test(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """This rank's part of the test images, each image once over all ranks.
+    def evaluated(self, part: PartName) -> Iterator[tuple[Tensor, Tensor]]:
+        """This rank's share of the images of `part`, unchanged, each image once over all ranks.
 
         Every rank gets the same number of batches, the last ones possibly empty, so that ranks may meet at each.
+        Processes that read them stay, and wait for the next pass.
         """
-        for images, labels in self._test:
+        if part not in self._evaluated:
+            self._evaluated[part] = self._bring(self._part(part), [Order(places) for places in self._shares(part)])
+        for images, labels in self._evaluated[part]:
             yield self.normalise(images.float()), labels
 
+    def size(self, part: PartName) -> int:
+        """Images in `part`."""
+        return len(self._part(part))
+
+    def places(self, part: PartName) -> Tensor:
+        """Where in `part` this rank's images stand, in the order in which `evaluated` brings them."""
+        return torch.cat(self._shares(part))
+
+    def _shares(self, part: PartName) -> list[Tensor]:
+        """This rank's share of every batch."""
+        batches = torch.arange(len(self._part(part))).split(self._share.global_batch_size)
+        return [self._share.of(batch) for batch in batches]
+
+    def _part(self, part: PartName) -> Images:
+        images: Images | None = getattr(self._dataset, part)
+        assert images is not None, f"this dataset has no {part}"
+        return images
+
     def close(self) -> None:
-        """End the processes that read the test images, if there are any."""
-        if isinstance(self._test, Loader):
-            self._test.close()
+        """End the processes that read what is evaluated, if there are any."""
+        for loader in self._evaluated.values():
+            if isinstance(loader, Loader):
+                loader.close()
 
     def _orders(self, step: int) -> Iterator[Order]:
         """What this rank asks for at `step` and after it, for ever."""
@@ -146,12 +170,12 @@ class Batches:
             images = erase(images, self._augment.erasing, numbers[:, 9:14])
         if self._augment.mixup or self._augment.cutmix:
             classes = self._dataset.num_classes
-            images, labels = mix(images, labels, self._augment, num_classes=classes, seed=(self._seed, step))
+            images, labels = mix(images, labels, self._augment, num_classes=classes, seed=(self._augment_seed, step))
         return self.normalise(images), labels
 
     def _numbers(self, purpose: str, step: int, *shape: int) -> Tensor:
         """Uniform random numbers of `shape` for every image of this rank, drawn for the global batch; on the CPU."""
-        generator = generator_of(self._seed, purpose, step)
+        generator = generator_of(self._augment_seed, purpose, step)
         return self._share.of(torch.rand(self._share.global_batch_size, *shape, generator=generator))
 
     def normalise_by(self, normalisation: Normalisation) -> None:

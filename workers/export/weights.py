@@ -10,6 +10,7 @@ from safetensors.torch import save
 from torch import nn
 
 from cbam_core.normalisation import Normalisation
+from cbam_core.semantics import Semantics
 from cbam_core.spec import ExperimentSpec
 from workers.export.programs import check_weights, write_programs
 from workers.protocol.storage import ExperimentFolder, make_folder, write_atomically
@@ -21,7 +22,8 @@ class Trained:
 
     input_shape  of an image, C H W
     device       where it was trained
-    confusion    classes, counts and accuracy of its last evaluation, or None
+    semantics    the meaning of the experiment
+    confusions   classes, counts and accuracy on val and test, as far as there are any
     """
 
     network: nn.Module
@@ -30,15 +32,17 @@ class Trained:
     input_shape: Sequence[int]
     normalisation: Normalisation
     device: torch.device
-    confusion: Mapping[str, Any] | None
+    semantics: Semantics
+    confusions: Mapping[str, Mapping[str, Any]]
 
 
 def export(trained: Trained, folder: ExperimentFolder) -> None:
-    """Write the final weights, the programs that the spec asks for and the last confusion matrix into `folder`.
+    """Write the final weights, the programs that the spec asks for and the confusion matrices into `folder`.
 
     Raises ExportError where any of them gives other scores than the trained network.
     """
     metadata = {
+        "semantics": str(trained.semantics),
         "spec": trained.spec.model_dump_json(),
         "classes": json.dumps(trained.classes),
         "mean": json.dumps(trained.normalisation.mean),
@@ -50,5 +54,6 @@ def export(trained: Trained, folder: ExperimentFolder) -> None:
     write_atomically(folder.weights, save(weights, metadata), parents=False)
     check_weights(folder.weights, trained.network, trained.device)
     write_programs(folder, trained.spec.export)
-    if trained.confusion is not None:
-        write_atomically(folder.confusion_matrix, json.dumps(trained.confusion), parents=False)
+    places = {"val": folder.confusion_matrix, "test": folder.test_confusion_matrix}
+    for part, confusion in trained.confusions.items():
+        write_atomically(places[part], json.dumps(confusion), parents=False)

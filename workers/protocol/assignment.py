@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from cbam_core.semantics import CURRENT, Semantics
 from cbam_core.spec import ExperimentSpec
 from workers.protocol.storage import ExperimentFolder
 
@@ -19,6 +20,7 @@ class Assignment:
     steps, ends itself.
     `node_gpus` are the GPUs of the whole gang on this rank's node: every rank there sees all of them, in one order, so
     that peers can reach each other's memory; `gpu_index` is this rank's own among them.
+    `semantics` is the meaning that the experiment began with, and `spec` says by it what it leaves to a default.
     `traceparent` says to which trace the attempt belongs, where traces are wanted.
     """
 
@@ -32,6 +34,7 @@ class Assignment:
     master_address: str = "127.0.0.1"
     master_port: int = 0
     tracking_uri: str | None = None
+    semantics: Semantics = CURRENT
     data_roots: tuple[str, ...] = ()
     allow_download: bool = False
     hang_seconds: float = 300.0

@@ -1,6 +1,7 @@
 """The layout on shared storage, and writes that are whole or absent whatever dies meanwhile. Imports no torch, no Ray.
 
 experiments/<id>/spec.yaml
+experiments/<id>/semantics
 experiments/<id>/attempts/<n>/fence
 experiments/<id>/attempts/<n>/rank-<r>.log
 experiments/<id>/attempts/<n>/result.json
@@ -61,6 +62,11 @@ class ExperimentFolder:
         return self.path / "spec.yaml"
 
     @property
+    def semantics(self) -> Path:
+        """The number of its meaning (see cbam_core/semantics.py), from before its spec on; absent: the earliest."""
+        return self.path / "semantics"
+
+    @property
     def checkpoints(self) -> Path:
         """One folder per checkpoint; see workers/train/checkpoint.py."""
         return self.path / "checkpoints"
@@ -87,8 +93,18 @@ class ExperimentFolder:
 
     @property
     def confusion_matrix(self) -> Path:
-        """Counts of test images, rows are true classes, as JSON."""
+        """Counts of val images, rows are true classes, as JSON; before 0.2 of those held out."""
         return self.export / "confusion_matrix.json"
+
+    @property
+    def test_confusion_matrix(self) -> Path:
+        """The same of the test images, where there are any."""
+        return self.export / "confusion_matrix_test.json"
+
+    @property
+    def predictions(self) -> Path:
+        """What the network says of every image of val and test; see workers/export/predictions.py."""
+        return self.export / "predictions.parquet"
 
     @property
     def mlflow_run(self) -> Path:

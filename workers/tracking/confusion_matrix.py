@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 DRAW_SECONDS = 60.0
 MOST_CONFUSIONS = 1000
 """So many rows of the table."""
-TABLE = "top_confusions.csv"
 
 
 def confusion_artifacts(path: Path) -> list[Path]:
@@ -33,7 +32,9 @@ def confusion_artifacts(path: Path) -> list[Path]:
         return []
     makers: dict[Path, Callable[[], bytes | str]] = {}
     if len(classes) > MOST_NAMED_CLASSES:
-        makers[path.with_name(TABLE)] = lambda: top_confusions(counts, classes)
+        makers[path.with_name(f"{path.stem.replace('confusion_matrix', 'top_confusions')}.csv")] = lambda: (
+            top_confusions(counts, classes)
+        )
     makers[path.with_suffix(".png")] = lambda: confusion_matrix_png(counts, classes)
     return [place for place, make in makers.items() if _made(place, make)]
 

@@ -88,7 +88,11 @@ class MlflowTracker(JournalTracker):
             for path in (self._folder.weights, self._folder.torch_program, self._folder.onnx_program):
                 if path.is_file():
                     self._journal.append({"artifact": str(path), "to": "weights"})
-            self._journal.append({"confusion": str(self._folder.confusion_matrix)})
+            if self._folder.predictions.is_file():
+                self._journal.append({"artifact": str(self._folder.predictions), "to": "predictions"})
+            for matrix in (self._folder.confusion_matrix, self._folder.test_confusion_matrix):
+                if matrix.is_file():
+                    self._journal.append({"confusion": str(matrix)})
             self._journal.append({"model": str(self._folder.weights)})
         status = _STATUS.get(outcome.outcome)
         if status and outcome.reason != "WORKER_DIED":  # a lost worker is replaced: the run goes on

@@ -83,6 +83,18 @@ class Checkpoints:
             return step
         return None
 
+    def best(self) -> int:
+        """The step of the best checkpoint by the policy's metric; -1 where there is none, or it is damaged."""
+        policy = self._policy.model_copy(update={"keep_best": 1})
+        for step in best_steps(self._manifests(), policy) if self._policy.keep_best else ():
+            try:
+                self._verify(step)
+            except CheckpointError as error:
+                logger.warning("the best checkpoint is not evaluated on test: %s", error)
+                return -1
+            return step
+        return -1
+
     def load(self, step: int) -> dict[str, Any]:
         """The state saved at `step`, on the CPU. Nothing but tensors and plain values is unpickled."""
         path = self._folder / f"step-{step}" / STATE

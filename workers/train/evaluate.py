@@ -1,4 +1,4 @@
-"""How good the network is: every test image counted exactly once, over all ranks."""
+"""How good the network is: every image of a part counted exactly once, over all ranks."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,13 +8,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from workers.train.distributed import ProcessGroup
+from workers.train.predictions import PredictionCollector
 
 CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one pass over the test images gave. `confusion[true, predicted]` counts images."""
+    """What one pass over the images of a part gave. `confusion[true, predicted]` counts images."""
 
     loss: float
     confusion: Tensor
@@ -40,10 +41,12 @@ class Evaluation:
             for right, total in zip(self.confusion.diagonal().tolist(), totals, strict=True)
         ]
 
-    def metrics(self) -> dict[str, float]:
-        """By the names MLflow shows."""
-        values = {"val/loss": self.loss, "val/top1": self.top1, "val/calibration_error": self.calibration_error}
-        return values | ({"val/top5": self.top5} if len(self.confusion) > 5 else {})
+    def metrics(self, part: str) -> dict[str, float]:
+        """By the names MLflow shows: val/top1 and so on."""
+        values = {"loss": self.loss, "top1": self.top1, "calibration_error": self.calibration_error}
+        if len(self.confusion) > 5:
+            values["top5"] = self.top5
+        return {f"{part}/{name}": value for name, value in values.items()}
 
 
 @torch.inference_mode()
@@ -54,10 +57,11 @@ def evaluate(
     *,
     num_classes: int,
     stop: Callable[[], object],
+    collector: PredictionCollector | None = None,
 ) -> Evaluation | None:
     """Evaluate `predict` on this rank's `batches` and add up over the gang; None where `stop` says to leave off.
 
-    All ranks have equally many batches, some possibly empty.
+    All ranks have equally many batches, some possibly empty. A `collector` takes what is said of each image.
     """
     sums = torch.zeros(2, dtype=torch.float64, device=gang.device)  # loss, images right within five
     confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=gang.device)
@@ -70,6 +74,8 @@ def evaluate(
             within_five = (scores.topk(min(5, num_classes)).indices == labels[:, None]).any(1)
             sums += torch.stack([F.cross_entropy(scores, labels, reduction="sum").double(), within_five.sum().double()])
             confusion += torch.bincount(labels * num_classes + scores.argmax(1), minlength=num_classes * num_classes)
+            if collector is not None:
+                collector.add(scores, labels)
             calibration += _confidence_and_hits(scores, labels)
     confusion = gang.sum(confusion).view(num_classes, num_classes)
     count = int(confusion.sum())

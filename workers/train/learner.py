@@ -76,18 +76,19 @@ class Learner:
         self._gang.sync_buffers(self.network)
         if self.average is not None:
             self._copy_buffers(self.average)
-        was_training = self.result.training
-        self.result.eval()
+        with self._evaluating():
+            yield self._predict
 
-        def predict(images: Tensor) -> Tensor:
-            with self._autocast():
-                scores: Tensor = self.result(images.contiguous(memory_format=self._memory_format))
-            return scores
-
+    @contextlib.contextmanager
+    def predicting_as(self, state: dict[str, Any]) -> Iterator[Callable[[Tensor], Tensor]]:
+        """The same with the result of another `state`, which every rank has; while open, the weights are that one's."""
+        now = {name: value.clone() for name, value in self.result.state_dict().items()}
+        self.result.load_state_dict(state["network"] if self.average is None else state["average"])
         try:
-            yield predict
+            with self._evaluating():
+                yield self._predict
         finally:
-            self.result.train(was_training)
+            self.result.load_state_dict(now)
 
     def state(self) -> dict[str, Any]:
         """All that learning has changed."""
@@ -111,6 +112,20 @@ class Learner:
         """Whether every weight and running statistic is."""
         values = [value for value in self.result.state_dict().values() if value.is_floating_point()]
         return bool(torch.stack([value.isfinite().all() for value in values]).all())
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        was_training = self.result.training
+        self.result.eval()
+        try:
+            yield
+        finally:
+            self.result.train(was_training)
+
+    def _predict(self, images: Tensor) -> Tensor:
+        with self._autocast():
+            scores: Tensor = self.result(images.contiguous(memory_format=self._memory_format))
+        return scores
 
     @property
     def _memory_format(self) -> torch.memory_format:

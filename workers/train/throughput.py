@@ -40,7 +40,7 @@ class Throughput:
             self.training_seconds += seconds
 
     def evaluation_took(self, seconds: float) -> None:
-        """One pass over the test images."""
+        """One pass over the images of val."""
         self._evaluation = seconds
 
     @property
@@ -63,15 +63,15 @@ class Throughput:
         values = {"images_per_second": self.images_per_second, "data_wait_share": self.data_wait_share}
         return {name: value for name, value in values.items() if value is not None}
 
-    def eta_seconds(self, steps_left: int, evaluations_left: int, test_steps: int) -> float | None:
+    def eta_seconds(self, steps_left: int, evaluations_left: int, val_steps: int) -> float | None:
         """What the steps and evaluations that are left will take.
 
-        Before the first evaluation, one of `test_steps` forward passes is taken for a third of as many training steps.
+        Before the first evaluation, one of `val_steps` forward passes is taken for a third of as many training steps.
         """
         step = self._seconds_per_step
         if step is None:
             return None
-        evaluation = self._evaluation if self._evaluation is not None else test_steps * step / 3
+        evaluation = self._evaluation if self._evaluation is not None else val_steps * step / 3
         return steps_left * step + evaluations_left * evaluation
 
     @property

@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +16,18 @@ from cbam_core.networks import build_network, published_normalisation
 from cbam_core.normalisation import Normalisation
 from workers.data import Dataset
 from workers.data.batches import Batches, RankShard
+from workers.data.datasets.base import PartName
 from workers.protocol.assignment import Assignment
 from workers.protocol.fence import Fence
 from workers.protocol.progress import Phase, Progress
 from workers.protocol.stop import StopMode, StopSignal
 from workers.seeding import seed_generators, seed_of
 from workers.tracking.tracker import Tracker
+from workers.train.assessment import AssessedName, Evaluator
 from workers.train.checkpoint import Checkpoints
 from workers.train.compiler import forget_other_code
 from workers.train.distributed import ProcessGroup
-from workers.train.evaluate import Evaluation, evaluate
+from workers.train.evaluate import Evaluation
 from workers.train.learner import Learner
 from workers.train.optimizer import learning_rate
 from workers.train.run_ahead import PendingLoss, RunAhead, copy_to_host
@@ -59,7 +61,7 @@ class Trainer:
         self.checkpoints = Checkpoints(assignment.folder.checkpoints, self.spec.checkpoint)
         self._fence = Fence(assignment)
 
-        torch.manual_seed(seed_of(self.recipe.seed, "weights"))
+        torch.manual_seed(seed_of(self.recipe.seed_of("init"), "weights"))
         channels = dataset.input_shape[0]
         network = build_network(self.spec.model, dataset.num_classes, channels)
         self._choose_kernels(network)
@@ -70,11 +72,13 @@ class Trainer:
         self.batches = Batches(
             dataset,
             share,
-            seed=self.recipe.seed,
+            seed=self.recipe.seed_of("data"),
+            augment_seed=self.recipe.seed_of("augment"),
             augment=self.spec.data.augment,
             device=gang.device,
             loaders=self.spec.data.workers_per_rank,
         )
+        self.evaluator = Evaluator(dataset, self.batches, gang, stop=self._stop_while_evaluating)
         self._normalise_by(published_normalisation(self.spec.model, channels) or dataset.normalisation)
         self.total_steps = self.recipe.epochs * self.batches.steps_per_epoch
         self.log_every = math.ceil(self.total_steps / CURVE_POINTS)
@@ -112,6 +116,8 @@ class Trainer:
                     self.train_step(batches)
                 if self._checkpoint_may_be_due():
                     self.save(only_if_due=True)
+            if self._agreed is None:
+                self.assess()
         self.gang.settle()
         return self._agreed
 
@@ -151,7 +157,7 @@ class Trainer:
         started = time.perf_counter()
         images, targets = next(batches)
         waited = time.perf_counter() - started
-        seed_generators(seed_of(self.recipe.seed, "step", self.step, self.gang.rank), self.gang.device)
+        seed_generators(seed_of(self.recipe.seed_of("augment"), "step", self.step, self.gang.rank), self.gang.device)
         rate = self._learning_rate()
         self._loss_sum += self.learner.learn(images, targets, rate=rate, step=self.step)
         self.step += 1
@@ -164,28 +170,21 @@ class Trainer:
         self.say("training")
 
     def evaluate(self) -> None:
-        """Evaluate on all test images, unless the gang agrees to stop meanwhile."""
+        """Evaluate on val, unless the gang agrees to stop meanwhile."""
         self._finish_steps()
         self.say("evaluating")
         started = time.perf_counter()
         with self.learner.predicting() as predict:
-            evaluation = evaluate(
-                predict,
-                self.batches.test(),
-                self.gang,
-                num_classes=self.dataset.num_classes,
-                stop=self._stop_while_evaluating,
-            )
+            last = self.epochs_trained == self.recipe.epochs
+            evaluation = self._evaluate("val", predict, keep_as="val" if last else None)
         if evaluation is None:
             return
-        if not math.isfinite(evaluation.loss):
-            where = f"the loss on the test images is {evaluation.loss} after step {self.step}"
-            raise LossNotFinite(f"{where}; {self._advice}")
         self.pace.evaluation_took(time.perf_counter() - started)
         self.evaluation = evaluation
         self.epochs_evaluated = self.epochs_trained
-        self.metrics = self.metrics | evaluation.metrics()
-        self.tracker.log(self.step, evaluation.metrics() | {"epoch": self.epochs_trained})
+        metrics = evaluation.metrics("val")
+        self.metrics = self.metrics | metrics
+        self.tracker.log(self.step, metrics | {"epoch": self.epochs_trained})
         logger.info(
             "epoch %d/%d  step %d  train/loss %.4f  val/loss %.4f  val/top1 %.4f  %.0f images/s",
             self.epochs_trained,
@@ -197,6 +196,44 @@ class Trainer:
             self.pace.images_per_second or math.nan,
         )
         self.say("evaluating")
+
+    def assess(self) -> None:
+        """Once trained: evaluate the final weights on test, and those of the best checkpoint, where they are others.
+
+        Every prediction is kept, of val too. Nothing else reads the test images. Left off where the gang agrees to
+        stop; whoever goes on begins it anew.
+        """
+        with self.learner.predicting() as predict:
+            if "val" not in self.evaluator.kept and self._evaluate("val", predict, keep_as="val") is None:
+                return
+            if self.dataset.test is None or not self._assess_on_test("test", predict):
+                return
+        best = self.gang.from_leader(self.checkpoints.best() if self.gang.leads else -1)
+        if best not in (-1, self.step):
+            with self.learner.predicting_as(self.checkpoints.load(best)["learner"]) as predict:
+                self._assess_on_test("test_best", predict)
+
+    def _assess_on_test(self, name: Literal["test", "test_best"], predict: Callable[[Tensor], Tensor]) -> bool:
+        """Evaluate on test and log it as `name`; whether that was not left off."""
+        self.say("evaluating")
+        evaluation = self._evaluate("test", predict, keep_as=name)
+        if evaluation is None:
+            return False
+        self.metrics = self.metrics | evaluation.metrics(name)
+        self.tracker.log(self.step, evaluation.metrics(name))
+        logger.info("%s/loss %.4f  %s/top1 %.4f", name, evaluation.loss, name, evaluation.top1)
+        self.say("evaluating")
+        return True
+
+    def _evaluate(
+        self, part: PartName, predict: Callable[[Tensor], Tensor], *, keep_as: AssessedName | None = None
+    ) -> Evaluation | None:
+        """One pass over a part; None where the gang agrees to stop meanwhile. Raises LossNotFinite."""
+        evaluation = self.evaluator.evaluate(part, predict, keep_as=keep_as)
+        if evaluation is not None and not math.isfinite(evaluation.loss):
+            where = f"the loss on the {part} images is {evaluation.loss} after step {self.step}"
+            raise LossNotFinite(f"{where}; {self._advice}")
+        return evaluation
 
     def save(self, *, only_if_due: bool = False) -> None:
         """Write the checkpoint of this step. All ranks call it: rank 0 writes, and the others go on meanwhile.
@@ -221,7 +258,7 @@ class Trainer:
         }
         self._fence.check()
         self.tracker.sync()  # the values before this step are not measured again by whoever goes on from it
-        self.checkpoints.save(self.step, state, evaluated.metrics() if evaluated else {})
+        self.checkpoints.save(self.step, state, evaluated.metrics("val") if evaluated else {})
         self._saved_step = self.step
 
     def stop_agreed(self) -> StopMode | None:
@@ -233,7 +270,7 @@ class Trainer:
 
     def say(self, phase: Phase) -> None:
         """Report where the training is."""
-        test_steps = math.ceil(len(self.dataset.test) / self.recipe.global_batch_size)
+        val_steps = math.ceil(len(self.dataset.val) / self.recipe.global_batch_size)
         self._report(
             Progress(
                 phase=phase,
@@ -243,7 +280,7 @@ class Trainer:
                 epochs=self.recipe.epochs,
                 images_per_second=self.pace.images_per_second,
                 eta_seconds=self.pace.eta_seconds(
-                    self.total_steps - self.step, self.recipe.epochs - self.epochs_evaluated, test_steps
+                    self.total_steps - self.step, self.recipe.epochs - self.epochs_evaluated, val_steps
                 ),
                 metrics=self.metrics,
                 heartbeat=time.time(),

@@ -25,6 +25,7 @@ def assignment_of(launch: Launch, rank: int, places: Sequence[WorkerAddress]) ->
         attempt=launch.key.attempt,
         token=launch.token,
         spec=launch.spec,
+        semantics=launch.semantics,
         storage=str(launch.storage),
         rank=rank,
         world_size=len(places),

@@ -15,6 +15,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from cbam_core.semantics import CURRENT
 from service.database.models.base import Base, ShortWords, Words
 from service.domain.states import State
 from workers import tracing
@@ -53,6 +54,7 @@ class Experiment(Base):
     priority: Mapped[int]
     passed: Mapped[int] = mapped_column(default=0)
     spec: Mapped[dict[str, Any]]
+    semantics: Mapped[int] = mapped_column(default=CURRENT, server_default="1")  # see cbam_core/semantics.py
     cloned_from: Mapped[str | None] = mapped_column(String(32))  # no foreign key: a copy outlives what it was made of
     state: Mapped[str] = mapped_column(String(16))
     desired: Mapped[str] = mapped_column(String(16), default="run")

@@ -1,7 +1,8 @@
 """A dataset: uint8 images and their labels, in memory or on disk, and the statistics that may normalise them."""
 
-from dataclasses import dataclass
-from typing import Protocol, Self
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -9,6 +10,8 @@ from torch.nn import functional as F
 
 from cbam_core.errors import DataError
 from cbam_core.normalisation import Normalisation
+
+PartName = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,17 @@ class Images(Protocol):
         """C H W"""
 
     @property
+    def origin(self) -> Tensor:
+        """Where each image stands in the part of the dataset that it was read from: int64, N."""
+
+    @property
     def cuts(self) -> bool:
         """Whether `take` cuts a random part out of the image as it was taken, which is more than it would bring."""
 
     def __len__(self) -> int: ...
+
+    def paths(self) -> list[str] | None:
+        """The file of each image, below the dataset's root; None for images of no files of their own."""
 
     def take(self, order: Order) -> Tensor:
         """uint8 N C H W"""
@@ -52,16 +62,38 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """Images in memory, as uint8 in N C H W, and their class indices as int64 in N."""
+    """Images in memory, as uint8 in N C H W, and their class indices as int64 in N.
+
+    `positions` are the `origin` of images that are some of a part, and `files` their paths below the dataset's root.
+    """
 
     images: Tensor
     labels: Tensor
+    positions: Tensor | None = None
+    files: tuple[str, ...] | None = None
 
     cuts = False
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
             raise DataError(f"{len(self.images)} images but {len(self.labels)} labels")
+
+    @property
+    def origin(self) -> Tensor:
+        """N"""
+        return torch.arange(len(self)) if self.positions is None else self.positions
+
+    def paths(self) -> list[str] | None:
+        """Below the dataset's root."""
+        return None if self.files is None else list(self.files)
+
+    def some(self, mask: Tensor) -> Self:
+        """Those where `mask` (N) is true."""
+        return replace(self, images=self.images[mask], labels=self.labels[mask], positions=self.origin[mask])
+
+    def resized(self, size: int) -> Self:
+        """The same images, `size` × `size`."""
+        return replace(self, images=resize(self.images, size))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,24 +110,46 @@ class Split:
 
     def to(self, device: torch.device) -> Self:
         """The same images on `device`."""
-        return type(self)(self.images.to(device), self.labels.to(device))
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Disjoint images to train on and to test on. `mean` and `std` are per channel, of the training images in 0..1."""
+    """Disjoint images: to train on, to choose by, and to report on, if there are any for that.
+
+    `mean` and `std` are per channel, of the training images in 0..1. `became` says of each part where it comes from.
+    """
 
     train: Images
-    test: Images
+    val: Images
+    test: Images | None
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    became: Mapping[PartName, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, train: Split, test: Split, classes: tuple[str, ...]) -> Self:
+    def of(
+        cls, train: Split, val: Split, test: Split | None, classes: tuple[str, ...], became: Mapping[PartName, str]
+    ) -> Self:
         """A dataset normalised by the statistics of its own training images."""
         mean, std = channel_statistics(train.images)
-        return cls(train, test, classes, mean, std)
+        return cls(train, val, test, classes, mean, std, became)
+
+    def without_test(self) -> Self:
+        """The same for an experiment that never reads a test."""
+        return replace(self, test=None, became={name: text for name, text in self.became.items() if name != "test"})
+
+    @property
+    def split(self) -> str:
+        """How many images each part has and where they come from, in a line."""
+        parts: dict[PartName, Images | None] = {"train": self.train, "val": self.val, "test": self.test}
+        told = [
+            f"{len(images)} {name}" + (f" ({self.became[name]})" if name in self.became else "")
+            for name, images in parts.items()
+            if images is not None
+        ]
+        return ", ".join(told) + ("" if self.test is not None else ", no test")
 
     @property
     def normalisation(self) -> Normalisation:
@@ -114,7 +168,8 @@ class Dataset:
 
     def to(self, device: torch.device) -> Self:
         """The same images, on `device` where they are in memory."""
-        return type(self)(self.train.to(device), self.test.to(device), self.classes, self.mean, self.std)
+        test = None if self.test is None else self.test.to(device)
+        return replace(self, train=self.train.to(device), val=self.val.to(device), test=test)
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

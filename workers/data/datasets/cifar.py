@@ -16,8 +16,9 @@ from torch import Tensor
 
 from cbam_core.data_roots import DataRoots
 from cbam_core.errors import DataError
-from workers.data.datasets.base import Dataset, Split, resize
+from workers.data.datasets.base import Split
 from workers.data.datasets.checksums import warn_of_others
+from workers.data.datasets.source import Source
 
 _ALLOWED = {
     ("numpy", "dtype"),
@@ -84,17 +85,17 @@ _CIFAR100 = _Layout(
 )
 
 
-def load_cifar10(root: Path, image_size: int, roots: DataRoots) -> Dataset:
-    """CIFAR-10 below `root`, at `image_size`. Raises DataError with what to do where it is missing or damaged."""
-    return _load(_CIFAR10, root, image_size, roots)
+def load_cifar10(root: Path, roots: DataRoots) -> Source:
+    """CIFAR-10 below `root`. Raises DataError with what to do where it is missing or damaged."""
+    return _load(_CIFAR10, root, roots)
 
 
-def load_cifar100(root: Path, image_size: int, roots: DataRoots) -> Dataset:
+def load_cifar100(root: Path, roots: DataRoots) -> Source:
     """CIFAR-100 with its 100 fine classes, likewise."""
-    return _load(_CIFAR100, root, image_size, roots)
+    return _load(_CIFAR100, root, roots)
 
 
-def _load(layout: _Layout, root: Path, image_size: int, roots: DataRoots) -> Dataset:
+def _load(layout: _Layout, root: Path, roots: DataRoots) -> Source:
     folder = root if root.name == layout.folder else root / layout.folder
     if not folder.is_dir():
         raise DataError(
@@ -103,12 +104,10 @@ def _load(layout: _Layout, root: Path, image_size: int, roots: DataRoots) -> Dat
     with _readable(folder / layout.meta, layout, roots) as values:
         classes = tuple("".join(name) for name in values[layout.names])  # a TypeError for no text
     train = [_batch(folder / name, layout, len(classes), roots) for name in layout.train]
-    test_images, test_labels = _batch(folder / layout.test, layout, len(classes), roots)
+    test = Split(*_batch(folder / layout.test, layout, len(classes), roots))
     images, labels = (torch.cat(parts) for parts in zip(*train, strict=True))
     warn_of_others(folder, layout.published, roots)
-    return Dataset.of(
-        Split(resize(images, image_size), labels), Split(resize(test_images, image_size), test_labels), classes
-    )
+    return Source(Split(images, labels), test, classes)
 
 
 def _batch(path: Path, layout: _Layout, classes: int, roots: DataRoots) -> tuple[Tensor, Tensor]:

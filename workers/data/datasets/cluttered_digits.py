@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from workers.data.datasets.base import Dataset, Split
+from workers.data.datasets.base import Split
 from workers.data.datasets.digits import CLASSES, read_digits, stratified_test_mask
+from workers.data.datasets.source import Source
 from workers.seeding import seed_of
 
 TRAIN_IMAGES = 8000
@@ -22,18 +23,17 @@ _FRAGMENT = 4
 """Pixels of a digit's 8×8 that a fragment shows, a side."""
 
 
-def load_cluttered_digits(image_size: int) -> Dataset:
-    """8,000 training and 2,000 test canvases of `image_size`, one channel."""
+def load_cluttered_digits(image_size: int) -> Source:
+    """8,000 training and 2,000 test canvases of `image_size`, one channel; canvases of one digit stay in one part."""
     images, labels = read_digits()
     test = stratified_test_mask(labels)
-    return Dataset.of(
-        _canvases(images[~test], labels[~test], image_size, count=TRAIN_IMAGES, name="train"),
-        _canvases(images[test], labels[test], image_size, count=TEST_IMAGES, name="test"),
-        CLASSES,
-    )
+    train, digits = _canvases(images[~test], labels[~test], image_size, count=TRAIN_IMAGES, name="train")
+    held_out, _ = _canvases(images[test], labels[test], image_size, count=TEST_IMAGES, name="test")
+    return Source(train, held_out, CLASSES, groups=digits)
 
 
-def _canvases(digits: Tensor, labels: Tensor, size: int, *, count: int, name: str) -> Split:
+def _canvases(digits: Tensor, labels: Tensor, size: int, *, count: int, name: str) -> tuple[Split, Tensor]:
+    """The canvases, and which of the digits each shows."""
     random = np.random.default_rng(seed_of("cluttered_digits", name, size))
     canvases = np.zeros((count, size, size), dtype=np.uint8)
     chosen = random.integers(len(digits), size=count)
@@ -47,7 +47,8 @@ def _canvases(digits: Tensor, labels: Tensor, size: int, *, count: int, name: st
         members = np.flatnonzero(sides == side)
         for number, digit in zip(members, _scaled(digits[chosen[members]], int(side)), strict=True):
             _paste(canvases[number], digit, random)
-    return Split(torch.from_numpy(canvases).unsqueeze(1), labels[torch.from_numpy(chosen)])
+    shown = torch.from_numpy(chosen)
+    return Split(torch.from_numpy(canvases).unsqueeze(1), labels[shown]), shown
 
 
 def _fragments(digits: Tensor, side: int, random: np.random.Generator) -> np.ndarray:

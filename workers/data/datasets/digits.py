@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from cbam_core.errors import DataError
-from workers.data.datasets.base import Dataset, Split, resize
+from workers.data.datasets.base import Split
+from workers.data.datasets.source import Source
 from workers.seeding import seed_of
 
 CLASSES = tuple("0123456789")
 TEST_SHARE = 0.2
 
 
-def load_digits(image_size: int) -> Dataset:
-    """The digits at `image_size`, split once and for all: a fifth of every class is for the test."""
+def load_digits() -> Source:
+    """The digits at 8×8, split once and for all: a fifth of every class is for the test."""
     images, labels = read_digits()
     test = stratified_test_mask(labels)
-    images = resize(images, image_size)
-    return Dataset.of(Split(images[~test], labels[~test]), Split(images[test], labels[test]), CLASSES)
+    return Source(Split(images[~test], labels[~test]), Split(images[test], labels[test]), CLASSES)
 
 
 def read_digits() -> tuple[Tensor, Tensor]:

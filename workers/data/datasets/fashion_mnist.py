@@ -12,8 +12,9 @@ from torch import Tensor
 
 from cbam_core.data_roots import DataRoots
 from cbam_core.errors import DataError
-from workers.data.datasets.base import Dataset, Split, resize
+from workers.data.datasets.base import Split
 from workers.data.datasets.checksums import warn_of_others
+from workers.data.datasets.source import Source
 
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 MOST_BYTES = 2**30
@@ -21,18 +22,17 @@ MOST_BYTES = 2**30
 _HELP = "put the four files of github.com/zalandoresearch/fashion-mnist there"
 
 
-def load_fashion_mnist(root: Path, image_size: int, roots: DataRoots) -> Dataset:
-    """Fashion-MNIST below `root` (or where torchvision puts it), at `image_size`. Raises DataError with what to do."""
+def load_fashion_mnist(root: Path, roots: DataRoots) -> Source:
+    """Fashion-MNIST below `root` (or where torchvision puts it). Raises DataError with what to do."""
     folder = next((place for place in (root, root / "FashionMNIST" / "raw") if any(place.glob("*-ubyte*"))), None)
     if folder is None:
         raise DataError(f"no Fashion-MNIST in {root}: {_HELP}")
-    train, test = (_split(folder, name, image_size, roots) for name in ("train", "t10k"))
-    dataset = Dataset.of(train, test, CLASSES)
+    train, test = (_split(folder, name, roots) for name in ("train", "t10k"))
     warn_of_others(folder, "FashionMNIST", roots)
-    return dataset
+    return Source(train, test, CLASSES)
 
 
-def _split(folder: Path, name: str, image_size: int, roots: DataRoots) -> Split:
+def _split(folder: Path, name: str, roots: DataRoots) -> Split:
     images = read_idx(folder / f"{name}-images-idx3-ubyte", roots)
     labels = read_idx(folder / f"{name}-labels-idx1-ubyte", roots).long()
     if images.ndim != 3 or labels.shape != images.shape[:1]:
@@ -42,7 +42,7 @@ def _split(folder: Path, name: str, image_size: int, roots: DataRoots) -> Split:
         )
     if int(labels.max()) >= len(CLASSES):
         raise DataError(f"{name}-labels-idx1-ubyte in {folder} has labels outside 0..{len(CLASSES) - 1}; {_HELP}")
-    return Split(resize(images.unsqueeze(1), image_size), labels)
+    return Split(images.unsqueeze(1), labels)
 
 
 def read_idx(path: Path, roots: DataRoots) -> Tensor:

@@ -1,4 +1,4 @@
-"""Your own images, in ImageNet's layout: root/train/<class>/*.jpg and root/val/<class>/*.jpg.
+"""Your own images, in ImageNet's layout: root/train/<class>/*.jpg, with val/ and test/ beside train/ or without.
 
 Either decoded once, by many threads, and held as uint8 like every other dataset, for what fits into memory; or left
 where they are and decoded whenever a batch wants them.
@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -19,19 +19,17 @@ from torch import Tensor
 
 from cbam_core.data_roots import DataRoots
 from cbam_core.errors import DataError
-from workers.data.datasets.base import Dataset, Order, Split, channel_statistics
+from cbam_core.spec import DataSpec
+from workers.data.datasets.base import Dataset, Order, PartName, Split, channel_statistics
 from workers.data.datasets.decoding import decode
+from workers.data.datasets.folder_layout import HELD_OUT, LAYOUT, Files, FolderParts, divide
 
 logger = logging.getLogger(__name__)
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 STATISTICS_IMAGES = 896
 """Where the images stay on disk, mean and deviation are those of so many of them, evenly spread."""
 TRIED_IMAGES = 128
-"""So many of the images to test on, evenly spread, are decoded beside those: what is damaged fails before it trains."""
-Files = Sequence[tuple[Path, int]]
-"""Paths, each with its class."""
-_TEST_NAMES = ("val", "test")
-_LAYOUT = "expected train/<class>/<image> and val/<class>/<image>"
+"""So many images of val and of test, evenly spread, are decoded too: what is damaged fails before it trains."""
 _NAMED = 5
 """So many classes are named in a message, at most."""
 
@@ -47,6 +45,8 @@ class ImageFiles:
     names: Tensor
     ends: Tensor
     labels: Tensor
+    origin: Tensor
+    root: Path
     image_size: int
     roots: DataRoots
     crop_pct: float = 1.0
@@ -54,12 +54,15 @@ class ImageFiles:
     cuts = True
 
     @classmethod
-    def of(cls, files: Files, image_size: int, crop_pct: float = 1.0, *, roots: DataRoots) -> Self:
-        """These files, each with its class."""
+    def of(
+        cls, root: Path, files: Files, origin: Tensor, *, image_size: int, crop_pct: float, roots: DataRoots
+    ) -> Self:
+        """These files below `root`, each with its class."""
         names = [os.fsencode(path) for path, _ in files]
         ends = torch.tensor([len(name) for name in names]).cumsum(0)
         characters = torch.from_numpy(np.frombuffer(b"".join(names), np.uint8).copy())
-        return cls(characters, ends, torch.tensor([label for _, label in files]), image_size, roots, crop_pct)
+        labels = torch.tensor([label for _, label in files])
+        return cls(characters, ends, labels, origin, root, image_size, roots, crop_pct)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,6 +71,10 @@ class ImageFiles:
     def shape(self) -> tuple[int, int, int]:
         """C H W"""
         return 3, self.image_size, self.image_size
+
+    def paths(self) -> list[str]:
+        """Below the dataset's root."""
+        return [os.path.relpath(self._path(index), self.root) for index in range(len(self))]
 
     def take(self, order: Order) -> Tensor:
         """uint8 N C H W: the middle of each image, or where `crops` says so, a random part of the whole."""
@@ -87,39 +94,67 @@ class ImageFiles:
         return Path(os.fsdecode(self.names[start : int(self.ends[index])].numpy().tobytes()))
 
 
-def load_imagefolder(root: Path, image_size: int, crop_pct: float = 1.0, *, roots: DataRoots) -> Dataset:
-    """All images below `root`, at `image_size`, three channels; classes are the folders' names, in order.
+def load_imagefolder(root: Path, data: DataSpec, *, roots: DataRoots) -> Dataset:
+    """All images below `root`, at `data.image_size`, three channels; classes are the folders' names, in order.
 
-    The images to test on are cropped to `crop_pct` (see `decode`), those to train on are not.
+    Those of val and test are cropped to `data.crop_pct` (see `decode`), those to train on are not.
     Raises DataError, with what to do, for a wrong layout, an unreadable image, a link that leads out of `roots`, or
     more than memory holds.
     """
-    train, test, classes = _list(root, roots)
-    _check_memory((len(train) + len(test)) * 3 * image_size**2)
-    tested = _read(test, image_size, crop_pct, roots=roots)
-    return Dataset.of(_read(train, image_size, roots=roots), tested, classes)
+    parts = _list(root, data, roots)
+    _check_memory(sum(map(len, parts.files.values())) * 3 * data.image_size**2)
+    read = {
+        name: replace(
+            _read(files, data.image_size, _crop_pct(name, data), roots=roots),
+            positions=parts.origins[name],
+            files=tuple(os.path.relpath(path, root) for path, _ in files),
+        )
+        for name, files in parts.files.items()
+    }
+    return Dataset.of(read["train"], read["val"], read.get("test"), parts.classes, parts.became)
 
 
-def open_imagefolder(root: Path, image_size: int, crop_pct: float = 1.0, *, roots: DataRoots) -> Dataset:
+def open_imagefolder(root: Path, data: DataSpec, *, roots: DataRoots) -> Dataset:
     """The same, left on disk. Raises DataError likewise, but of the images only a sample is read."""
-    train, test, classes = _list(root, roots)
-    _read(_spread(test, TRIED_IMAGES), image_size, crop_pct, roots=roots)
-    mean, std = channel_statistics(_read(_spread(train, STATISTICS_IMAGES), image_size, roots=roots).images)
-    tested = ImageFiles.of(test, image_size, crop_pct, roots=roots)
-    return Dataset(ImageFiles.of(train, image_size, roots=roots), tested, classes, mean, std)
+    parts = _list(root, data, roots)
+    for name in parts.files.keys() - {"train"}:
+        _read(_spread(parts.files[name], TRIED_IMAGES), data.image_size, _crop_pct(name, data), roots=roots)
+    sample = _read(_spread(parts.files["train"], STATISTICS_IMAGES), data.image_size, roots=roots)
+    opened = {
+        name: ImageFiles.of(
+            root,
+            files,
+            parts.origins[name],
+            image_size=data.image_size,
+            crop_pct=_crop_pct(name, data),
+            roots=roots,
+        )
+        for name, files in parts.files.items()
+    }
+    mean, std = channel_statistics(sample.images)
+    return Dataset(
+        opened["train"], opened["val"], opened.get("test"), parts.classes, mean=mean, std=std, became=parts.became
+    )
 
 
-def _list(root: Path, roots: DataRoots) -> tuple[Files, Files, tuple[str, ...]]:
-    """The images to train on and to test on, and the classes' names.
+def _crop_pct(part: PartName, data: DataSpec) -> float:
+    return 1.0 if part == "train" else data.crop_pct
+
+
+def _list(root: Path, data: DataSpec, roots: DataRoots) -> FolderParts:
+    """The images of every part, and the classes' names.
 
     Nothing is listed that lies out of `roots`: its names alone would tell.
     """
-    train = root / "train"
-    test = next((root / name for name in _TEST_NAMES if (root / name).is_dir()), None)
-    if not train.is_dir() or test is None:
-        raise DataError(f"{root} has no train and val folder; {_LAYOUT}")
-    classes = tuple(sorted(_folders_in(train, roots)))
-    return _files(train, classes, roots), _files(test, classes, roots), classes
+    there = {name: root / name for name in ("train", *HELD_OUT) if (root / name).is_dir()}
+    if "train" not in there:
+        if there or not _folders_in(root, roots):
+            raise DataError(f"{root} has no train folder; {LAYOUT}")
+        there["train"] = root
+    elif unread := sorted(set(_folders_in(root, roots)) - there.keys()):
+        logger.warning("%s: not read, as neither train, val nor test: %s", root, _some(unread))
+    classes = tuple(sorted(_folders_in(there["train"], roots)))
+    return divide(root, there, classes, lambda folder: _files(folder, classes, roots), data.val)
 
 
 def _files(folder: Path, classes: tuple[str, ...], roots: DataRoots) -> Files:
@@ -134,7 +169,7 @@ def _files(folder: Path, classes: tuple[str, ...], roots: DataRoots) -> Files:
         for path in sorted(_images_below(folder / name, roots))
     ]
     if not files:
-        raise DataError(f"{folder} has no images ({', '.join(sorted(SUFFIXES))}); {_LAYOUT}")
+        raise DataError(f"{folder} has no images ({', '.join(sorted(SUFFIXES))}); {LAYOUT}")
     if empty := sorted(there - {classes[label] for _, label in files}):
         raise DataError(
             f"{folder} has folders without an image: {_some(empty)}; copy their images again, or delete them"

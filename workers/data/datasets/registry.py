@@ -13,21 +13,22 @@ from workers.data.datasets.digits import load_digits
 from workers.data.datasets.download import download
 from workers.data.datasets.fashion_mnist import load_fashion_mnist
 from workers.data.datasets.imagefolder import load_imagefolder, open_imagefolder
+from workers.data.datasets.source import Source
 from workers.data.datasets.synthetic import load_synthetic
 
-MADE: dict[str, Callable[[int], Dataset]] = {
-    "digits": load_digits,
+MADE: dict[str, Callable[[int], Source]] = {
+    "digits": lambda _size: load_digits(),
     "cluttered_digits": load_cluttered_digits,
     "synthetic": load_synthetic,
 }
 """Datasets that need no folder, from the image size."""
 
-READ: dict[str, Callable[[Path, int, DataRoots], Dataset]] = {
+READ: dict[str, Callable[[Path, DataRoots], Source]] = {
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,
     "fashion_mnist": load_fashion_mnist,
 }
-"""Published datasets, from their root, the image size, and what may be opened at all."""
+"""Published datasets, from their root, and what may be opened at all."""
 
 
 def load_dataset(data: DataSpec, data_roots: tuple[str, ...] = (), *, allow_download: bool = False) -> Dataset:
@@ -35,20 +36,23 @@ def load_dataset(data: DataSpec, data_roots: tuple[str, ...] = (), *, allow_down
     if data.download and not allow_download:
         raise DataError("the operator allows no downloads (CBAM_ALLOW_DOWNLOAD); put the dataset into its root by hand")
     if data.root is None:
-        return MADE[data.dataset](data.image_size)
+        return MADE[data.dataset](data.image_size).divide(data.val, data.image_size)
     roots = DataRoots.of(data_roots)
     root = allowed_root(data.root, roots)
     if data.dataset == "imagefolder":
-        read_folder = open_imagefolder if data.workers_per_rank else load_imagefolder
-        return read_folder(root, data.image_size, data.crop_pct, roots=roots)
+        return (open_imagefolder if data.workers_per_rank else load_imagefolder)(root, data, roots=roots)
+    return _read(data, root, roots).divide(data.val, data.image_size)
+
+
+def _read(data: DataSpec, root: Path, roots: DataRoots) -> Source:
     read = READ[data.dataset]
     try:
-        return read(root, data.image_size, roots)
+        return read(root, roots)
     except DataError:
         if not data.download:
             raise
     download(data.dataset, root, roots)
-    return read(root, data.image_size, roots)
+    return read(root, roots)
 
 
 def allowed_root(root: str, roots: DataRoots) -> Path:

@@ -2,13 +2,14 @@
 
 import torch
 
-from workers.data.datasets.base import Dataset, Split
+from workers.data.datasets.base import Split
+from workers.data.datasets.source import Source
 from workers.seeding import generator_of
 
 CLASSES = tuple(str(number) for number in range(1000))
 
 
-def load_synthetic(image_size: int) -> Dataset:
+def load_synthetic(image_size: int) -> Source:
     """2,048 training and 256 test images of `image_size` in three channels, the same in every experiment."""
 
     def split(name: str, count: int) -> Split:
@@ -17,4 +18,5 @@ def load_synthetic(image_size: int) -> Dataset:
         images = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
         return Split(images, torch.randint(len(CLASSES), (count,), generator=generator))
 
-    return Dataset.of(split("train", 2048), split("test", 256), CLASSES)
+    train = split("train", 2048)
+    return Source(train, split("test", 256), CLASSES, groups=train.origin)  # random pixels: no two are the same

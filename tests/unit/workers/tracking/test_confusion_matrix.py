@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from workers.tracking import confusion_matrix
-from workers.tracking.confusion_matrix import TABLE, confusion_artifacts, top_confusions
+from workers.tracking.confusion_matrix import confusion_artifacts, top_confusions
 from workers.tracking.figures import confusion_matrix_png
 
 
@@ -31,7 +31,7 @@ def written(folder, classes):
     return path
 
 
-@pytest.mark.parametrize(("classes", "files"), [(60, []), (61, [TABLE])])
+@pytest.mark.parametrize(("classes", "files"), [(60, []), (61, ["top_confusions.csv"])])
 def test_a_table_comes_with_a_picture_that_has_no_names(tmp_path, classes, files):
     made = confusion_artifacts(written(tmp_path, classes))
     assert [path.name for path in made] == [*files, "confusion_matrix.png"]
@@ -66,7 +66,7 @@ def test_what_takes_too_long_is_left_out(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(confusion_matrix, "DRAW_SECONDS", 0.2)
     monkeypatch.setattr(confusion_matrix, "confusion_matrix_png", lambda *_matrix: forever.wait(60) and b"")
     try:
-        assert [path.name for path in confusion_artifacts(written(tmp_path, 100))] == [TABLE]
+        assert [path.name for path in confusion_artifacts(written(tmp_path, 100))] == ["top_confusions.csv"]
     finally:
         forever.set()
     assert "confusion_matrix.png is left out: it is not drawn within" in caplog.text

@@ -1,0 +1,88 @@
+"""Which folders of an imagefolder become train, val and test, and which images are cut off for what has no folder."""
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cbam_core.errors import DataError
+from cbam_core.spec import ValSpec
+from workers.data.datasets.base import PartName
+from workers.data.datasets.source import cut_from_train
+from workers.data.splits import TEST_FRACTION, cut, val_mask
+
+Files = Sequence[tuple[Path, int]]
+"""Paths, each with its class."""
+LAYOUT = "expected train/<class>/<image>, with val/ and test/ beside train/ or without, or <class>/<image> alone"
+HELD_OUT = ("val", "test")
+
+
+@dataclass(frozen=True)
+class FolderParts:
+    """The files of every part. `origins` says of each where it stands in the folder that it was read from."""
+
+    files: Mapping[PartName, Files]
+    origins: Mapping[PartName, Tensor]
+    classes: tuple[str, ...]
+    became: Mapping[PartName, str]
+
+
+def divide(
+    root: Path,
+    there: Mapping[str, Path],
+    classes: tuple[str, ...],
+    read: Callable[[Path], Files],
+    val: ValSpec | Literal["folder"],
+) -> FolderParts:
+    """The parts of a dataset whose folders `there` are, by name; `read` lists one. Raises DataError."""
+    files: dict[PartName, Files] = {"train": read(there["train"])}
+    became: dict[PartName, str] = {"train": _name(root, there["train"])}
+    held_out = [name for name in HELD_OUT if name in there]
+    if val == "folder" and not held_out:
+        raise DataError(f"data.val is folder, and {root} has no val folder; leave it out, and val is cut from train")
+    if len(held_out) == 2 or val == "folder":  # a test folder alone is val then, and no test
+        files["val"], became["val"] = read(there[held_out[0]]), _name(root, there[held_out[0]])
+    for name in held_out[len(files) - 1 :]:
+        files["test"], became["test"] = read(there[name]), _name(root, there[name])
+    origins = {name: torch.arange(len(of)) for name, of in files.items()}
+    if "test" not in files and val != "folder":
+        labels = torch.tensor([label for _, label in files["train"]])
+        _cut_off("test", cut(labels, TEST_FRACTION, "test"), files, origins)
+        became["test"] = f"{TEST_FRACTION:.0%} cut from train, of every class, the same in every experiment"
+    if "val" not in files and val != "folder":
+        labels = torch.tensor([label for _, label in files["train"]])
+        groups = _groups(files["train"], there["train"], val.group) if val.group else None
+        _cut_off("val", val_mask(labels, val, groups), files, origins)
+        became["val"] = cut_from_train(val)
+    return FolderParts(files, origins, classes, became)
+
+
+def _cut_off(name: PartName, mask: Tensor, files: dict[PartName, Files], origins: dict[PartName, Tensor]) -> None:
+    """Move those of the training images where `mask` is true into a part of their own."""
+    train, taken = files["train"], mask.tolist()
+    files[name] = [file for file, cut_off in zip(train, taken, strict=True) if cut_off]
+    files["train"] = [file for file, cut_off in zip(train, taken, strict=True) if not cut_off]
+    origins[name], origins["train"] = origins["train"][mask], origins["train"][~mask]
+
+
+def _groups(files: Files, folder: Path, pattern: str) -> Tensor:
+    """A number for each file, the same for those of one group. Raises DataError where the pattern finds nothing."""
+    expression = re.compile(pattern)
+    numbers: dict[str, int] = {}
+    found = []
+    for path, _ in files:
+        match = expression.search(os.path.relpath(path, folder))
+        if match is None:
+            raise DataError(f"data.val.group ({pattern}) finds nothing in {os.path.relpath(path, folder)}")
+        key = match[1] if expression.groups else match[0]
+        found.append(numbers.setdefault(key or "", len(numbers)))
+    return torch.tensor(found)
+
+
+def _name(root: Path, folder: Path) -> str:
+    return "the whole folder" if folder == root else f"the folder {folder.name}"
