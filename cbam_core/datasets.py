@@ -3,9 +3,23 @@
 from dataclasses import dataclass
 
 
+def cut_count(images: int, fraction: float) -> int:
+    """How many of so many images become another part: the fraction, rounded half up, and at least one."""
+    return max(1, int(images * fraction + 0.5))
+
+
+@dataclass(frozen=True)
+class PartSizes:
+    """Images of each part of a training; None where the folder on disk decides, and test also where there is none."""
+
+    train: int | None
+    val: int | None
+    test: int | None
+
+
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What is known without reading it; None where the folder on disk decides."""
+    """What is known without reading it, of the dataset as it is published; None where the folder on disk decides."""
 
     title: str
     classes: int | None
@@ -13,6 +27,13 @@ class DatasetFacts:
     train_images: int | None
     test_images: int | None
     needs_root: bool
+
+    def divided(self, val_fraction: float | None) -> PartSizes:
+        """Val cut from the training images, or, where the fraction is None, the part held out."""
+        if self.train_images is None or val_fraction is None:
+            return PartSizes(self.train_images, self.test_images if val_fraction is None else None, None)
+        val = cut_count(self.train_images, val_fraction)
+        return PartSizes(self.train_images - val, val, self.test_images)
 
 
 DOWNLOADABLE = ("cifar10", "cifar100", "fashion_mnist")

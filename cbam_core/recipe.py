@@ -133,6 +133,11 @@ class DataSpec(SpecModel):
         "memory; 0: all images are held on the training device",
     )
 
+    @property
+    def val_fraction(self) -> float | None:
+        """Of the training images that become val, where the dataset has none; None: the part held out is val."""
+        return self.val.fraction if isinstance(self.val, ValSpec) else None
+
     @field_validator("root")
     @classmethod
     def _absolute(cls, value: str | None) -> str | None:

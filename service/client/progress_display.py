@@ -43,7 +43,7 @@ def table(views: Sequence[ExperimentView]) -> Table:
     for column in ("id", "name", "state"):
         made.add_column(column, no_wrap=True)
     made.add_column("progress", width=BAR_WIDTH)
-    for column in ("epoch", "top-1", "images/s", "ETA"):
+    for column in ("epoch", "val top-1", "images/s", "ETA"):
         made.add_column(column, justify="right", no_wrap=True)
     for view in views:
         made.add_row(*_row(view))
@@ -90,8 +90,9 @@ def summary(view: ExperimentView) -> str:
     progress, parts = view.progress, []
     if progress.total_steps:
         parts.append(f"epoch {progress.epoch}/{progress.epochs}")
-    if (top1 := view.metrics.get("val/top1")) is not None:
-        parts.append(f"top1 {top1:.1%}")
+    for part in ("val", "test"):
+        if (top1 := view.metrics.get(f"{part}/top1")) is not None:
+            parts.append(f"{part}/top1 {top1:.1%}")
     if progress.images_per_second and view.state not in TERMINAL:
         parts.append(f"{progress.images_per_second:.0f} images/s")
     if eta := _eta(view):

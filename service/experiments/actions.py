@@ -9,6 +9,7 @@ from typing import Any
 from cbam_core.data_roots import DataRoots
 from cbam_core.pointers import MOST_ERROR_ITEMS, pointer_part
 from cbam_core.printable import unprintable
+from cbam_core.semantics import CURRENT
 from cbam_core.spec import ExperimentSpec
 from cbam_core.tags import WHY_RESERVED, reserved
 from service.database.models.experiments import Experiment
@@ -21,6 +22,10 @@ from service.experiments.submission import checked
 from service.settings import Settings
 
 LONGEST_SPEC_BYTES = 64 * 1024
+NOT_COMPARABLE = (
+    "not comparable with the experiment that it was made from: that one's semantics are {}, this one's {}; val is cut "
+    "from train now, first weights are drawn by module, and attention of timm's networks stands on the branch"
+)
 WISHES = {"cancel": Desired.CANCEL, "pause": Desired.PAUSE, "resume": Desired.RUN}
 
 
@@ -49,12 +54,22 @@ def clone(
     caller: Caller,
     key: str | None,
 ) -> tuple[Experiment, bool]:
-    """Submit an experiment's spec, as it is now, with changes. Raises what `submit` raises, and InvalidFields."""
+    """Submit an experiment's spec, as it is now, with changes. Raises what `submit` raises, and InvalidFields.
+
+    The copy of an older experiment has the current semantics, and its first event says what that changes.
+    """
     fields = original.spec if isinstance(original.spec, dict) else {}  # damaged by hand
     spec = checked(apply_patch(fields, overrides))
     check(settings, spec)
     body = {"clone": original.id, "overrides": dict(overrides)}
-    return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(body), cloned_from=original.id)
+    return store.submit(
+        spec,
+        owner=caller.name,
+        key=key,
+        body_hash=_hash(body),
+        cloned_from=original.id,
+        message="" if original.semantics == CURRENT else NOT_COMPARABLE.format(original.semantics, CURRENT),
+    )
 
 
 def check(settings: Settings, spec: ExperimentSpec) -> dict[str, Any]:

@@ -62,8 +62,10 @@ class ExperimentStore:
         key: str | None = None,
         body_hash: str = "",
         cloned_from: str | None = None,
+        message: str = "",
     ) -> tuple[Experiment, bool]:
         """Store an experiment as QUEUED; with a key that this owner used in the last day, give the one stored then.
+        `message` goes with its first event.
 
         Returns the row and whether it is new. Raises IdempotencyConflict where the key came with another body.
         """
@@ -73,7 +75,7 @@ class ExperimentStore:
                     session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < utc_now() - KEY_LIFE))
                     if known := _known(session, owner, key, body_hash):
                         return known, False
-                row = _insert(session, spec, owner, cloned_from)
+                row = _insert(session, spec, owner, cloned_from, message=message)
                 if key is not None:
                     session.add(_used(row, key, body_hash))
                 return row, True
@@ -211,7 +213,7 @@ def _as_many_as_fit(rows: Sequence[Experiment], *, specs: bool) -> int:
     return len(rows)
 
 
-def _insert(session: Session, spec: ExperimentSpec, owner: str, cloned_from: str | None) -> Experiment:
+def _insert(session: Session, spec: ExperimentSpec, owner: str, cloned_from: str | None, *, message: str) -> Experiment:
     now = utc_now()
     row = Experiment(
         id=new_id(),
@@ -232,7 +234,7 @@ def _insert(session: Session, spec: ExperimentSpec, owner: str, cloned_from: str
     )
     session.add(row)
     session.flush()
-    event = Event(experiment_id=row.id, attempt=0, to_state=State.QUEUED, message="", by=owner, at=now)
+    event = Event(experiment_id=row.id, attempt=0, to_state=State.QUEUED, message=message, by=owner, at=now)
     session.add(event)
     session.flush()
     outbox.tell(session, row, event)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cbam_core.attention.options import BAMOptions, CBAMOptions, ECAOptions, TripletOptions
 from cbam_core.backbones import BASIC_RESNETS, BOTTLENECK_RESNETS
-from cbam_core.datasets import DatasetFacts
+from cbam_core.datasets import DatasetFacts, PartSizes
 from cbam_core.spec import AdamWSpec, ExperimentSpec, MultistepSchedule, SGDSpec, StepSchedule
 from service.preview.memory_estimate import images_per_pass
 from service.preview.profiler import Measured
@@ -42,9 +42,14 @@ class RecipeContext:
     facts: DatasetFacts
 
     @property
+    def images(self) -> PartSizes:
+        """Images of train, val and test."""
+        return self.facts.divided(self.spec.data.val_fraction)
+
+    @property
     def steps_per_epoch(self) -> int | None:
         """Full batches in the training set."""
-        images = self.facts.train_images
+        images = self.images.train
         return None if images is None else images // self.spec.train.global_batch_size
 
     @property
@@ -141,7 +146,7 @@ def _batch(case: RecipeContext) -> Iterator[RecipeWarning]:
         yield RecipeWarning(
             "/train/global_batch_size",
             "batch_over_dataset",
-            f"{case.spec.data.dataset} has {case.facts.train_images} training images: not one full batch of "
+            f"{case.spec.data.dataset} has {case.images.train} training images: not one full batch of "
             f"{train.global_batch_size}, so the training will fail",
         )
     if images < FEWEST_FOR_BATCH_NORM and not train.sync_batch_norm:

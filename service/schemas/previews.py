@@ -45,7 +45,9 @@ class PreviewView(View):
     attention_macs: int
     sites: list[SiteView]
     classes: int = Field(description="outputs of the network; 1000 is assumed where the dataset's folder decides")
-    train_images: int | None = Field(description="null where the dataset's folder decides")
+    train_images: int | None = Field(description="without those of val; null where the dataset's folder decides")
+    val_images: int | None = Field(None, description="those that curves and choices are made on")
+    test_images: int | None = Field(None, description="those of the reported number; null also where there are none")
     steps_per_epoch: int | None
     total_steps: int | None
     images_per_pass: int = Field(description="images that go through the network at once on one worker")

@@ -5,6 +5,7 @@ import hashlib
 import torch
 from torch import Tensor
 
+from cbam_core.datasets import cut_count
 from cbam_core.errors import DataError
 from cbam_core.spec import ValSpec
 from workers.seeding import generator_of
@@ -51,11 +52,6 @@ def cut(
     return mask
 
 
-def val_images(images: int, fraction: float) -> int:
-    """How many of so many images `cut` takes, at least one."""
-    return max(1, int(images * fraction + 0.5))
-
-
 def same_pixels(images: Tensor) -> Tensor:
     """A number for every image (uint8 N C H W), the same for those whose pixels all are: N."""
     flat = images.flatten(1)
@@ -65,6 +61,7 @@ def same_pixels(images: Tensor) -> Tensor:
         (torch.nn.functional.pad(part, (0, spare)).contiguous().view(torch.int32).long() * weights).sum(1)
         for part in flat.split(_CHUNK)
     ])  # fmt: skip
+    numbers: Tensor
     _, numbers, counts = sums.unique(return_inverse=True, return_counts=True)
     known: dict[bytes, int] = {}
     following = len(counts)
@@ -76,10 +73,10 @@ def same_pixels(images: Tensor) -> Tensor:
 
 def _shares(images: Tensor, units: Tensor, fraction: float) -> list[int]:
     """How many images to take of every stratum; `units` are the groups in it, of which one at least stays."""
-    most = (images - 1) * (units > 1)
+    most: Tensor = (images - 1) * (units > 1)
     exact = images.double() * fraction
     shares = torch.minimum(exact.floor().long(), most)
-    missing = val_images(int(images.sum()), fraction) - int(shares.sum())
+    missing = cut_count(int(images.sum()), fraction) - int(shares.sum())
     for label in torch.argsort(shares - exact, stable=True).tolist():
         if missing > 0 and shares[label] < most[label]:
             shares[label] += 1

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cbam_core.spec import ExperimentSpec, read_spec
-from service.cli.commands.demo import ATTENTIONS, TWO_WORKERS, spec_for
+from service.cli.commands.demo import ATTENTIONS, spec_for
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 
@@ -18,6 +18,5 @@ def test_every_example_can_be_submitted(path):
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_the_demo_runs_the_examples(attention):
     demo = ExperimentSpec.model_validate(spec_for(attention))
-    workers = "-2-workers" if attention == TWO_WORKERS else ""
-    example = read_spec(EXAMPLES / f"digits-{attention}{workers}.yaml")
+    example = read_spec(EXAMPLES / f"digits-{attention}.yaml")
     assert demo == example.model_copy(update={"name": demo.name})
