@@ -1,7 +1,7 @@
 """The Python client: submit a spec, wait for its end, read its metrics.
 
 >>> client = Client("http://127.0.0.1:8000")                            # doctest: +SKIP
->>> client.submit("spec.yaml").wait(progress=True).metrics["val/top1"]  # doctest: +SKIP
+>>> client.submit("spec.yaml").wait(progress=True).metrics["test/top1"]  # doctest: +SKIP
 """
 
 import os

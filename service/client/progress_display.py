@@ -90,9 +90,8 @@ def summary(view: ExperimentView) -> str:
     progress, parts = view.progress, []
     if progress.total_steps:
         parts.append(f"epoch {progress.epoch}/{progress.epochs}")
-    for part in ("val", "test"):
-        if (top1 := view.metrics.get(f"{part}/top1")) is not None:
-            parts.append(f"{part}/top1 {top1:.1%}")
+    known = [name for name in ("val/top1", "test/top1") if name in view.metrics]
+    parts += [f"{name} {view.metrics[name]:.1%}" for name in known]
     if progress.images_per_second and view.state not in TERMINAL:
         parts.append(f"{progress.images_per_second:.0f} images/s")
     if eta := _eta(view):

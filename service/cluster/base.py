@@ -56,11 +56,11 @@ class Launch:
     workers: int  # how many of those the spec allows
     storage: Path
     tracking_uri: str | None
-    semantics: Semantics = CURRENT
     data_roots: tuple[str, ...] = ()
     allow_download: bool = False
     hang_seconds: float = 300.0
     traceparent: str | None = None  # where its spans belong
+    semantics: Semantics = CURRENT
     gang: str | None = None  # the name of the one that was chosen for it; None: the cluster chooses
 
     @property

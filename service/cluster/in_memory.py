@@ -136,7 +136,7 @@ class InMemoryCluster:
                 "reason": reason,
                 "message": message,
                 "step": gang.step,
-                "metrics": {"val/top1": 0.5},
+                "metrics": {"val/top1": 0.5} | ({"test/top1": 0.5} if ending == "succeeded" else {}),
                 "attempt": key.attempt,
                 "token": gang.launch.token,
                 "summary": {"parameters": 1},

@@ -199,7 +199,7 @@ def test_the_logged_model_loads_and_answers_as_it_did(home):
     (folder,) = home.glob("mlflow/artifacts/1/models/m-*/artifacts")
     model = mlflow.pytorch.load_model(str(folder))
     recorded = json.loads(ExperimentFolder(home / "storage", FINISHED).attempt(1).result.read_text())["metrics"]
-    test = load_digits(8).test
+    test = load_digits().test
     with torch.no_grad():
         scores = model(test.images / 255)
     assert scores.shape == (355, 10)

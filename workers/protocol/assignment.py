@@ -34,13 +34,13 @@ class Assignment:
     master_address: str = "127.0.0.1"
     master_port: int = 0
     tracking_uri: str | None = None
-    semantics: Semantics = CURRENT
     data_roots: tuple[str, ...] = ()
     allow_download: bool = False
     hang_seconds: float = 300.0
     node_gpus: tuple[str, ...] = ()
     gpu_index: int = 0
     traceparent: str | None = None
+    semantics: Semantics = CURRENT
 
     @property
     def folder(self) -> ExperimentFolder:

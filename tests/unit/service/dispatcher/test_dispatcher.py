@@ -31,7 +31,7 @@ def test_an_experiment_goes_from_queued_to_succeeded(dispatcher, store, cluster)
     until(dispatcher, store, row.id, State.SUCCEEDED)
     assert way(store, row.id) == ["QUEUED", "STARTING", "RUNNING", "SUCCEEDED"]
     done = store.get(row.id)
-    assert done.progress["metrics"] == {"val/top1": 0.5}
+    assert done.progress["metrics"] == {"val/top1": 0.5, "test/top1": 0.5}
     assert done.summary == {"parameters": 1}
     assert done.ended_at is not None
     (attempt,) = store.attempts(row.id)

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from cbam_core.errors import DataError
-from cbam_core.spec import AugmentSpec
+from cbam_core.spec import AugmentSpec, DataSpec
+from workers.data import load_dataset
 from workers.data.batches import Batches, RankShard
 from workers.data.datasets.base import Dataset, Split
-from workers.data.datasets.synthetic import load_synthetic
 
 
 @pytest.fixture
@@ -15,7 +15,8 @@ def numbered():
     """Every image is its own number, so that we see which images a batch holds."""
     numbers = torch.arange(103)
     images = numbers.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
-    return Dataset(Split(images, numbers), Split(images[:37], numbers[:37]), ("a",), (0.0,), (1.0,))
+    val, test = Split(images[:37], numbers[:37]), Split(images[:23], numbers[:23])
+    return Dataset(Split(images, numbers), val, test, ("a",), mean=(0.0,), std=(1.0,))
 
 
 def labels_of(batches, count):
@@ -49,7 +50,7 @@ def test_a_global_batch_is_the_same_for_any_number_of_ranks(numbered, world_size
 
 @pytest.mark.parametrize("policy", [{"rand_augment": {}}, {"trivial_augment": True}, {"hue": 0.3, "saturation": 0.3}])
 def test_an_image_changes_alike_on_any_number_of_ranks_and_from_any_first_step(policy):
-    dataset, spec = load_synthetic(16), AugmentSpec.model_validate(policy)
+    dataset, spec = load_dataset(DataSpec(dataset="synthetic", image_size=16)), AugmentSpec.model_validate(policy)
     alone = Batches(dataset, RankShard(0, 1, 20), seed=3, augment=spec).train_from(4)
     later = Batches(dataset, RankShard(0, 1, 20), seed=3, augment=spec).train_from(5)
     ranks = [Batches(dataset, RankShard(rank, 2, 20), seed=3, augment=spec).train_from(4) for rank in range(2)]
@@ -73,11 +74,14 @@ def test_the_seed_decides_the_order(numbered):
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4, 8])
-def test_every_test_image_comes_once_over_all_ranks_and_the_ranks_keep_step(numbered, world_size):
-    ranks = [list(Batches(numbered, RankShard(rank, world_size, 16), seed=0).test()) for rank in range(world_size)]
-    assert len({len(rank) for rank in ranks}) == 1
-    taken = sorted(label for rank in ranks for _, labels in rank for label in labels.tolist())
-    assert taken == list(range(37))
+@pytest.mark.parametrize(("part", "count"), [("val", 37), ("test", 23)])
+def test_every_image_is_evaluated_once_over_all_ranks_and_the_ranks_keep_step(numbered, world_size, part, count):
+    ranks = [Batches(numbered, RankShard(rank, world_size, 16), seed=0) for rank in range(world_size)]
+    brought = [list(rank.evaluated(part)) for rank in ranks]
+    assert len({len(batches) for batches in brought}) == 1
+    taken = [[label for _, labels in batches for label in labels.tolist()] for batches in brought]
+    assert sorted(label for labels in taken for label in labels) == list(range(count))
+    assert [rank.places(part).tolist() for rank in ranks] == taken, "where each stands in its part"
 
 
 def test_a_batch_larger_than_the_dataset_is_told_at_once(numbered):

@@ -70,7 +70,8 @@ def make_imagefolder(root):
 
 
 def load(root, name, **fields):
-    data = DataSpec(dataset=name, root=str(root), **fields)
+    """All that is held out as val, so that nothing is cut from what is read."""
+    data = DataSpec(dataset=name, root=str(root), **{"val": "folder"} | fields)
     return load_dataset(data, (str(root),))
 
 
@@ -98,7 +99,7 @@ def test_fashion_mnist_is_read_as_torchvision_reads_it(tmp_path):
 
 def test_images_come_at_the_size_the_spec_says(tmp_path):
     make_cifar(tmp_path)
-    assert load(tmp_path, "cifar10", image_size=24).test.images.shape == (20, 3, 24, 24)
+    assert load(tmp_path, "cifar10", image_size=24).val.images.shape == (20, 3, 24, 24)
 
 
 class Trap:
@@ -215,7 +216,7 @@ def test_a_folder_of_images_becomes_squares_of_their_middles(tmp_path):
     assert dataset.classes == ("ants", "bees")
     assert dataset.train.images.shape == (10, 3, 20, 20)
     assert dataset.train.labels.tolist() == [0] * 5 + [1] * 5
-    assert dataset.test.labels.tolist() == [0, 0, 1, 1]
+    assert dataset.val.labels.tolist() == [0, 0, 1, 1]
     middle = dataset.train.images[:, :, 10, 10]
     assert middle[:5].tolist() == [[0, 0, 255]] * 5
     assert middle[5:].tolist() == [[255, 0, 0]] * 5
@@ -240,7 +241,7 @@ def test_a_test_image_is_cropped_as_torchvision_does_and_a_training_image_is_not
     ours, whole = (load(tmp_path, "imagefolder", **fields, crop_pct=share) for share in (crop_pct, 1.0))
     change = v2.Compose([v2.Resize(scaled), v2.CenterCrop(image_size), v2.PILToTensor()])
     everything = Order(torch.arange(len(photographs)))
-    assert torch.equal(ours.test.take(everything), torch.stack([change(photograph) for photograph in photographs]))
+    assert torch.equal(ours.val.take(everything), torch.stack([change(photograph) for photograph in photographs]))
     assert torch.equal(ours.train.take(everything), whole.train.take(everything))
     assert (ours.mean, ours.std) == (whole.mean, whole.std)
 
@@ -270,7 +271,7 @@ def photograph(path, *, whole):
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
-        (lambda root: (root / "val").rename(root / "else"), "no train and val folder"),
+        (lambda root: (root / "val").rename(root / "else"), "has no val folder"),
         (lambda root: (root / "train" / "bees").rename(root / "train" / "wasps"), "do not have: bees"),
         (lambda root: (root / "train" / "ants" / "3.png").write_bytes(b"no image"), "cannot read .*3.png"),
         (lambda root: truncate(root / "val" / "ants" / "1.png"), "cannot read .*val/ants/1.png.*copy it again"),
@@ -291,7 +292,7 @@ def test_a_wrong_folder_of_images_says_what_is_wrong(tmp_path, harm, words):
 
 def test_a_class_without_a_folder_to_test_on_is_told_in_the_log(tmp_path, caplog):
     shutil.rmtree(make_imagefolder(tmp_path) / "val" / "bees")
-    assert len(load(tmp_path, "imagefolder").test) == 2
+    assert len(load(tmp_path, "imagefolder").val) == 2
     assert "val has no images of 1 classes: bees" in caplog.text
 
 
@@ -326,7 +327,7 @@ def test_more_images_than_memory_holds_are_refused_or_left_on_disk(tmp_path, mon
 @pytest.mark.parametrize("name", ["digits", "cluttered_digits", "synthetic"])
 def test_the_catalogue_tells_the_truth(name):
     dataset, facts = load_dataset(DataSpec(dataset=name, image_size=16)), DATASETS[name]
-    assert (len(dataset.train), len(dataset.test)) == (facts.train_images, facts.test_images)
+    assert (len(dataset.train) + len(dataset.val), len(dataset.test)) == (facts.train_images, facts.test_images)
     assert (dataset.num_classes, dataset.input_shape[0]) == (facts.classes, facts.channels)
     again = load_dataset(DataSpec(dataset=name, image_size=16))
     assert torch.equal(dataset.train.images, again.train.images)

@@ -92,13 +92,13 @@ def root(tmp_path):
 
 
 def load(root, name="cifar10", *, allow_download=True, download=True):
-    data = DataSpec(dataset=name, root=str(root), download=download)
+    data = DataSpec(dataset=name, root=str(root), download=download, val="folder")
     return load_dataset(data, (str(root),), allow_download=allow_download)
 
 
 def test_what_is_missing_is_downloaded_once(published, root):
     assert len(load(root).train) == 100
-    assert len(load(root).test) == 20
+    assert len(load(root).val) == 20
     assert published == ASKED_ONCE
 
 
@@ -112,9 +112,9 @@ def test_what_is_damaged_is_fetched_again(published, root):
 def test_cifar100_is_downloaded_with_its_fine_classes(tmp_path, website, root, monkeypatch):
     publish_cifar(website, tmp_path / "made", "cifar100", torchvision.datasets.CIFAR100, monkeypatch)
     first, again = load(root, "cifar100"), load(root, "cifar100")
-    by_hand = load_dataset(DataSpec(dataset="cifar100", root=str(tmp_path / "made")), (str(tmp_path),))
+    by_hand = load_dataset(DataSpec(dataset="cifar100", root=str(tmp_path / "made"), val="folder"), (str(tmp_path),))
     for dataset in (first, again):
-        assert (len(dataset.train), len(dataset.test), len(dataset.classes)) == (20, 20, 100)
+        assert (len(dataset.train), len(dataset.val), len(dataset.classes)) == (20, 20, 100)
         assert torch.equal(dataset.train.images, by_hand.train.images)
     assert website[2] == ["/cifar-100-python.tar.gz"] * 2
 
@@ -122,9 +122,11 @@ def test_cifar100_is_downloaded_with_its_fine_classes(tmp_path, website, root, m
 def test_fashion_mnist_is_downloaded_file_by_file(tmp_path, website, root, monkeypatch):
     publish_fashion(website, tmp_path / "made", torchvision.datasets.FashionMNIST, monkeypatch)
     first, again = load(root, "fashion_mnist"), load(root, "fashion_mnist")
-    by_hand = load_dataset(DataSpec(dataset="fashion_mnist", root=str(tmp_path / "made")), (str(tmp_path),))
+    by_hand = load_dataset(
+        DataSpec(dataset="fashion_mnist", root=str(tmp_path / "made"), val="folder"), (str(tmp_path),)
+    )
     for dataset in (first, again):
-        assert (len(dataset.train), len(dataset.test), len(dataset.classes)) == (30, 30, 10)
+        assert (len(dataset.train), len(dataset.val), len(dataset.classes)) == (30, 30, 10)
         assert torch.equal(dataset.train.images, by_hand.train.images)
     assert sorted(set(website[2])) == sorted(f"/{name}" for name, _ in torchvision.datasets.FashionMNIST.resources)
     assert len(website[2]) == 2 * 4
@@ -136,7 +138,7 @@ def test_a_file_of_fashion_mnist_that_is_damaged_or_gone_is_fetched_again(tmp_pa
     load(root, "fashion_mnist")
     for name in ("t10k-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte"):
         harm(root / "FashionMNIST" / "raw" / name)
-    assert len(load(root, "fashion_mnist").test) == 30
+    assert len(load(root, "fashion_mnist").val) == 30
     assert website[2][8:] == ["/t10k-images-idx3-ubyte.gz"] * 2, "what is whole is not fetched again"
 
 

@@ -24,7 +24,6 @@ from workers.data import load_dataset
 from workers.data.batches import Batches, RankShard
 from workers.data.datasets.base import Order
 from workers.data.datasets.decoding import decode
-from workers.data.datasets.synthetic import load_synthetic
 from workers.data.loaders import BATCHES_AHEAD, Loader
 
 CPU = torch.device("cpu")
@@ -44,7 +43,7 @@ def folder(tmp_path_factory):
 
 
 def open_folder(root, **fields):
-    data = DataSpec(dataset="imagefolder", root=str(root), image_size=16, workers_per_rank=1, **fields)
+    data = DataSpec(dataset="imagefolder", root=str(root), image_size=16, workers_per_rank=1, val="folder", **fields)
     return load_dataset(data, (str(root),))
 
 
@@ -68,7 +67,7 @@ def test_any_number_of_processes_brings_the_same_bits_from_any_step(folder, proc
 
 
 def test_sets_in_memory_come_through_processes_as_they_come_without():
-    dataset = load_synthetic(16)
+    dataset = load_dataset(DataSpec(dataset="synthetic", image_size=16))
     expected = islice(batches_of(dataset).train_from(5), 4)
     streamed = islice(batches_of(dataset, loaders=2).train_from(5), 4)
     assert all(torch.equal(ours[0], theirs[0]) for ours, theirs in zip(streamed, expected, strict=True))
@@ -76,16 +75,16 @@ def test_sets_in_memory_come_through_processes_as_they_come_without():
 
 @pytest.mark.parametrize("crop_pct", [1.0, 0.8])
 def test_the_test_images_are_those_of_the_resident_set_every_time(folder, crop_pct):
-    data = DataSpec(dataset="imagefolder", root=str(folder), image_size=16, crop_pct=crop_pct)
-    resident = load_dataset(data, (str(folder),)).test.images
+    data = DataSpec(dataset="imagefolder", root=str(folder), image_size=16, crop_pct=crop_pct, val="folder")
+    resident = load_dataset(data, (str(folder),)).val.images
     batches = batches_of(open_folder(folder, crop_pct=crop_pct), loaders=2)
     for _ in range(2):
-        streamed = torch.cat([images.clone() for images, _ in batches._test])
-        assert torch.equal(streamed, resident)
+        streamed = torch.cat([images.clone() for images, _ in batches.evaluated("val")])
+        torch.testing.assert_close(streamed, batches.normalise(resident.float()), rtol=0, atol=0)
 
 
 def test_the_statistics_of_a_sample_are_near_those_of_all(folder):
-    data = DataSpec(dataset="imagefolder", root=str(folder), image_size=16)
+    data = DataSpec(dataset="imagefolder", root=str(folder), image_size=16, val="folder")
     resident, streamed = load_dataset(data, (str(folder),)), open_folder(folder)
     assert streamed.mean == pytest.approx(resident.mean, abs=0.02)
     assert streamed.std == pytest.approx(resident.std, abs=0.02)
@@ -170,13 +169,15 @@ from pathlib import Path
 import torch
 from workers.data.datasets.base import Order
 from cbam_core.data_roots import ANYWHERE
+from cbam_core.spec import DataSpec
 from workers.data.datasets.imagefolder import open_imagefolder
 from workers.data.loaders import Loader
 def orders():
     while True:
         yield Order(torch.arange(4))
 if __name__ == "__main__":
-    images = open_imagefolder(Path(sys.argv[1]), 16, roots=ANYWHERE).train
+    data = DataSpec(dataset="imagefolder", root=sys.argv[1], image_size=16)
+    images = open_imagefolder(Path(sys.argv[1]), data, roots=ANYWHERE).train
     batches = iter(Loader(images, orders(), processes=2, device=torch.device("cpu")))
     next(batches)
     print("reading", flush=True)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from cbam_core.networks import build_network
 from tests.support.published_weights import publish, use_cache
 from workers.classifier import load_classifier
-from workers.data.datasets.digits import load_digits
+from workers.data import load_dataset
 from workers.train import trainer
 from workers.train.checkpoint import MANIFEST, STATE, Checkpoints
 
@@ -38,18 +38,18 @@ def test_published_weights_are_trained_tested_and_exported_with_their_own_statis
     assignment = assign(pretrained_spec)
     outcome, _ = train(assignment)
     assert outcome.outcome == "succeeded", outcome.message
-    digits, published = load_digits(32), timm.get_pretrained_cfg(NAME)
+    digits, published = load_dataset(pretrained_spec.data), timm.get_pretrained_cfg(NAME)
     assert published.mean == published.std == (0.5, 0.5, 0.5)
     assert digits.mean[0] != pytest.approx(0.5, abs=0.1)
 
     network = build_network(pretrained_spec.model.model_copy(update={"pretrained": False}), 10, 1).eval()
     network.load_state_dict(weights_of(assignment))
     classifier, _ = load_classifier(assignment.folder.weights)
-    pixels = digits.test.images / 255
+    pixels = digits.val.images / 255
     with torch.no_grad():
         scores, predicted = network((pixels - 0.5) / 0.5), classifier(pixels)
     torch.testing.assert_close(predicted, scores)
-    loss = torch.nn.functional.cross_entropy(scores.double(), digits.test.labels).item()
+    loss = torch.nn.functional.cross_entropy(scores.double(), digits.val.labels).item()
     assert outcome.metrics["val/loss"] == pytest.approx(loss, rel=1e-4)
 
 
@@ -71,7 +71,7 @@ def test_random_weights_see_images_with_the_statistics_of_the_dataset(tiny_spec,
     assignment = assign(tiny_spec(train={"epochs": 1}))
     train(assignment)
     classifier, _ = load_classifier(assignment.folder.weights)
-    digits = load_digits(8)
+    digits = load_dataset(assignment.spec.data)
     assert (classifier.mean.item(), classifier.std.item()) == pytest.approx((digits.mean[0], digits.std[0]))
 
 

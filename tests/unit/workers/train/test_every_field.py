@@ -6,18 +6,18 @@ from safetensors.torch import load_file
 
 from cbam_core.recipe import AugmentSpec, DataSpec, TrainSpec
 from cbam_core.timm_options import TimmOptimizerSpec
+from workers.data import load_dataset
 from workers.data.batches import Batches, RankShard
-from workers.data.datasets.synthetic import load_synthetic
 
 BASE = {
     "model": {"attention": {"type": "none"}},
-    "train": {"epochs": 2, "global_batch_size": 700, "optimizer": {"type": "sgd", "lr": 0.05}},
+    "train": {"epochs": 2, "global_batch_size": 640, "optimizer": {"type": "sgd", "lr": 0.05}},
 }
 
 LION = {"type": "timm:lion", "lr": 0.001, "weight_decay": 0.1}
 CHANGES = {
     "train.epochs": {"epochs": 1},
-    "train.global_batch_size": {"global_batch_size": 350},
+    "train.global_batch_size": {"global_batch_size": 320},
     "train.optimizer.lr": {"optimizer": {"type": "sgd", "lr": 0.04}},
     "train.optimizer.momentum": {"optimizer": {"type": "sgd", "lr": 0.05, "momentum": 0.5}},
     "train.optimizer.nesterov": {"optimizer": {"type": "sgd", "lr": 0.05, "nesterov": True}},
@@ -39,6 +39,8 @@ CHANGES = {
     "train.ema": {"ema": {"decay": 0.9}},
     "train.precision": {"precision": "bf16"},
     "train.seed": {"seed": 1},
+    "train.seeds": {"seeds": {"data": 1}},
+    "data.val": {"val": {"seed": 1}},
     "data.image_size": {"image_size": 10},
     "data.augment.crop_padding": {"augment": {"crop_padding": 1}},
     "data.augment.random_resized_crop": {"augment": {"random_resized_crop": True}},
@@ -149,7 +151,7 @@ def test_a_resume_with_timms_optimiser_gives_the_bits_of_the_unbroken_training(t
     ],
 )
 def test_a_field_changes_the_images(fields, others):
-    dataset = load_synthetic(16)
+    dataset = load_dataset(DataSpec(dataset="synthetic", image_size=16))
     images = [
         next(Batches(dataset, RankShard(0, 1, 8), seed=0, augment=AugmentSpec.model_validate(spec)).train_from(0))[0]
         for spec in (fields, others)

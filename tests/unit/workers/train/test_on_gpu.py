@@ -13,11 +13,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from cbam_core.networks import build_network
-from cbam_core.spec import ModelSpec, TrainSpec
+from cbam_core.spec import DataSpec, ModelSpec, TrainSpec
 from tests.support.ranks import Ranks
 from workers.data import load_dataset
 from workers.data.datasets.base import Order
-from workers.data.datasets.synthetic import load_synthetic
 from workers.data.loaders import BATCHES_AHEAD, Loader
 from workers.protocol.stop import StopSignal
 from workers.runtime.memory_check import GPU_LEFT_BYTES
@@ -37,7 +36,7 @@ SGD = {"type": "sgd", "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0}
 
 def test_batches_read_ahead_keep_their_pixels_while_the_gpu_lags_behind():
     """Neither is pinned memory filled anew before it is copied, nor a copy's memory before the training has read it."""
-    images = load_synthetic(16).train
+    images = load_dataset(DataSpec(dataset="synthetic", image_size=16)).train
     orders = [Order(numbers) for numbers in torch.randperm(len(images)).split(64)[: 5 * BATCHES_AHEAD]]
     loader, seen = Loader(images, orders, processes=2, device=GPU), []
     for pixels, labels in loader:

@@ -11,7 +11,7 @@ from torch import nn
 from cbam_core.networks import build_network
 from cbam_core.networks.resnet import ResNet
 from tests.support.journals import logged
-from workers.data.datasets.digits import load_digits
+from workers.data import load_dataset
 from workers.protocol.outcome import read_outcome
 from workers.protocol.stop import StopSignal
 from workers.seeding import seed_of
@@ -21,7 +21,7 @@ from workers.train.checkpoint import Checkpoints
 
 def plain_loop(spec, steps):
     """The same recipe in plain PyTorch: SGD with a cosine rate; losses and rates of the first `steps` steps."""
-    train, digits = spec.train, load_digits(spec.data.image_size)
+    train, digits = spec.train, load_dataset(spec.data)
     torch.manual_seed(seed_of(train.seed, "weights"))
     network = build_network(spec.model, 10, 1)
     optimizer = torch.optim.SGD(
@@ -77,20 +77,23 @@ def test_a_training_leaves_weights_that_give_the_reported_accuracy(tiny_spec, as
     assert outcome.summary["parameters"] > 270_000
     assert seen[-1].phase == "ended"
 
-    digits = load_digits(8)
+    digits = load_dataset(assignment.spec.data)
     network = build_network(assignment.spec.model, 10, 1)
     network.load_state_dict(load_file(assignment.folder.weights))
     network.eval()
-    images = (digits.test.images / 255 - digits.mean[0]) / digits.std[0]
-    with torch.no_grad():
-        scores = network(images)
-    right = scores.argmax(1) == digits.test.labels
-    assert outcome.metrics["val/top1"] == pytest.approx(right.double().mean().item())
-    loss = nn.functional.cross_entropy(scores.double(), digits.test.labels).item()
-    assert outcome.metrics["val/loss"] == pytest.approx(loss, rel=1e-4)
-    counts = json.loads(assignment.folder.confusion_matrix.read_text())["counts"]
-    assert sum(counts[index][index] for index in range(10)) == right.sum()
-    assert [sum(row) for row in counts] == digits.test.labels.bincount().tolist()
+    matrices = {"val": assignment.folder.confusion_matrix, "test": assignment.folder.test_confusion_matrix}
+    for part, matrix in matrices.items():
+        images = getattr(digits, part)
+        with torch.no_grad():
+            scores = network((images.images / 255 - digits.mean[0]) / digits.std[0])
+        right = scores.argmax(1) == images.labels
+        assert outcome.metrics[f"{part}/top1"] == right.sum().item() / len(right)
+        loss = nn.functional.cross_entropy(scores.double(), images.labels).item()
+        assert outcome.metrics[f"{part}/loss"] == pytest.approx(loss, rel=1e-4)
+        told = json.loads(matrix.read_text())
+        assert sum(told["counts"][index][index] for index in range(10)) == right.sum()
+        assert [sum(row) for row in told["counts"]] == images.labels.bincount().tolist()
+        assert told["accuracy"] == pytest.approx([right[images.labels == label].double().mean() for label in range(10)])
 
 
 def test_a_warm_process_gives_the_bits_of_a_cold_one(tiny_spec, assign, train):
