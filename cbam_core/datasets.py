@@ -48,7 +48,12 @@ DATASETS: dict[str, DatasetFacts] = {
     "cifar100": DatasetFacts("CIFAR-100, the folder cifar-100-python below root", 100, 3, 50_000, 10_000, True),
     "fashion_mnist": DatasetFacts("Fashion-MNIST, its four idx files below root", 10, 1, 60_000, 10_000, True),
     "imagefolder": DatasetFacts(
-        "your own images below root: <class>/…, or train/<class>/… with val/ and test/ beside it or without", None, 3, None, None, True
+        "your own images below root: <class>/…, or train/<class>/… with or without val/ and test/",
+        None,
+        3,
+        None,
+        None,
+        True,
     ),
     "synthetic": DatasetFacts("random pixels and labels, to measure speed with", 1000, 3, 2048, 256, False),
 }

@@ -3,10 +3,13 @@
 import json
 import textwrap
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from cbam_core.spec import DataSpec
 from tests.support.ports import free_port
+from workers.data import load_dataset
 from workers.protocol.storage import ExperimentFolder
 
 JOIN = """
@@ -258,3 +261,25 @@ def test_the_rank_that_fails_first_tells_the_cause(run_ranks, tmp_path):
 def test_all_ranks_see_a_loss_that_is_not_finite(run_ranks):
     code = "print(run(assignment, stop=StopSignal(), report=die_at(-1)).reason)"
     assert run_ranks(TRAIN + code, 2, LR="1e30") == ["LOSS_NOT_FINITE\n"] * 2
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_what_ranks_say_of_each_image_gives_the_metrics_exactly(run_ranks, tmp_path, world_size):
+    """Val has 144 images and a batch 126, so that ranks have none of the last one."""
+    code = """
+    import json
+    from workers.attempt import run
+    from workers.protocol.stop import StopSignal
+
+    outcome = run(assignment, stop=StopSignal(), report=lambda progress: None)
+    print(json.dumps(outcome.metrics))
+    """
+    told = [json.loads(output) for output in run_ranks(code, world_size)]
+    rows = pq.read_table(ExperimentFolder(tmp_path, "e1").predictions).to_pandas()
+    images = load_dataset(DataSpec(dataset="digits", image_size=8))
+    for part in ("val", "test"):
+        of_part, known = rows[rows.split == part], getattr(images, part)
+        assert of_part["index"].tolist() == known.origin.tolist(), "each image once, padded ones never"
+        assert of_part.label.tolist() == known.labels.tolist()
+        top1 = int((of_part.predicted == of_part.label).sum()) / len(known)
+        assert [metrics[f"{part}/top1"] for metrics in told] == [top1] * world_size

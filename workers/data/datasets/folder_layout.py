@@ -1,7 +1,10 @@
 """Which folders of an imagefolder become train, val and test, and which images are cut off for what has no folder."""
 
+import hashlib
+import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +13,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cbam_core.data_roots import DataRoots
 from cbam_core.errors import DataError
 from cbam_core.spec import ValSpec
 from workers.data.datasets.base import PartName
 from workers.data.datasets.source import cut_from_train
 from workers.data.splits import TEST_FRACTION, cut, val_mask
 
+logger = logging.getLogger(__name__)
 Files = Sequence[tuple[Path, int]]
 """Paths, each with its class."""
 LAYOUT = "expected train/<class>/<image>, with val/ and test/ beside train/ or without, or <class>/<image> alone"
 HELD_OUT = ("val", "test")
+MOST_SEARCHED = 20_000
+"""Files of one folder that are searched for copies: files of one size are read for it."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,13 @@ def divide(
     classes: tuple[str, ...],
     read: Callable[[Path], Files],
     val: ValSpec | Literal["folder"],
+    *,
+    roots: DataRoots,
 ) -> FolderParts:
-    """The parts of a dataset whose folders `there` are, by name; `read` lists one. Raises DataError."""
+    """The parts of a dataset whose folders `there` are, by name; `read` lists one. Raises DataError.
+
+    Copies of a file stay in one part of what is cut, and so do the groups of `val`.
+    """
     files: dict[PartName, Files] = {"train": read(there["train"])}
     became: dict[PartName, str] = {"train": _name(root, there["train"])}
     held_out = [name for name in HELD_OUT if name in there]
@@ -51,15 +63,50 @@ def divide(
         files["test"], became["test"] = read(there[name]), _name(root, there[name])
     origins = {name: torch.arange(len(of)) for name, of in files.items()}
     if "test" not in files and val != "folder":
-        labels = torch.tensor([label for _, label in files["train"]])
-        _cut_off("test", cut(labels, TEST_FRACTION, "test"), files, origins)
+        _cut_off("test", _test_mask(files["train"], roots), files, origins)
         became["test"] = f"{TEST_FRACTION:.0%} cut from train, of every class, the same in every experiment"
     if "val" not in files and val != "folder":
-        labels = torch.tensor([label for _, label in files["train"]])
-        groups = _groups(files["train"], there["train"], val.group) if val.group else None
-        _cut_off("val", val_mask(labels, val, groups), files, origins)
+        train = files["train"]
+        groups = _groups(train, there["train"], val.group) if val.group else copies(train, roots)
+        _cut_off("val", val_mask(_labels(train), val, groups), files, origins)
         became["val"] = cut_from_train(val)
     return FolderParts(files, origins, classes, became)
+
+
+def copies(files: Files, roots: DataRoots) -> Tensor | None:
+    """A number for each file, the same for those of the same bytes; None for more than MOST_SEARCHED files."""
+    if len(files) > MOST_SEARCHED:
+        logger.info("%d images are not searched for copies of one another: give data.val.group for those", len(files))
+        return None
+    sizes = [_size(path) for path, _ in files]
+    times = Counter(sizes)
+    numbers: dict[object, int] = {}
+    found = []
+    for index, ((path, _), size) in enumerate(zip(files, sizes, strict=True)):
+        key = _digest(path, roots) if size and times[size] > 1 else index
+        found.append(numbers.setdefault(key, len(numbers)))
+    return torch.tensor(found, dtype=torch.int64)
+
+
+def _size(path: Path) -> int:
+    """Bytes; 0 for a file that is not there, which its reader tells of."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _digest(path: Path, roots: DataRoots) -> bytes:
+    with roots.open(path) as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _test_mask(files: Files, roots: DataRoots) -> Tensor:
+    return cut(_labels(files), TEST_FRACTION, "test", groups=copies(files, roots))
+
+
+def _labels(files: Files) -> Tensor:
+    return torch.tensor([label for _, label in files], dtype=torch.int64)
 
 
 def _cut_off(name: PartName, mask: Tensor, files: dict[PartName, Files], origins: dict[PartName, Tensor]) -> None:

@@ -154,7 +154,7 @@ def _list(root: Path, data: DataSpec, roots: DataRoots) -> FolderParts:
     elif unread := sorted(set(_folders_in(root, roots)) - there.keys()):
         logger.warning("%s: not read, as neither train, val nor test: %s", root, _some(unread))
     classes = tuple(sorted(_folders_in(there["train"], roots)))
-    return divide(root, there, classes, lambda folder: _files(folder, classes, roots), data.val)
+    return divide(root, there, classes, lambda folder: _files(folder, classes, roots), data.val, roots=roots)
 
 
 def _files(folder: Path, classes: tuple[str, ...], roots: DataRoots) -> Files:

@@ -215,6 +215,20 @@ def test_images_of_one_group_stay_in_one_part(tmp_path):
     assert not together & {group.partition("/")[2] for group in groups(dataset.val)}
 
 
+def test_copies_of_a_file_stay_in_one_part(tmp_path):
+    data = make(tmp_path, "", count=20)
+    for path in list(tmp_path.rglob("*.png")):
+        for number in range(3):
+            path.with_name(f"{path.stem} copy {number}.png").write_bytes(path.read_bytes())
+    dataset = became(data, val={"fraction": 0.25})
+    originals = [
+        {name.partition(" copy")[0].removesuffix(".png") for name in part.paths()}
+        for part in (dataset.train, dataset.val, dataset.test)
+    ]
+    assert [len(part) for part in (dataset.train, dataset.val, dataset.test)] == [96, 32, 32]
+    assert sum(map(len, originals)) == len(set().union(*originals)) == 40
+
+
 def test_a_group_that_is_not_found_names_the_file(tmp_path):
     with pytest.raises(DataError, match=r"data\.val\.group \(patient\) finds nothing in cat/p0-\d\.png"):
         became(make(tmp_path, "train"), val={"group": "patient"})

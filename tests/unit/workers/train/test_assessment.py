@@ -135,9 +135,7 @@ def test_a_training_that_is_stopped_while_it_is_tested_goes_on_there(tiny_spec, 
     assert {name: outcome.metrics[name] for name in outcome.metrics if name.startswith(("val/", "test/"))} == {
         name: unbroken.metrics[name] for name in unbroken.metrics if name.startswith(("val/", "test/"))
     }
-    assert reads == ["val", "test", "val", "test"], (
-        "val too: what was said of each image is in no checkpoint"
-    )
+    assert reads == ["val", "test", "val", "test"], "val too: what was said of each image is in no checkpoint"
     assert set(of_parts(again.folder)) == {"val", "test"}
 
 
