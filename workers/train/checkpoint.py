@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -70,6 +70,17 @@ class Checkpoints:
             if not (folder / MANIFEST).exists():
                 shutil.rmtree(folder, ignore_errors=True)  # makes room for the record of this failure
             raise CheckpointError(f"cannot write the checkpoint of step {step}: {error}") from error
+
+    def note(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add what an evaluation has given since to the checkpoint of `step`: it may be one of the best."""
+        folder = self._folder / f"step-{step}"
+        manifest = Manifest.read(folder)
+        if metrics and not manifest.metrics:
+            known = replace(manifest, metrics=dict(metrics))
+            try:
+                write_atomically(folder / MANIFEST, json.dumps(asdict(known)), parents=False)
+            except OSError as error:
+                raise CheckpointError(f"cannot write the manifest of step {step}: {error}") from error
 
     def newest(self) -> int | None:
         """The step of the newest checkpoint that is undamaged; damaged ones are passed over with a warning."""

@@ -63,8 +63,8 @@ class Throughput:
         values = {"images_per_second": self.images_per_second, "data_wait_share": self.data_wait_share}
         return {name: value for name, value in values.items() if value is not None}
 
-    def eta_seconds(self, steps_left: int, evaluations_left: int, val_steps: int) -> float | None:
-        """What the steps and evaluations that are left will take.
+    def eta_seconds(self, steps_left: int, evaluations_left: float, val_steps: int) -> float | None:
+        """What the steps and evaluations of val that are left will take; test counts as a multiple of val.
 
         Before the first evaluation, one of `val_steps` forward passes is taken for a third of as many training steps.
         """

@@ -242,11 +242,16 @@ class Trainer:
         """
         self._finish_steps()
         losses = self.gang.gather(self._loss_sum)
-        if not self.gang.leads or self.step == self._saved_step or (only_if_due and not self._checkpoint_is_due()):
+        if not self.gang.leads:
+            return
+        evaluated = self.evaluation.metrics("val") if self.evaluation and self._evaluated_now else {}
+        if self.step == self._saved_step:
+            self.checkpoints.note(self.step, evaluated)
+            return
+        if only_if_due and not self._checkpoint_is_due():
             return
         if not self.learner.is_finite():
             raise LossNotFinite(f"the weights are not finite after step {self.step}; {self._advice}")
-        evaluated = self.evaluation if self._evaluated_now else None
         state: dict[str, Any] = {
             "step": self.step,
             "epochs_evaluated": self.epochs_evaluated,
@@ -258,7 +263,7 @@ class Trainer:
         }
         self._fence.check()
         self.tracker.sync()  # the values before this step are not measured again by whoever goes on from it
-        self.checkpoints.save(self.step, state, evaluated.metrics("val") if evaluated else {})
+        self.checkpoints.save(self.step, state, evaluated)
         self._saved_step = self.step
 
     def stop_agreed(self) -> StopMode | None:
@@ -270,7 +275,13 @@ class Trainer:
 
     def say(self, phase: Phase) -> None:
         """Report where the training is."""
-        val_steps = math.ceil(len(self.dataset.val) / self.recipe.global_batch_size)
+        val_steps, test_steps = (
+            math.ceil(len(images or ()) / self.recipe.global_batch_size)
+            for images in (self.dataset.val, self.dataset.test)
+        )
+        passes_left: float = self.recipe.epochs - self.epochs_evaluated
+        if "test" not in self.evaluator.kept:
+            passes_left += test_steps / val_steps
         self._report(
             Progress(
                 phase=phase,
@@ -279,9 +290,7 @@ class Trainer:
                 epoch=self.epochs_trained,
                 epochs=self.recipe.epochs,
                 images_per_second=self.pace.images_per_second,
-                eta_seconds=self.pace.eta_seconds(
-                    self.total_steps - self.step, self.recipe.epochs - self.epochs_evaluated, val_steps
-                ),
+                eta_seconds=self.pace.eta_seconds(self.total_steps - self.step, passes_left, val_steps),
                 metrics=self.metrics,
                 heartbeat=time.time(),
                 mlflow_run_id=self.tracker.run_id,

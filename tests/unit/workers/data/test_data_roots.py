@@ -94,7 +94,7 @@ def test_a_link_that_leads_out_does_not_tell_the_names_behind_it(opened, private
 
 def test_a_file_that_becomes_a_link_after_it_was_listed_is_not_opened(opened, private):
     make_imagefolder(opened / "mine")
-    images = load(opened, "imagefolder", workers_per_rank=1).train
+    images = load(opened, "imagefolder", workers_per_rank=1, val="folder").train
     lead_out(opened / "mine" / "train" / "ants", private)
     with pytest.raises(DataError, match=r"train/ants/2\.png is a link that leads out"):
         images.take(Order(torch.tensor([2])))
@@ -138,7 +138,8 @@ def test_the_lock_of_a_download_is_no_way_to_empty_another_file(opened, private)
 
 def test_an_image_is_found_readable_after_it_was_sent_to_another_process(opened):
     images = load_dataset(
-        DataSpec(dataset="imagefolder", root=str(make_imagefolder(opened)), workers_per_rank=1), (str(opened),)
+        DataSpec(dataset="imagefolder", root=str(make_imagefolder(opened)), workers_per_rank=1, val="folder"),
+        (str(opened),),
     ).train
     there = pickle.loads(pickle.dumps(images))
     assert torch.equal(there.take(Order(torch.arange(10))), images.take(Order(torch.arange(10))))

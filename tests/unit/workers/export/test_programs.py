@@ -31,7 +31,8 @@ def test_a_training_leaves_programs_that_predict_as_its_weights_do(tiny_spec, as
 def test_nothing_is_exported_that_nobody_asked_for(tiny_spec, assign, train):
     assignment = assign(tiny_spec(train={"epochs": 1}))
     train(assignment)
-    assert {path.name for path in assignment.folder.export.iterdir()} == {"model.safetensors", "confusion_matrix.json"}
+    always = {"model.safetensors", "predictions.parquet", "confusion_matrix.json", "confusion_matrix_test.json"}
+    assert {path.name for path in assignment.folder.export.iterdir()} == always
 
 
 def test_a_missing_extra_is_told_before_the_training(tiny_spec, assign, train, monkeypatch):

@@ -108,3 +108,18 @@ def test_what_is_kept_are_the_newest_and_the_best(values, keep_last, keep_best, 
         worst_kept_best = sorted((measured[step] for step in best), reverse=not lowest)[:keep_best][-1]
         assert all(measured[s] >= worst_kept_best if lowest else measured[s] <= worst_kept_best for s in others)
     assert len(kept) <= keep_last + keep_best
+
+
+def test_a_checkpoint_of_before_its_evaluation_may_be_the_best_by_it(tmp_path):
+    """One that a pause wrote, where the evaluation came after the resume."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointSpec())
+    checkpoints.save(5, {"step": 5}, {"val/top1": 0.5})
+    checkpoints.save(10, {"step": 10}, {})
+    assert checkpoints.best() == 5
+    checkpoints.note(10, {})
+    assert checkpoints.best() == 5
+    checkpoints.note(10, {"val/top1": 0.6})
+    assert checkpoints.best() == 10
+    checkpoints.note(10, {"val/top1": 0.4})
+    assert checkpoints.best() == 10, "what is known of a step does not change"
+    assert checkpoints.newest() == 10

@@ -29,7 +29,7 @@ def test_the_calibration_error_of_a_network_that_is_always_three_quarters_sure()
     labels = torch.tensor([0] * 60 + [1] * 40)
     result = evaluate(lambda images: images, [(scores, labels)], ALONE, num_classes=2, stop=lambda: None)
     assert abs(result.calibration_error - 0.15) < 1e-6
-    assert "val/top5" not in result.metrics(), "five of two classes say nothing"
+    assert "val/top5" not in result.metrics("val"), "five of two classes say nothing"
 
 
 def test_it_leaves_off_when_asked():
