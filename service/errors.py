@@ -68,6 +68,10 @@ class IdempotencyConflict(ServiceError):
     """This Idempotency-Key was used before with another body."""
 
 
+class ExperimentDeleted(ServiceError):
+    """What was submitted with this Idempotency-Key has been deleted; use another key to submit it anew."""
+
+
 class VersionConflict(ServiceError):
     """The experiment has changed since this version of it was read; read it again."""
 

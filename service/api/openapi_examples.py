@@ -46,6 +46,9 @@ PROBLEMS: dict[int, dict[str, Any]] = {
         "detail": "cannot pause an experiment that is SUCCEEDED; it allows delete",
         "legal": ["delete"],
     },
+    410: {
+        "detail": "What was submitted with this Idempotency-Key has been deleted; use another key to submit it anew."
+    },
     412: {"detail": "The experiment has changed since this version of it was read; read it again."},
     413: {"detail": "the body is over 1048576 bytes"},
     415: {"detail": "send the body as application/json"},

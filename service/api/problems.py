@@ -19,6 +19,7 @@ from cbam_core.suggestions import Path as FieldPath
 from service.api.openapi_examples import PROBLEMS
 from service.database.outages import AWAY, Unusable
 from service.errors import (
+    ExperimentDeleted,
     ExperimentNotFound,
     Forbidden,
     IdempotencyConflict,
@@ -51,6 +52,7 @@ STATUS_OF: dict[type[CbamError], int] = {
     TooManyTests: 409,
     TooManyWebhooks: 409,
     IllegalAction: 409,
+    ExperimentDeleted: 410,
     VersionConflict: 412,
     IdempotencyConflict: 422,
     InvalidFields: 422,

@@ -30,7 +30,7 @@ def submit(
     """Accept an experiment, which is the caller's from now on. Returns it and whether it is new: a key may be known.
 
     Raises InvalidFields (a dataset outside the data roots, a spec that is too large, tags that are not a user's to
-    give) or IdempotencyConflict (the key came with another body).
+    give), IdempotencyConflict (the key came with another body), or ExperimentDeleted (what it stands for is gone).
     """
     body = check(settings, spec)
     return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(body))

@@ -22,7 +22,13 @@ from service.domain.filters import Cursor, Filter, Sort
 from service.domain.scheduling_spec import load_scheduling_spec
 from service.domain.states import ACTIONS, Desired, Move, State
 from service.domain.values import new_id, utc_now
-from service.errors import ExperimentNotFound, IdempotencyConflict, IllegalAction, VersionConflict
+from service.errors import (
+    ExperimentDeleted,
+    ExperimentNotFound,
+    IdempotencyConflict,
+    IllegalAction,
+    VersionConflict,
+)
 
 MOST_PAGE_BYTES = 4 * 2**20  # of a page of a list
 KEY_LIFE = timedelta(hours=24)  # an Idempotency-Key means nothing after that
@@ -65,7 +71,8 @@ class ExperimentStore:
     ) -> tuple[Experiment, bool]:
         """Store an experiment as QUEUED; with a key that this owner used in the last day, give the one stored then.
 
-        Returns the row and whether it is new. Raises IdempotencyConflict where the key came with another body.
+        Returns the row and whether it is new. Raises IdempotencyConflict where the key came with another body, and
+        ExperimentDeleted where the experiment that it stands for has been deleted since.
         """
         try:
             with self.database.writing() as session:
@@ -256,7 +263,9 @@ def _known(session: Session, owner: str, key: str, body_hash: str) -> Experiment
         return None
     if seen.body_hash != body_hash:
         raise IdempotencyConflict
-    return _found(session, seen.experiment_id)
+    if (row := session.get(Experiment, seen.experiment_id)) is None:
+        raise ExperimentDeleted
+    return row
 
 
 def _found(session: Session, experiment_id: str, *, lock: bool = False) -> Experiment:
