@@ -78,7 +78,7 @@ class Experiment(Base):
     disk_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     checkpoint_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # of them
     disk_measured_at: Mapped[datetime | None]  # None: not since an attempt ended, or files were pruned
-    pruned: Mapped[str | None] = mapped_column(String(16))  # a `service.domain.pruning.Prune`
+    pruned: Mapped[str | None] = mapped_column(String(16))  # a `PruneScope`
     pruned_at: Mapped[datetime | None]
 
 
@@ -107,7 +107,9 @@ class Deletion(Base):
     owner: Mapped[str] = mapped_column(ShortWords(128))
     by: Mapped[str] = mapped_column(ShortWords(128))
     at: Mapped[datetime] = mapped_column(index=True)
-    disk_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # its owner's until they are gone
+    disk_bytes: Mapped[int] = mapped_column(
+        BigInteger, default=0, server_default="0"
+    )  # its owner's until they are gone
 
 
 class Pruning(Base):
