@@ -34,6 +34,14 @@ BODIES: dict[str, dict[str, Any]] = {
     "post_bulk_delete": {
         "look": {"summary": "only say which", "value": {"filter": {"state": ["FAILED"]}, "dry_run": True}},
     },
+    "post_bulk_prune": {
+        "look": {"summary": "only say which", "value": {"filter": {"ended_before": "2026-10-01"}}},
+        "checkpoints": {
+            "summary": "remove checkpoints",
+            "value": {"filter": {"ended_before": "2026-10-01"}, "dry_run": False},
+        },
+        "all": {"summary": "remove all files", "value": {"ids": [ID], "what": "all", "dry_run": False}},
+    },
 }
 PARAMETERS: dict[str, Any] = {"experiment_id": ID}
 PROBLEMS: dict[int, dict[str, Any]] = {

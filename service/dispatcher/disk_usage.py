@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -71,18 +71,19 @@ class DiskQuota:
         self.quota = quota
         self.clock = clock
         self.looked_at = float("-inf")
-        self.seen: dict[str, str] = {}
+        self.used: dict[str, int] = {}
 
-    def exceeded(self) -> dict[str, str]:
-        """Owner and why; as it was a few seconds ago at most."""
-        if self.quota is not None and self.clock() - self.looked_at >= QUOTA_SECONDS:
-            self.looked_at = self.clock()
-            self.seen = {
-                owner: f"waits for room: your files come to {human_bytes(used)}, of {human_bytes(self.quota)} allowed"
-                for owner, used in self.store.waiting_usage().items()
-                if used >= self.quota
-            }
-        return self.seen
+    def exceeded(self, owners: Collection[str]) -> dict[str, str]:
+        """Which of these, and why; as it was a few seconds ago at most."""
+        if self.quota is None:
+            return {}
+        if self.clock() - self.looked_at >= QUOTA_SECONDS or not self.used.keys() >= set(owners):
+            self.looked_at, self.used = self.clock(), self.store.usage(owners)
+        return {
+            owner: f"waits for room: your files come to {human_bytes(used)}, of {human_bytes(self.quota)} allowed"
+            for owner, used in self.used.items()
+            if used >= self.quota
+        }
 
 
 def size_of(path: Path) -> int:

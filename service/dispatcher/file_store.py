@@ -1,6 +1,6 @@
 """What the dispatcher reads and writes about files: what is to be pruned, and how much experiments keep on disk."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ from service.database.lease import Leadership
 from service.database.models.base import UtcDateTime
 from service.database.models.experiments import Experiment, Pruning
 from service.domain.pruning import PruneScope
-from service.domain.states import HOLDS_GANG, State
+from service.domain.states import HOLDS_GANG
 from service.domain.values import utc_now
 
 BATCH = 200
@@ -109,11 +109,10 @@ class FileStore:
         with self._writing() as session:
             session.connection().execute(write, values)
 
-    def waiting_usage(self) -> dict[str, int]:
-        """Bytes of the files of each owner who has anything in the queue."""
-        owners = select(Experiment.owner).where(Experiment.state == State.QUEUED).distinct()
+    def usage(self, owners: Collection[str]) -> dict[str, int]:
+        """Bytes of the files of each of these owners."""
         with self.database.reading() as session:
-            return disk_usage(session, list(session.scalars(owners)))
+            return disk_usage(session, owners)
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:

@@ -110,7 +110,7 @@ class Scheduler:
         for row, _, damage in read:
             if damage:
                 self._refuse(row, Move(State.FAILED, Reason.USER_ERROR, damage))
-        exceeded = self.disk_quota.exceeded()
+        exceeded = self.disk_quota.exceeded({row.owner for row in rows.values()})
         return [_waiting(row, stored, exceeded) for row, stored, damage in read if not damage]
 
     def _refuse_unweighable(self, world: World, rows: dict[str, Experiment]) -> bool:
