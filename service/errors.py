@@ -1,6 +1,7 @@
 """Everything `service` raises on purpose. The docstring is the default message; HTTP codes are in `api/problems.py`."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from cbam_core import lazy_names
 from cbam_core.errors import CbamError
@@ -64,8 +65,33 @@ class IllegalAction(ServiceError):
         super().__init__(f"cannot {action} an experiment that is {state}; {allowed}")
 
 
+class PrunedExperiment(IllegalAction):
+    """The checkpoints that the experiment would go on from have been pruned."""
+
+    def __init__(self, action: str, at: datetime | None, legal: Sequence[str]) -> None:
+        super().__init__(action, "pruned", legal)
+        when = "" if at is None else f" on {at:%Y-%m-%d}"
+        self.args = (f"cannot {action} it: its checkpoints were pruned{when}; clone it to train it anew",)
+
+
+class TrackingUnfinished(ServiceError):
+    """MLflow has not heard all of it, and the rest stands in these files; prune it when MLflow is back."""
+
+
+class FilesPruned(ServiceError):
+    """All files of this experiment have been pruned, logs and metrics too; its MLflow run stays."""
+
+
+class DiskQuotaExceeded(ServiceError):
+    """The owner keeps as many files as one may."""
+
+
 class IdempotencyConflict(ServiceError):
     """This Idempotency-Key was used before with another body."""
+
+
+class ExperimentDeleted(ServiceError):
+    """What was submitted with this Idempotency-Key has been deleted; use another key to submit it anew."""
 
 
 class VersionConflict(ServiceError):

@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ByteSize, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.home import DEFAULT_HOME
@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     )
     quota_cpus: Annotated[float, Field(gt=0)] | None = Field(None, description="CPUs one user may hold at once")
     quota_gpus: Annotated[float, Field(gt=0)] | None = Field(None, description="GPUs one user may hold at once")
+    quota_disk: Annotated[ByteSize, Field(gt=0)] | None = Field(
+        None, description="bytes of files one user may keep on shared storage, or 500GB, 2TiB: beyond them nothing new"
+    )
     retry_backoff_seconds: Annotated[float, Field(ge=0)] = Field(
         2.0, description="doubles with each retry, to 5 minutes"
     )

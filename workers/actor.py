@@ -15,9 +15,11 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
+from cbam_core.errors import Superseded
 from workers.preload import load_ahead, load_training
 from workers.protocol.assignment import Assignment
 from workers.protocol.code_version import code_fingerprint
+from workers.protocol.fence import require_open
 from workers.protocol.outcome import Outcome, classify, read_outcome
 from workers.protocol.progress import Progress
 from workers.protocol.stop import StopMode, StopSignal
@@ -186,9 +188,10 @@ class TrainWorker:
                 attempt=assignment.attempt,
                 token=assignment.token,
             )
-            with contextlib.suppress(OSError):  # then the answer to a poll is the only record
+            with contextlib.suppress(OSError, Superseded):  # then the answer to a poll is the only record
                 folder = assignment.folder.attempt(assignment.attempt)
                 if not began:  # else it was made, and where it is gone the experiment is deleted
+                    require_open(assignment.folder)
                     make_folder(folder.path)
                 outcome = outcome.record(folder)
         self._fit = outcome.outcome == "succeeded" and self._footprint.is_back()

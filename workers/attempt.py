@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from cbam_core.errors import Stalled
+from cbam_core.errors import Stalled, Superseded
 from cbam_core.explain import Description, describe
 from cbam_core.networks import build_network
 from cbam_core.semantics import EARLIEST, Semantics
@@ -20,7 +20,7 @@ from workers.export.predictions import PredictionRows, write_predictions
 from workers.export.requirements import require, require_compiler
 from workers.export.weights import Trained, export
 from workers.protocol.assignment import Assignment
-from workers.protocol.fence import Fence
+from workers.protocol.fence import Fence, require_open
 from workers.protocol.outcome import Ending, Outcome, classify
 from workers.protocol.progress import Progress, hang_timeout_seconds
 from workers.protocol.stop import StopMode, StopSignal
@@ -70,8 +70,11 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
     """Run this rank's share of an attempt in the calling thread, and say how it ended; raises nothing of the training.
 
     A failure is recorded before the gang is left, so that peers, which only see this rank go, cannot claim the cause.
-    Every other ending is rank 0's to record, once all is exported and tracked; the other ranks just return it.
+    Every other ending is rank 0's to record, once all is exported and tracked; the other ranks just return it. An
+    attempt at what is deleted or pruned does not begin, and leaves nothing.
     """
+    if (closed := _closed(assignment)) is not None:
+        return closed
     attempt = assignment.folder.attempt(assignment.attempt)
     fence, first_step = Fence(assignment), FirstStep(assignment)
     progress = _LastProgress(report, fence, first_step)
@@ -100,6 +103,23 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
         progress(replace(progress.last, phase="ended", eta_seconds=None, heartbeat=time.time()))
         logger.info("%s%s", outcome.outcome, f" ({outcome.reason})" if outcome.reason else "")
     return outcome
+
+
+def _closed(assignment: Assignment) -> Outcome | None:
+    """How it ends where the experiment is deleted or pruned. Storage that does not answer is the log's to tell."""
+    try:
+        with contextlib.suppress(OSError):
+            require_open(assignment.folder)
+    except Superseded as error:
+        return Outcome(
+            "failed",
+            classify(error),
+            str(error),
+            rank=assignment.rank,
+            attempt=assignment.attempt,
+            token=assignment.token,
+        )
+    return None
 
 
 def _train(

@@ -20,7 +20,7 @@ from service.api.middleware.request_guard import RequestGuard
 from service.api.middleware.security_headers import SecurityHeaders
 from service.api.middleware.tracing import telemetry
 from service.api.prometheus import ServiceMetrics, watching_loop
-from service.api.routers import auth, bulk, catalog, cluster, experiments, health, history, streams, webhooks
+from service.api.routers import auth, bulk, catalog, cluster, experiments, health, history, pruning, streams, webhooks
 from service.auth.audit import AuditLog
 from service.auth.tokens import Tokens
 from service.database.engine import Database
@@ -81,7 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         store, settings.storage_root, app.state.closing, most_of_one=settings.streams_per_caller
     )
     problems.install(app)
-    for module in (experiments, bulk, history, streams, catalog, auth, webhooks, cluster, health):
+    for module in (experiments, bulk, pruning, history, streams, catalog, auth, webhooks, cluster, health):
         app.include_router(module.router)
     openapi.install(app)
     _add_middleware(app, settings)

@@ -10,7 +10,9 @@ from service.auth.audit import AuditLog
 from service.auth.tokens import Tokens
 from service.database.models.experiments import Experiment
 from service.database.operations import Operations
+from service.domain.pruning import PruneScope
 from service.domain.roles import Caller, Role, require, require_change
+from service.errors import FilesPruned
 from service.experiments.store import ExperimentStore
 from service.preview.profiler import NetworkProfiler
 from service.settings import Settings
@@ -72,6 +74,16 @@ def existing(experiment_id: ExperimentId, store: StoreDep) -> Experiment:
 
 
 ExperimentDep = Annotated[Experiment, Depends(existing)]
+
+
+def with_files(row: ExperimentDep) -> Experiment:
+    """The experiment of the path, where it has its files; else a 410 before anything is streamed."""
+    if row.pruned == PruneScope.ALL:
+        raise FilesPruned
+    return row
+
+
+ExperimentFilesDep = Annotated[Experiment, Depends(with_files)]
 
 
 def changeable(row: ExperimentDep, caller: CallerDep) -> Experiment:

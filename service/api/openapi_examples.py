@@ -34,6 +34,14 @@ BODIES: dict[str, dict[str, Any]] = {
     "post_bulk_delete": {
         "look": {"summary": "only say which", "value": {"filter": {"state": ["FAILED"]}, "dry_run": True}},
     },
+    "post_bulk_prune": {
+        "look": {"summary": "only say which", "value": {"filter": {"ended_before": "2026-10-01"}}},
+        "checkpoints": {
+            "summary": "remove checkpoints",
+            "value": {"filter": {"ended_before": "2026-10-01"}, "dry_run": False},
+        },
+        "all": {"summary": "remove all files", "value": {"ids": [ID], "what": "all", "dry_run": False}},
+    },
 }
 PARAMETERS: dict[str, Any] = {"experiment_id": ID}
 PROBLEMS: dict[int, dict[str, Any]] = {
@@ -45,6 +53,9 @@ PROBLEMS: dict[int, dict[str, Any]] = {
     409: {
         "detail": "cannot pause an experiment that is SUCCEEDED; it allows delete",
         "legal": ["delete"],
+    },
+    410: {
+        "detail": "What was submitted with this Idempotency-Key has been deleted; use another key to submit it anew."
     },
     412: {"detail": "The experiment has changed since this version of it was read; read it again."},
     413: {"detail": "the body is over 1048576 bytes"},

@@ -19,7 +19,10 @@ from cbam_core.suggestions import Path as FieldPath
 from service.api.openapi_examples import PROBLEMS
 from service.database.outages import AWAY, Unusable
 from service.errors import (
+    DiskQuotaExceeded,
+    ExperimentDeleted,
     ExperimentNotFound,
+    FilesPruned,
     Forbidden,
     IdempotencyConflict,
     IllegalAction,
@@ -31,6 +34,7 @@ from service.errors import (
     TooManyStreams,
     TooManyTests,
     TooManyWebhooks,
+    TrackingUnfinished,
     VersionConflict,
     WebhookNotFound,
 )
@@ -51,6 +55,10 @@ STATUS_OF: dict[type[CbamError], int] = {
     TooManyTests: 409,
     TooManyWebhooks: 409,
     IllegalAction: 409,
+    DiskQuotaExceeded: 409,
+    TrackingUnfinished: 409,
+    ExperimentDeleted: 410,
+    FilesPruned: 410,
     VersionConflict: 412,
     IdempotencyConflict: 422,
     InvalidFields: 422,

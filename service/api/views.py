@@ -1,11 +1,12 @@
 """Views of rows: what the API answers of an experiment."""
 
 from service.database.models.experiments import Experiment
-from service.domain.states import ACTIONS, State
-from service.schemas.experiments import ExperimentView, Links, ProgressView
+from service.domain.pruning import PruneScope, allowed_actions
+from service.domain.states import State
+from service.schemas.experiments import ExperimentView, FilesView, Links, ProgressView
 from service.settings import Settings
 
-_MADE_HERE = {"spec", "state", "actions", "progress", "metrics", "links"}
+_MADE_HERE = {"spec", "state", "actions", "progress", "metrics", "files", "links"}
 
 
 def experiment_view(row: Experiment, settings: Settings, *, with_spec: bool = True) -> ExperimentView:
@@ -17,9 +18,16 @@ def experiment_view(row: Experiment, settings: Settings, *, with_spec: bool = Tr
         **{name: getattr(row, name) for name in ExperimentView.model_fields if name not in _MADE_HERE},
         spec=row.spec if with_spec and isinstance(row.spec, dict) else {},  # else it was damaged by hand
         state=state,
-        actions=ACTIONS[state],
+        actions=allowed_actions(state, pruned=row.pruned is not None),
         progress=ProgressView.model_validate(row.progress),
         metrics={key: value for key, value in row.progress.get("metrics", {}).items() if value is not None},
+        files=FilesView(
+            bytes=row.disk_bytes,
+            checkpoint_bytes=row.checkpoint_bytes,
+            measured_at=row.disk_measured_at,
+            pruned=None if row.pruned is None else PruneScope(row.pruned),
+            pruned_at=row.pruned_at,
+        ),
         links=Links(
             self=path,
             logs=f"{path}/logs",

@@ -14,6 +14,7 @@ from service.cli.commands import (
     experiments,
     export,
     logs,
+    prune,
     stack,
     submit,
     token,
@@ -34,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for group in (
-    *(stack, demo, submit, experiments, edit, logs, watch, train, export),
+    *(stack, demo, submit, experiments, edit, prune, logs, watch, train, export),
     *(catalog, token, webhook, backup),
 ):
     group.register(app)

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from service.client.transport import Transport, path
+from service.domain.pruning import PruneScope
 from service.schemas.bulk import BulkAnswer
 from service.schemas.catalog import AttentionList, BackboneList, DatasetList, TemplateList, TemplateView
 from service.schemas.cluster import ClusterInfo
+from service.schemas.pruning import PruneAnswer
 
 
 class CatalogueCalls:
@@ -50,3 +52,26 @@ class CatalogueCalls:
         wanted = {"ids": None if ids is None else list(ids), "filter": where, "dry_run": dry_run}
         body = {name: value for name, value in wanted.items() if value is not None}
         return self.wire.post(BulkAnswer, f"/v1/bulk/{action}", again=True, json=body)
+
+    def prune(
+        self,
+        *,
+        ids: Sequence[str] | None = None,
+        where: dict[str, Any] | None = None,
+        what: PruneScope = PruneScope.CHECKPOINTS,
+        dry_run: bool = True,
+        cursor: str | None = None,
+    ) -> PruneAnswer:
+        """Remove checkpoints, or all files, of ended experiments: those named, or up to 200 that a filter finds.
+
+        The longest ended come first. A dry run, unless that is denied, only says which, and how many bytes.
+        """
+        wanted = {
+            "ids": None if ids is None else list(ids),
+            "filter": where,
+            "what": what,
+            "dry_run": dry_run,
+            "cursor": cursor,
+        }
+        body = {name: value for name, value in wanted.items() if value is not None}
+        return self.wire.post(PruneAnswer, "/v1/bulk/prune", again=True, json=body)

@@ -41,6 +41,10 @@ class NotNow(ApiError):
     """The state does not allow it; `problem["legal"]` names what it allows."""
 
 
+class Gone(ApiError):
+    """It was there, and has been deleted or pruned."""
+
+
 class ChangedMeanwhile(ApiError):
     """Somebody changed it since it was read."""
 
@@ -63,6 +67,7 @@ REFUSALS: dict[int, type[ApiError]] = {
     403: NotAllowed,
     404: NotFound,
     409: NotNow,
+    410: Gone,
     412: ChangedMeanwhile,
     413: NotUsable,
     415: NotUsable,

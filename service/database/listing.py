@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, exists, select, tuple_
+from sqlalchemy import ColumnElement, Select, exists, or_, select, tuple_
 from sqlalchemy.orm import aliased
 
 from service.database.models.experiments import Experiment, Label
 from service.domain.filters import FACET_MARK, NOT_ALWAYS, Cursor, Filter, Sort, facets_of
+from service.domain.pruning import PruneScope
+from service.domain.states import TERMINAL
 
 
 def page_query(where: Filter, sort: Sort, after: Cursor | None) -> Select[Experiment]:
@@ -54,7 +56,22 @@ def _conditions(where: Filter, created: Any) -> list[ColumnElement[bool]]:
         found.append(created >= where.created_after)
     if where.created_before is not None:
         found.append(created < where.created_before)
+    if where.ended_before is not None:
+        found.append(Experiment.ended_at < where.ended_before)
+    if where.prunable is not None:
+        found += _has_files(where.prunable)
     return found
+
+
+def _has_files(scope: PruneScope) -> list[ColumnElement[bool]]:
+    """Ended, and not known to have nothing that would go."""
+    everything = scope is PruneScope.ALL
+    pruned, size = Experiment.pruned, Experiment.disk_bytes if everything else Experiment.checkpoint_bytes
+    return [
+        Experiment.state.in_(TERMINAL),
+        or_(pruned.is_(None), pruned != PruneScope.ALL) if everything else pruned.is_(None),
+        or_(size > 0, Experiment.disk_measured_at.is_(None)),
+    ]
 
 
 def cursor_of(row: Experiment, sort: Sort) -> Cursor:

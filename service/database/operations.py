@@ -2,6 +2,7 @@
 
 from sqlalchemy import func, select
 
+from service.database.disk_usage import disk_usage
 from service.database.engine import Database
 from service.database.models.experiments import Experiment
 from service.database.models.operations import ClusterRow, ProcessReport
@@ -26,6 +27,11 @@ class Operations:
         with self.database.reading() as session:
             counts = {State(state): count for state, count in session.execute(query)}
         return {state: counts.get(state, 0) for state in State}
+
+    def disk_usage(self, owner: str) -> int:
+        """Bytes of an owner's files."""
+        with self.database.reading() as session:
+            return disk_usage(session, [owner])[owner]
 
     def longest_waiting_seconds(self) -> float:
         """How long the oldest QUEUED experiment has waited; 0 where none does."""

@@ -27,6 +27,7 @@ class Waiting:
     owner: str = ""
     queued_at: float = 0.0  # unix seconds
     passed: int = 0  # how often others went before it while it waited for room
+    held_back: str = ""  # why its owner may start nothing new at present
 
     def need(self, workers: int) -> Need:
         """What it occupies with so many workers."""
@@ -130,6 +131,9 @@ class _Round:
             return False
         if self._capacity(smallest) < smallest.workers:
             self.choice.never[item.id] = _why_never(smallest, self.nodes)
+            return False
+        if item.held_back:
+            self.choice.over_quota[item.id] = item.held_back
             return False
         if not self._within_quota(self._held_by(item.owner), smallest):
             self.choice.over_quota[item.id] = f"waits for your own experiments: {self._quota()} at once for one user"

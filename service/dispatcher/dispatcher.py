@@ -20,7 +20,9 @@ from service.database.engine import Database
 from service.database.lease import Leadership
 from service.database.models.experiments import Experiment
 from service.dispatcher.cluster_status import ClusterStatusWriter
+from service.dispatcher.disk_usage import DiskMeter, DiskQuota
 from service.dispatcher.file_cleanup import FileCleanup
+from service.dispatcher.file_store import FileStore
 from service.dispatcher.mlflow_runs import RunFinalizer
 from service.dispatcher.prometheus import DispatcherMetrics
 from service.dispatcher.reconciler import Reconciler
@@ -46,7 +48,10 @@ class Dispatcher:
         self.settings = settings
         self.clock = clock
         self.report = DispatcherMetrics(clock)
-        self.scheduler = Scheduler(self.store, cluster, settings, self.report)
+        files = FileStore(database, self.leadership)
+        quota = DiskQuota(files, settings.quota_disk, clock=clock)
+        self.scheduler = Scheduler(self.store, cluster, settings, self.report, disk_quota=quota)
+        self.disk_meter = DiskMeter(files, storage=settings.storage_root, clock=clock)
         self.run_finalizer = RunFinalizer(
             self.store, storage=settings.storage_root, tracking_uri=settings.mlflow_tracking_uri, clock=clock
         )
@@ -79,6 +84,7 @@ class Dispatcher:
             log.warning("the lease cannot be given back, and runs out by itself: %s", error.orig)
         self.run_finalizer.close()
         self.file_cleanup.close()
+        self.disk_meter.close()
         self.cluster.close()
 
     def tick(self) -> None:
@@ -143,7 +149,11 @@ class Dispatcher:
             self.report.failed()
 
     def _keep_house(self, view: ClusterView | None) -> None:
-        """Tell the API what the cluster has, and erase what was deleted, once no worker can write to it any more."""
+        """Tell the API what the cluster has and what experiments keep on disk.
+
+        Remove what was deleted or pruned, once no worker can write to it any more.
+        """
+        self.disk_meter.tick()
         if view is None:
             self.status_writer.note(None, self.trouble)
             return

@@ -1,33 +1,41 @@
-"""Takes away the files of deleted experiments, in a thread of its own: a network disk takes its time.
+"""Remove the files of deleted and pruned experiments, in a thread of its own: a network disk takes its time.
 
-The note of a deletion is written in the transaction that takes the rows, and goes only after the files: whoever dies
-in between, the next dispatcher finds it. An experiment whose gang is still seen waits, for a worker could write again.
+The note of a deletion, or of a pruning, is written in the transaction that makes it, and goes only after the files:
+whoever dies in between, the next dispatcher finds it. An experiment whose gang is still seen waits, for a worker could
+write again. One that is not seen, cut off from its cluster, finds the tombstone that is left before anything goes.
 """
 
 import logging
 import shutil
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from service.dispatcher.file_store import FileStore
 from service.dispatcher.store import DispatcherStore
-from workers.protocol.storage import ExperimentFolder
+from service.domain.pruning import PruneScope
+from workers.protocol.storage import ExperimentFolder, write_atomically
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 30.0
 LOOK_SECONDS = 1.0
+SWEEP_SECONDS = 24 * 3600.0  # between two looks for tombstones that are too old
+TOMBSTONE_SECONDS = 30 * 24 * 3600.0  # far beyond any process that was cut off
 
 
 class FileCleanup:
-    """Erases what is noted as deleted."""
+    """Removes what is noted as deleted or pruned."""
 
     def __init__(self, dispatcher_store: DispatcherStore, *, storage: Path, clock: Callable[[], float]) -> None:
         self.store = dispatcher_store
+        self.file_store = FileStore(dispatcher_store.database, dispatcher_store.leadership)
         self.storage = storage
         self.clock = clock
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="erase")
-        self.under_way: Future[list[str]] | None = None
+        self.under_way: Future[list[tuple[str, PruneScope | None]]] | None = None
         self.not_before = 0.0
+        self.sweep_at = float("-inf")
 
     def tick(self, alive: Collection[str]) -> None:
         """Take what the thread has done, and give it what is left; `alive` are experiments that still have a gang."""
@@ -35,39 +43,48 @@ class FileCleanup:
             if not self.under_way.done():
                 return
             done, self.under_way = self.under_way.result(), None
-            for experiment_id in done:
-                self.store.close_deletion(experiment_id)
+            for experiment_id, scope in done:
+                if scope is None:
+                    self.store.close_deletion(experiment_id)
+                else:
+                    self.file_store.close_pruning(experiment_id, scope)
         if self.clock() < self.not_before:
             return
         self.not_before = self.clock() + LOOK_SECONDS
-        if due := [one for one in self.store.deletions() if one not in alive]:
-            self.under_way = self.pool.submit(self._erase_all, due)
+        wanted: dict[str, PruneScope | None] = {**self.file_store.prunings(), **dict.fromkeys(self.store.deletions())}
+        if due := {name: scope for name, scope in wanted.items() if name not in alive}:
+            self.under_way = self.pool.submit(self._remove_all, due)
 
     def close(self) -> None:
         """Stop after the experiment in hand."""
         self.pool.shutdown(wait=False, cancel_futures=True)
 
-    def _erase_all(self, experiment_ids: list[str]) -> list[str]:
-        """The experiments of which nothing is left."""
-        erased = []
-        for experiment_id in experiment_ids:
+    def _remove_all(self, due: Mapping[str, PruneScope | None]) -> list[tuple[str, PruneScope | None]]:
+        """Remove checkpoints, all files, or (None) what was deleted; the experiments of which that is done."""
+        done = []
+        for experiment_id, scope in due.items():
+            folder = ExperimentFolder(self.storage, experiment_id)
             try:
-                erase(ExperimentFolder(self.storage, experiment_id))
+                (erase_checkpoints if scope is PruneScope.CHECKPOINTS else erase)(folder)
             except OSError as error:
-                log.warning("the files of %s cannot be deleted, trying again: %s", experiment_id, error)
+                log.warning("the files of %s cannot be removed, trying again: %s", experiment_id, error)
                 self.not_before = self.clock() + RETRY_SECONDS
             else:
-                log.info("%s is deleted, with all its files", experiment_id)
-                erased.append(experiment_id)
-        return erased
+                log.info("%s is %s", experiment_id, f"pruned: {scope}" if scope else "deleted, with all its files")
+                done.append((experiment_id, scope))
+        if self.clock() >= self.sweep_at:
+            self.sweep_at = self.clock() + SWEEP_SECONDS
+            sweep(self.storage, older_than=time.time() - TOMBSTONE_SECONDS)
+        return done
 
 
 def erase(folder: ExperimentFolder) -> None:
-    """Delete the folder; one that is not there is no error. Raises OSError where something of it stays.
+    """Remove the folder; one that is not there is no error. Raises OSError where something of it stays.
 
-    It loses its name first: a worker that still writes sees at once that its fence is gone, and cannot put a file
-    into what is being deleted.
+    A tombstone comes first, and then the folder loses its name: a worker that still writes sees that at once, and
+    cannot put a file into what is being removed; one that has not begun does not begin.
     """
+    write_atomically(folder.tombstone, "")
     going = folder.path.with_name(f".{folder.experiment_id}.deleted")
     _remove(going)  # what an earlier try left
     if folder.path.is_dir():
@@ -75,6 +92,26 @@ def erase(folder: ExperimentFolder) -> None:
         _remove(going)
     else:
         _remove(folder.path)
+
+
+def erase_checkpoints(folder: ExperimentFolder) -> None:
+    """Remove the checkpoints alone, in the same way."""
+    write_atomically(folder.tombstone, "")
+    going = folder.path / ".checkpoints.pruned"
+    _remove(going)
+    if folder.checkpoints.is_dir():
+        folder.checkpoints.rename(going)
+        _remove(going)
+
+
+def sweep(storage: Path, *, older_than: float) -> None:
+    """Remove tombstones that were left before a time, in unix seconds: nothing is left that could ask for them."""
+    for path in (storage / "experiments").glob(".*.closed"):
+        try:
+            if path.stat().st_mtime < older_than:
+                path.unlink()
+        except OSError as error:
+            log.warning("%s cannot be removed: %s", path, error)
 
 
 def _remove(path: Path) -> None:

@@ -1,6 +1,8 @@
 """Admission put to work: from the rows and the view to the pure choice, and from the choice to claims and launches."""
 
 import logging
+from collections.abc import Mapping
+from contextlib import suppress
 
 from cbam_core.errors import SpecError
 from cbam_core.semantics import as_meant, known
@@ -9,12 +11,15 @@ from service.cluster.base import Cluster, ClusterView, GangKey, Launch, Need, No
 from service.cluster.packing import pack
 from service.database.models.experiments import Attempt, Experiment
 from service.dispatcher.admission import Choice, Holding, Rules, Waiting, choose
+from service.dispatcher.disk_usage import DiskQuota
 from service.dispatcher.prometheus import DispatcherMetrics
 from service.dispatcher.store import DispatcherStore, Live
 from service.domain.scheduling_spec import SchedulingSpec, load_scheduling_spec
 from service.domain.states import Desired, Move, Reason, State
 from service.errors import StaleMove
 from service.settings import Settings
+from workers.protocol.fence import reopen
+from workers.protocol.storage import ExperimentFolder
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +32,19 @@ class Scheduler:
     """Starts what may start. Part of the leading dispatcher's tick."""
 
     def __init__(
-        self, dispatcher_store: DispatcherStore, cluster: Cluster, settings: Settings, report: DispatcherMetrics
+        self,
+        dispatcher_store: DispatcherStore,
+        cluster: Cluster,
+        settings: Settings,
+        report: DispatcherMetrics,
+        *,
+        disk_quota: DiskQuota,
     ) -> None:
         self.store = dispatcher_store
         self.cluster = cluster
         self.settings = settings
         self.report = report
+        self.disk_quota = disk_quota
         self.rules = Rules(
             most_passes=settings.most_passes, quota_cpus=settings.quota_cpus, quota_gpus=settings.quota_gpus
         )
@@ -71,8 +83,13 @@ class Scheduler:
         return [key for name in choice.start if (key := self._start(rows[name], needs[name]))]
 
     def launch(self, row: Experiment, attempt: Attempt) -> None:
-        """Have the cluster start an attempt that is claimed. Raises SpecError where its stored spec is not valid."""
+        """Have the cluster start an attempt that is claimed. Raises SpecError where its stored spec is not valid.
+
+        A tombstone is older than the row: it is back from a backup that was made before its deletion.
+        """
         semantics = known(row.semantics)
+        with suppress(OSError):  # storage is away: the workers will tell
+            reopen(ExperimentFolder(self.settings.storage_root, row.id))
         self.cluster.start(
             Launch(
                 key=GangKey(row.id, attempt.number),
@@ -96,7 +113,8 @@ class Scheduler:
         for row, _, damage in read:
             if damage:
                 self._refuse(row, Move(State.FAILED, Reason.USER_ERROR, damage))
-        return [_waiting(row, stored) for row, stored, damage in read if not damage]
+        exceeded = self.disk_quota.exceeded({row.owner for row in rows.values()})
+        return [_waiting(row, stored, exceeded) for row, stored, damage in read if not damage]
 
     def _refuse_unweighable(self, world: World, rows: dict[str, Experiment]) -> bool:
         """Fail the experiments that admission cannot weigh even alone. Returns whether there are any."""
@@ -152,7 +170,8 @@ class Scheduler:
             self.store.note_passed(choice.passed)
 
 
-def _waiting(row: Experiment, stored: SchedulingSpec) -> Waiting:
+def _waiting(row: Experiment, stored: SchedulingSpec, exceeded: Mapping[str, str]) -> Waiting:
+    """As admission weighs it. What has begun goes on, however much its owner keeps: its files are there already."""
     return Waiting(
         id=row.id,
         sizes=stored.sizes,
@@ -162,6 +181,7 @@ def _waiting(row: Experiment, stored: SchedulingSpec) -> Waiting:
         owner=row.owner,
         queued_at=row.queued_at.timestamp(),
         passed=row.passed,
+        held_back=exceeded.get(row.owner, "") if row.attempt == 0 else "",
     )
 
 

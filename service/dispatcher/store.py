@@ -177,6 +177,8 @@ class DispatcherStore:
                 row.progress = ending.progress or row.progress
                 row.summary = ending.summary or row.summary
                 row.mlflow_run_id = ending.run_id or row.mlflow_run_id
+            if row.attempt and move.to not in HOLDS_GANG:
+                row.disk_measured_at = None  # its last attempt has left files
             if move.to in TERMINAL:
                 row.ended_at = now
                 has_run = row.attempt > 0

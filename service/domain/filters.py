@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
 
+from service.domain.pruning import PruneScope
 from service.domain.states import State
 from service.domain.values import UNSTORABLE
 from service.errors import InvalidField
@@ -67,6 +68,8 @@ class Filter:
     facets: Mapping[str, str] = field(default_factory=dict)
     created_after: datetime | None = None
     created_before: datetime | None = None
+    ended_before: datetime | None = None
+    prunable: PruneScope | None = None  # has ended, and has files that would go
 
     @property
     def is_empty(self) -> bool:

@@ -1,4 +1,4 @@
-"""The present, and new ids."""
+"""The present, new ids, and numbers as people read them."""
 
 import re
 import secrets
@@ -15,6 +15,13 @@ def utc_now() -> datetime:
 def new_id() -> str:
     """Twelve letters and digits: 60 random bits."""
     return "".join(secrets.choice(ID_ALPHABET) for _ in range(12))
+
+
+def human_bytes(count: int) -> str:
+    """A number of bytes as people read it: 1.5GB."""
+    from pydantic import ByteSize  # the command starts without it
+
+    return ByteSize(count).human_readable(decimal=True)
 
 
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # in text: NUL, and halves of characters

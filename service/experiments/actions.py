@@ -15,9 +15,9 @@ from cbam_core.tags import WHY_RESERVED, reserved
 from service.database.models.experiments import Experiment
 from service.domain.roles import Caller, require_change
 from service.domain.spec_patch import apply_patch
-from service.domain.states import ACTIONS, TERMINAL, Desired, State
-from service.errors import IllegalAction, InvalidField, InvalidFields
-from service.experiments.store import Changes, ExperimentStore
+from service.domain.states import TERMINAL, Desired, State
+from service.errors import InvalidField, InvalidFields
+from service.experiments.store import Changes, ExperimentStore, require_allowed
 from service.experiments.submission import checked
 from service.settings import Settings
 
@@ -35,10 +35,11 @@ def submit(
     """Accept an experiment, which is the caller's from now on. Returns it and whether it is new: a key may be known.
 
     Raises InvalidFields (a dataset outside the data roots, a spec that is too large, tags that are not a user's to
-    give) or IdempotencyConflict (the key came with another body).
+    give), IdempotencyConflict (the key came with another body), ExperimentDeleted (what it stands for is gone), or
+    DiskQuotaExceeded.
     """
     body = check(settings, spec)
-    return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(body))
+    return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(body), quota_disk=settings.quota_disk)
 
 
 def _hash(body: object) -> str:
@@ -69,6 +70,7 @@ def clone(
         body_hash=_hash(body),
         cloned_from=original.id,
         message="" if original.semantics == CURRENT else NOT_COMPARABLE.format(original.semantics, CURRENT),
+        quota_disk=settings.quota_disk,
     )
 
 
@@ -137,17 +139,18 @@ def change(store: ExperimentStore, row: Experiment, changes: Changes, *, version
 def act(store: ExperimentStore, experiment_id: str, action: str, *, caller: Caller) -> Experiment:
     """Write down that the caller wants to cancel, pause, resume or retry. Asking twice is no error.
 
-    Raises ExperimentNotFound, Forbidden (it is somebody else's), or IllegalAction with the actions that the state
-    allows.
+    Raises ExperimentNotFound, Forbidden (it is somebody else's), IllegalAction with the actions that the state
+    allows, or PrunedExperiment.
     """
     require_change(caller, store.get(experiment_id).owner)  # an owner never changes
     if action == "retry":
         return store.requeue(experiment_id, by=caller.name)
 
     def choose(row: Experiment) -> Desired:
-        state, wish = State(row.state), WISHES[action]
-        if action not in ACTIONS[state] and (row.desired != wish or state in TERMINAL - {State.CANCELLED}):
-            raise IllegalAction(action, state, ACTIONS[state])
+        wish = WISHES[action]
+        was_asked = row.desired == wish and row.state not in TERMINAL - {State.CANCELLED}
+        if not was_asked:
+            require_allowed(row, action)
         return wish
 
     return store.set_desired(experiment_id, choose)

@@ -29,14 +29,23 @@ def chosen(store: ExperimentStore, where: Filter, *, caller: Caller, limit: int)
 
     Raises InvalidField where the filter would let everything pass: nobody means that.
     """
+    narrowed = of_caller(where, caller)
+    if narrowed is None:
+        return [], False
+    rows, place = store.page(narrowed, limit=limit, specs=False)
+    return [row.id for row in rows], place is not None
+
+
+def of_caller(where: Filter, caller: Caller) -> Filter | None:
+    """The filter without what the caller may not change; None where nothing is left.
+
+    Raises InvalidField where it would let everything pass.
+    """
     if where.is_empty:
         raise InvalidField("/filter", "say which; an empty filter would take everything")
-    if not caller.is_at_least(Role.ADMIN):
-        if where.owner not in (None, caller.name):
-            return [], False
-        where = replace(where, owner=caller.name)
-    rows, place = store.page(where, limit=limit, specs=False)
-    return [row.id for row in rows], place is not None
+    if caller.is_at_least(Role.ADMIN):
+        return where
+    return replace(where, owner=caller.name) if where.owner in (None, caller.name) else None
 
 
 def apply(store: ExperimentStore, action: Action, ids: Sequence[str], *, caller: Caller) -> list[Result]:

@@ -14,15 +14,24 @@ from sqlalchemy.orm import Session, defer
 
 from cbam_core.spec import ExperimentSpec
 from service.database import outbox
+from service.database.disk_usage import require_room
 from service.database.engine import Database
 from service.database.listing import cursor_of, labels_of, page_query
-from service.database.models.experiments import Attempt, Deletion, Event, Experiment, IdempotencyKey, Label
+from service.database.models.experiments import Attempt, Deletion, Event, Experiment, IdempotencyKey, Label, Pruning
 from service.database.transitions import change_state
 from service.domain.filters import Cursor, Filter, Sort
+from service.domain.pruning import NEEDS_CHECKPOINTS, PruneScope, allowed_actions, require_prunable
 from service.domain.scheduling_spec import load_scheduling_spec
-from service.domain.states import ACTIONS, Desired, Move, State
-from service.domain.values import new_id, utc_now
-from service.errors import ExperimentNotFound, IdempotencyConflict, IllegalAction, VersionConflict
+from service.domain.states import Desired, Move, State
+from service.domain.values import human_bytes, new_id, utc_now
+from service.errors import (
+    ExperimentDeleted,
+    ExperimentNotFound,
+    IdempotencyConflict,
+    IllegalAction,
+    PrunedExperiment,
+    VersionConflict,
+)
 
 MOST_PAGE_BYTES = 4 * 2**20  # of a page of a list
 KEY_LIFE = timedelta(hours=24)  # an Idempotency-Key means nothing after that
@@ -63,11 +72,13 @@ class ExperimentStore:
         body_hash: str = "",
         cloned_from: str | None = None,
         message: str = "",
+        quota_disk: int | None = None,
     ) -> tuple[Experiment, bool]:
         """Store an experiment as QUEUED; with a key that this owner used in the last day, give the one stored then.
-        `message` goes with its first event.
 
-        Returns the row and whether it is new. Raises IdempotencyConflict where the key came with another body.
+        `message` goes with its first event. Returns the row and whether it is new. Raises IdempotencyConflict where the key came with another body, and
+        ExperimentDeleted where the experiment that it stands for has been deleted since; DiskQuotaExceeded for a new
+        one of an owner whose files come to `quota_disk` bytes.
         """
         try:
             with self.database.writing() as session:
@@ -75,6 +86,7 @@ class ExperimentStore:
                     session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < utc_now() - KEY_LIFE))
                     if known := _known(session, owner, key, body_hash):
                         return known, False
+                require_room(session, owner, quota_disk)
                 row = _insert(session, spec, owner, cloned_from, message=message)
                 if key is not None:
                     session.add(_used(row, key, body_hash))
@@ -145,10 +157,29 @@ class ExperimentStore:
         with self.database.writing() as session:
             row = _found(session, experiment_id, lock=True)
             _check_version(row, version)
-            if "delete" not in ACTIONS[State(row.state)]:
-                raise IllegalAction("delete", row.state, ACTIONS[State(row.state)])
-            session.add(Deletion(experiment_id=row.id, name=row.name, owner=row.owner, by=by, at=utc_now()))
+            require_allowed(row, "delete")
+            note = Deletion(experiment_id=row.id, name=row.name, owner=row.owner, by=by, at=utc_now())
+            note.disk_bytes = row.disk_bytes
+            session.add(note)
             session.execute(delete(Experiment).where(Experiment.id == row.id))
+
+    def prune(self, experiment_id: str, scope: PruneScope, *, by: str, dry_run: bool = False) -> tuple[Experiment, int]:
+        """Have files of an ended experiment removed; the dispatcher does it. To ask twice is no error.
+
+        Returns the row and the bytes that go, as last measured. Raises what `require_prunable` raises.
+        """
+        with self.database.reading() if dry_run else self.database.writing() as session:
+            row = _found(session, experiment_id, lock=not dry_run)
+            require_prunable(State(row.state), scope, tracked=row.tracking_closed)
+            if row.pruned is not None and PruneScope(row.pruned).covers(scope):
+                return row, 0
+            size = row.disk_bytes if scope is PruneScope.ALL else row.checkpoint_bytes
+            if not dry_run:
+                row.pruned, row.pruned_at = scope, utc_now()
+                row.version += 1
+                session.merge(Pruning(experiment_id=row.id, what=scope, at=row.pruned_at))
+                session.add(_event_beside(row, f"pruned: {scope}, {human_bytes(size)}", by=by))
+            return row, size
 
     def set_desired(self, experiment_id: str, choose: Callable[[Experiment], Desired]) -> Experiment:
         """Write down what the user wants, chosen from the row as it is now; the dispatcher makes it so."""
@@ -163,12 +194,11 @@ class ExperimentStore:
     def requeue(self, experiment_id: str, *, by: str = "local") -> Experiment:
         """Queue an experiment that failed or was cancelled once more; it goes on from its last checkpoint.
 
-        Raises IllegalAction in any other state.
+        Raises IllegalAction in any other state, PrunedExperiment where that checkpoint was pruned.
         """
         with self.database.writing() as session:
             row = _found(session, experiment_id, lock=True)
-            if "retry" not in ACTIONS[State(row.state)]:
-                raise IllegalAction("retry", row.state, ACTIONS[State(row.state)])
+            require_allowed(row, "retry")
             change_state(session, row, Move(State.QUEUED), by=by)
             row.desired = Desired.RUN
             row.free_retries = row.charged_retries = row.passed = 0
@@ -231,6 +261,7 @@ def _insert(session: Session, spec: ExperimentSpec, owner: str, cloned_from: str
         created_at=now,
         queued_at=now,
         deadline_at=_deadline(spec.deadline_minutes, now),
+        disk_measured_at=now,  # it has no files
     )
     session.add(row)
     session.flush()
@@ -240,6 +271,20 @@ def _insert(session: Session, spec: ExperimentSpec, owner: str, cloned_from: str
     outbox.tell(session, row, event)
     session.add_all(labels_of(row))
     return row
+
+
+def require_allowed(row: Experiment, action: str) -> None:
+    """Raise IllegalAction, or PrunedExperiment which is one, where the action cannot be asked for."""
+    legal = allowed_actions(State(row.state), pruned=row.pruned is not None)
+    if row.pruned is not None and action in NEEDS_CHECKPOINTS:
+        raise PrunedExperiment(action, row.pruned_at, legal)
+    if action not in legal:
+        raise IllegalAction(action, row.state, legal)
+
+
+def _event_beside(row: Experiment, message: str, *, by: str) -> Event:
+    """An event that leaves the state as it is: webhooks, which are told of changes of state, are not told."""
+    return Event(experiment_id=row.id, attempt=row.attempt, to_state=row.state, message=message, by=by, at=utc_now())
 
 
 def _deadline(minutes: float | None, start: datetime) -> datetime | None:
@@ -258,7 +303,9 @@ def _known(session: Session, owner: str, key: str, body_hash: str) -> Experiment
         return None
     if seen.body_hash != body_hash:
         raise IdempotencyConflict
-    return _found(session, seen.experiment_id)
+    if (row := session.get(Experiment, seen.experiment_id)) is None:
+        raise ExperimentDeleted
+    return row
 
 
 def _found(session: Session, experiment_id: str, *, lock: bool = False) -> Experiment:

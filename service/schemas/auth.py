@@ -24,6 +24,10 @@ class CallerView(View):
     name: str = Field(description="`local` on a server that has no tokens")
     role: Role
     token_id: str | None
+    disk_bytes: int = Field(0, description="of the files of all experiments of this name, as they were last measured")
+    disk_quota_bytes: int | None = Field(
+        None, description="with as many, nothing new of this name is taken or started; null: no limit"
+    )
 
 
 class TokenRequest(BaseModel):

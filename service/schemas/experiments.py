@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
+from service.domain.pruning import PruneScope
 from service.domain.states import Desired, Reason, State
 from service.schemas.base import View
 
@@ -29,6 +30,16 @@ class Links(View):
     events: str
     metrics: str
     mlflow: str | None = Field(None, description="the run's page, once there is a run")
+
+
+class FilesView(View):
+    """What an experiment keeps on shared storage."""
+
+    bytes: int = Field(0, description="of all its files, as they were last measured")
+    checkpoint_bytes: int = Field(0, description="of its checkpoints among them")
+    measured_at: datetime | None = Field(None, description="null: not yet, or it has changed since")
+    pruned: PruneScope | None = Field(None, description="what was removed of them, or is about to be")
+    pruned_at: datetime | None = None
 
 
 class ExperimentView(View):
@@ -57,6 +68,7 @@ class ExperimentView(View):
     started_at: datetime | None
     ended_at: datetime | None
     mlflow_run_id: str | None
+    files: FilesView = Field(FilesView())
     links: Links
     spec: dict[str, Any] = Field(description="what was asked for; empty in a list that was asked for without specs")
 

@@ -9,7 +9,7 @@ from service.schemas.base import View
 
 
 class EventView(View):
-    """One change of state."""
+    """One change of state; `from_state` is null for the first, and for a pruning, which leaves the state as it is."""
 
     seq: int
     attempt: int

@@ -48,6 +48,8 @@ class Narrowing(BaseModel):
     created_after: Time | None = Field(None, description="ISO 8601, this moment included; UTC where no zone is given")
     created_before: Time | None = Field(None, description="ISO 8601, this moment not included")
 
+    ended_before: Time | None = Field(None, description="ISO 8601, this moment not included; only what has ended")
+
     def to_filter(self) -> Filter:
         """As the store takes it."""
         return Filter(
@@ -59,6 +61,7 @@ class Narrowing(BaseModel):
             facets={name: value for name in FACETS if (value := getattr(self, name)) is not None},
             created_after=self.created_after,
             created_before=self.created_before,
+            ended_before=self.ended_before,
         )
 
 

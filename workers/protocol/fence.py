@@ -4,7 +4,9 @@ Before it trains, an attempt puts a file of its own beside its log; the newest a
 number that has done so. A worker that was taken for dead while it was only cut off, or stopped, finds a higher number
 than its own before its next write, and ends; so it does where its own file is gone, with the whole experiment. The
 file says when the attempt began, and its time of change when it was
-last seen to be the newest: so one can tell afterwards that no two were alive at once. Imports no torch, no Ray.
+last seen to be the newest: so one can tell afterwards that no two were alive at once. A deletion or a pruning leaves a
+tombstone beside the folder: one that was cut off before it began finds that, and does not begin. Imports no torch and
+no Ray.
 """
 
 import json
@@ -39,19 +41,23 @@ class Fence:
         self._checked_at = float("-inf")
 
     def take(self) -> None:
-        """Become the newest attempt. Raises Superseded where a later one, or another of this number, has begun."""
+        """Become the newest attempt. Raises Superseded where a later one, or another of this number, has begun, or the
+        experiment is deleted or pruned.
+        """
+        require_open(self._folder)
         mine = json.dumps({"token": self._token, "taken_at": time.time()})
         if not write_once(self._path, mine) and json.loads(self._path.read_text("utf-8"))["token"] != self._token:
             raise Superseded(f"attempt {self._attempt} of this experiment has been begun by somebody else")
         self.check()
 
     def check(self) -> None:
-        """To be called before a write. Raises Superseded where a later attempt has begun, or the experiment is deleted;
-        CheckpointError where storage cannot say so.
+        """To be called before a write. Raises Superseded where a later attempt has begun, or the experiment is deleted
+        or pruned; CheckpointError where storage cannot say so.
 
         Rank 0 has put the file there; the other ranks, which may begin before it, must have seen it first.
         """
         try:
+            require_open(self._folder)
             newest, is_there = newest_attempt(self._folder), self._is_there()
         except OSError as error:
             raise CheckpointError(f"storage does not say which attempt is the newest: {error}") from error
@@ -76,6 +82,23 @@ class Fence:
         except FileNotFoundError:
             return False
         return True
+
+
+def require_open(folder: ExperimentFolder) -> None:
+    """Raise Superseded where the experiment is deleted, or its files are pruned: nothing may be added to them.
+
+    Raises OSError where storage does not answer.
+    """
+    try:
+        folder.tombstone.stat()
+    except FileNotFoundError:
+        return
+    raise Superseded("the experiment has been deleted, or its files pruned: no attempt of it may go on")
+
+
+def reopen(folder: ExperimentFolder) -> None:
+    """Remove the tombstone of an experiment that is launched: its row is back from a backup. Raises OSError."""
+    folder.tombstone.unlink(missing_ok=True)
 
 
 def newest_attempt(folder: ExperimentFolder) -> int:

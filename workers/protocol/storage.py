@@ -7,6 +7,7 @@ experiments/<id>/attempts/<n>/rank-<r>.log
 experiments/<id>/attempts/<n>/result.json
 experiments/<id>/checkpoints/step-<k>/
 experiments/<id>/export/
+experiments/.<id>.closed
 """
 
 import errno
@@ -55,6 +56,11 @@ class ExperimentFolder:
     def path(self) -> Path:
         """The experiment's own folder."""
         return self.storage_root / "experiments" / self.experiment_id
+
+    @property
+    def tombstone(self) -> Path:
+        """Left where the experiment is deleted, or its files are pruned: no attempt of it may begin, or write."""
+        return self.path.with_name(f".{self.experiment_id}.closed")
 
     @property
     def spec(self) -> Path:

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from service.api.bodies import BoundedRoute
-from service.api.deps import FOR_ADMINS, GUARDED, AuditDep, CallerDep, Id, TokensDep
+from service.api.deps import FOR_ADMINS, GUARDED, AuditDep, CallerDep, Id, OperationsDep, SettingsDep, TokensDep
 from service.api.problems import documented
 from service.domain.filters import PAGE_LIMIT
 from service.schemas.auth import AuditPage, AuditView, CallerView, NewToken, TokenList, TokenRequest, TokenView
@@ -15,9 +15,11 @@ REFUSALS = documented(401, 403)
 
 
 @router.get("/whoami", dependencies=GUARDED, responses=REFUSALS)
-def whoami(caller: CallerDep) -> CallerView:
-    """Say whom the server takes you for."""
-    return CallerView.model_validate(caller)
+def whoami(caller: CallerDep, operations: OperationsDep, settings: SettingsDep) -> CallerView:
+    """Say whom the server takes you for, and how much you keep on its disk."""
+    return CallerView(
+        **vars(caller), disk_bytes=operations.disk_usage(caller.name), disk_quota_bytes=settings.quota_disk
+    )
 
 
 @router.post("/tokens", status_code=201, dependencies=FOR_ADMINS, responses=REFUSALS | documented(400, 413, 415, 422))

@@ -3,7 +3,7 @@
 from typing import Annotated, Self
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.api.bodies import BoundedRoute
 from service.api.deps import GUARDED, CallerDep, StoreDep
@@ -13,7 +13,7 @@ from service.domain.states import State
 from service.experiments import bulk
 from service.experiments.bulk import Action, Result
 from service.experiments.store import ExperimentStore
-from service.schemas.bulk import BulkAnswer, BulkResult
+from service.schemas.bulk import MOST_AT_ONCE, BulkAnswer, BulkResult, ExperimentIds
 from service.schemas.queries import Narrowing
 
 router = APIRouter(
@@ -23,8 +23,6 @@ router = APIRouter(
     route_class=BoundedRoute,
     responses=documented(400, 401, 403, 413, 415, 422),
 )
-MOST_AT_ONCE = 200
-Id = Annotated[str, StringConstraints(min_length=1, max_length=32, pattern=r"^[0-9a-z]+$")]
 
 
 class BulkRequest(BaseModel):
@@ -36,7 +34,7 @@ class BulkRequest(BaseModel):
         json_schema_extra={"examples": [{"filter": {"project": "digits", "state": ["QUEUED"]}, "dry_run": True}]},
     )
 
-    ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_AT_ONCE)] | None = None
+    ids: ExperimentIds | None = None
     filter: Narrowing | None = Field(None, description="at least one condition; of your own, unless you are an admin")
     limit: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] = Field(MOST_AT_ONCE, description="of those the filter finds")
     dry_run: bool = Field(False, description="only say which")

@@ -43,7 +43,8 @@ Key = Annotated[
         min_length=1,
         max_length=255,
         pattern=r"^[\x21-\x7e]+$",
-        description="a name of your choice: sent again within 24 hours, it gives the same experiment",
+        description="a name of your choice: sent again within 24 hours, it gives the same experiment, "
+        "or 410 where that has been deleted",
     ),
 ]
 IfMatch = Annotated[
@@ -61,7 +62,7 @@ def _shown(row: Experiment, response: Response, request: Request, *, is_new: boo
     return experiment_view(row, request.app.state.settings)
 
 
-@router.post("", status_code=201, responses=with_headers(201, TAG_AND_PLACE) | documented(400, 413, 415, 422))
+@router.post("", status_code=201, responses=with_headers(201, TAG_AND_PLACE) | documented(400, 410, 413, 415, 422))
 def submit(
     submission: Submission,
     request: Request,
@@ -133,7 +134,7 @@ def delete(row: EditableExperimentDep, store: StoreDep, caller: CallerDep, if_ma
 @router.post(
     "/{experiment_id}/clone",
     status_code=201,
-    responses=with_headers(201, TAG_AND_PLACE) | documented(400, 404, 413, 415, 422),
+    responses=with_headers(201, TAG_AND_PLACE) | documented(400, 404, 410, 413, 415, 422),
 )
 def clone(
     row: ExperimentDep,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from service.api.deps import GUARDED, ExperimentDep, ExperimentId, SettingsDep, StoreDep
+from service.api.deps import GUARDED, ExperimentFilesDep, ExperimentId, SettingsDep, StoreDep
 from service.api.problems import documented
 from service.domain.filters import LARGEST_INTEGER, PAGE_LIMIT
 from service.experiments.metric_history import read_curves
@@ -43,9 +43,9 @@ def attempts(
     return AttemptList(items=items, next_cursor=str(items[-1].number) if more else None)
 
 
-@router.get("/metrics")
+@router.get("/metrics", responses=documented(410))
 def metrics(
-    row: ExperimentDep,
+    row: ExperimentFilesDep,
     settings: SettingsDep,
     *,
     name: Annotated[

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from service.api.deps import GUARDED, CallerDep, ExperimentDep, LiveUpdatesDep, SettingsDep
+from service.api.deps import GUARDED, CallerDep, ExperimentDep, ExperimentFilesDep, LiveUpdatesDep, SettingsDep
 from service.api.live_updates import Channel, Snapshot
 from service.api.middleware.authentication import STAY_SECONDS, TokenRecheck
 from service.api.problems import documented
@@ -71,17 +71,22 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/logs", response_class=PlainTextResponse, responses=documented(404, 422))
-def read_logs(row: ExperimentDep, settings: SettingsDep, rank: TheRank, offset: Offset = 0) -> PlainTextResponse:
+@router.get("/logs", response_class=PlainTextResponse, responses=documented(404, 410, 422))
+def read_logs(row: ExperimentFilesDep, settings: SettingsDep, rank: TheRank, offset: Offset = 0) -> PlainTextResponse:
     """Read a worker's log from a byte offset on; `X-Next-Offset` says where to go on."""
     chunk = logs.read(settings.storage_root, row.id, row.attempt, rank=rank, offset=offset)
     headers = {"X-Next-Offset": str(chunk.next_offset)}
     return PlainTextResponse(chunk.data, media_type="text/plain; charset=utf-8", headers=headers)
 
 
-@router.get("/logs/stream", response_class=EventSourceResponse, dependencies=NEEDS_ROOM, responses=ANSWERS)
+@router.get(
+    "/logs/stream",
+    response_class=EventSourceResponse,
+    dependencies=NEEDS_ROOM,
+    responses=ANSWERS | documented(410),
+)
 async def stream_logs(
-    row: ExperimentDep, feeds: LiveUpdatesDep, stay: TheStay, rank: TheRank, last_event_id: LastEventId = None
+    row: ExperimentFilesDep, feeds: LiveUpdatesDep, stay: TheStay, rank: TheRank, last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow a worker's log; `id` is the byte offset behind the lines, `event: end` carries the final state."""
     offset, snapshot = last_event_id or 0, None

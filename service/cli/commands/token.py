@@ -9,6 +9,7 @@ import typer
 
 from service.cli.output import AsJson, note, print_json, print_table, say, table
 from service.domain.roles import Role
+from service.domain.values import human_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +101,8 @@ def whoami(as_json: AsJson = False) -> None:
     if as_json:
         print_json(caller)
     else:
-        say(f"{caller.name}, {caller.role}")
+        quota, used = caller.disk_quota_bytes, human_bytes(caller.disk_bytes)
+        say(f"{caller.name}, {caller.role}{'' if quota is None else f', {used} of {human_bytes(quota)} of files'}")
 
 
 @contextmanager

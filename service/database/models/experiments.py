@@ -43,6 +43,8 @@ class Experiment(Base):
         Index("ix_experiments_priority", "priority", "created_at", "id"),
         Index("ix_experiments_started", "started_at", "created_at", "id"),
         Index("ix_experiments_ended", "ended_at", "created_at", "id"),
+        Index("ix_experiments_disk", "owner", "disk_bytes"),
+        Index("ix_experiments_measured", "disk_measured_at"),
     )
 
     id: Mapped[str] = mapped_column(ShortWords(32), primary_key=True)
@@ -75,6 +77,11 @@ class Experiment(Base):
     deadline_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+    disk_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    checkpoint_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # of them
+    disk_measured_at: Mapped[datetime | None]  # None: not since an attempt ended, or files were pruned
+    pruned: Mapped[str | None] = mapped_column(String(16))  # a `PruneScope`
+    pruned_at: Mapped[datetime | None]
 
 
 class Label(Base):
@@ -101,6 +108,19 @@ class Deletion(Base):
     name: Mapped[str] = mapped_column(ShortWords(128))
     owner: Mapped[str] = mapped_column(ShortWords(128))
     by: Mapped[str] = mapped_column(ShortWords(128))
+    at: Mapped[datetime] = mapped_column(index=True)
+    disk_bytes: Mapped[int] = mapped_column(
+        BigInteger, default=0, server_default="0"
+    )  # its owner's until they are gone
+
+
+class Pruning(Base):
+    """An experiment of whose files some are to go; gone itself once they are, or the experiment is deleted."""
+
+    __tablename__ = "prunings"
+
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True)
+    what: Mapped[str] = mapped_column(String(16))
     at: Mapped[datetime] = mapped_column(index=True)
 
 
@@ -153,12 +173,15 @@ class Event(Base):
 
 
 class IdempotencyKey(Base):
-    """A key that a client chose for one submission, and what was submitted under it. Owners do not share keys."""
+    """A key that a client chose for one submission, and what was submitted under it. Owners do not share keys.
+
+    It outlasts the experiment: a submission that is sent again after a deletion must not train once more.
+    """
 
     __tablename__ = "idempotency_keys"
 
     owner: Mapped[str] = mapped_column(ShortWords(128), primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     body_hash: Mapped[str] = mapped_column(String(64))
-    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
+    experiment_id: Mapped[str] = mapped_column(String(32))  # no foreign key: it is told that the experiment is gone
     created_at: Mapped[datetime] = mapped_column(index=True)

@@ -29,6 +29,8 @@ SQL = (
     "fair_share",
     "webhooks",
     "outages",
+    "pruning",
+    "disk_usage",
 )
 
 

@@ -164,6 +164,21 @@ def test_the_same_key_gives_the_same_experiment(http):
     assert (other.status_code, other.headers["content-type"]) == (422, PROBLEM)
 
 
+def test_a_key_whose_experiment_is_deleted_is_gone_for_a_submission_and_for_a_copy(http, leader):
+    key, original = {"Idempotency-Key": "once"}, http.post("/v1/experiments", json=spec_dict()).json()["id"]
+    for path, body in (("/v1/experiments", spec_dict()), (f"/v1/experiments/{original}/clone", {})):
+        made = http.post(path, json=body, headers=key).headers["Location"]
+        http.post(f"{made}/cancel")
+        (row,) = leader.unsettled()
+        leader.apply(row, Move(State.CANCELLED))
+        assert http.delete(made).status_code == 204
+        again = http.post(path, json=body, headers=key)
+        assert (again.status_code, again.headers["content-type"]) == (410, PROBLEM)
+        assert "has been deleted" in again.json()["detail"]
+        assert [one["id"] for one in http.get("/v1/experiments").json()["items"]] == [original]
+        key = {"Idempotency-Key": "twice"}
+
+
 def test_a_cancel_is_accepted_twice(http):
     path = http.post("/v1/experiments", json=spec_dict()).headers["Location"]
     assert http.post(f"{path}/cancel").json()["desired"] == "cancel"

@@ -37,6 +37,8 @@ def test_an_admin_makes_lists_and_revokes(http, admin):
         "name": "ada",
         "role": "user",
         "token_id": token["id"],
+        "disk_bytes": 0,
+        "disk_quota_bytes": None,
     }
     listed = http.get("/v1/tokens", headers=admin)
     assert token["secret"] not in listed.text

@@ -165,6 +165,7 @@ def test_a_long_wish_is_the_callers_to_obey():
         (403, errors.NotAllowed),
         (404, errors.NotFound),
         (409, errors.NotNow),
+        (410, errors.Gone),
         (412, errors.ChangedMeanwhile),
         (422, errors.NotUsable),
         (418, errors.ApiError),

@@ -6,12 +6,13 @@ import zipfile
 from threading import Thread
 
 import pytest
+from alembic import command
 from sqlalchemy import text
 
 from service.database.backup import check_backup, make_backup, restore_backup
 from service.database.backup_checks import known_revisions
 from service.database.backup_engines import kept_database
-from service.database.engine import Database
+from service.database.engine import Database, migrations_config
 from service.database.lease import Leadership
 from service.dispatcher.store import DispatcherStore
 from service.domain.states import Move, State
@@ -206,12 +207,10 @@ def test_a_database_that_is_not_there_cannot_be_backed_up_but_restored(busy, set
 
 def test_a_backup_of_an_older_schema_is_brought_to_the_newest(busy, database, settings, tmp_path):
     file = tmp_path / "old.zip"
-    with database.writing() as session:
-        session.execute(text("ALTER TABLE attempts DROP COLUMN gang"))  # as 0003 left it
-        session.execute(text("DROP INDEX ix_experiments_reason"))
-        session.execute(text("DROP TABLE process_reports"))
-        session.execute(text("ALTER TABLE experiments DROP COLUMN traceparent"))
-        session.execute(text("UPDATE alembic_version SET version_num = '0003'"))
+    with database.engine.execution_options(cbam_writes=True).connect() as connection, connection.begin():
+        config = migrations_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0003")
     assert make_backup(settings.database_url, file).revision == "0003"
     database.close()
     newest = Database(settings.database_url)

@@ -55,6 +55,22 @@ def test_an_attempt_from_before_its_gang_was_written_down_has_none(database, mov
     assert (attempt.number, attempt.workers, attempt.gang) == (1, 1, None)
 
 
+def test_a_key_goes_with_its_experiment_only_before_the_ninth_schema(database, move):
+    store = ExperimentStore(database)
+    kept, _ = store.submit(spec(), key="kept", body_hash="a")
+    gone, _ = store.submit(spec(), key="gone", body_hash="a")
+    with database.writing() as session:
+        session.execute(text("DELETE FROM experiments WHERE id = :id"), {"id": gone.id})
+    move(command.downgrade, "0007")
+    with database.writing() as session:
+        assert session.scalars(text("SELECT key FROM idempotency_keys")).all() == ["kept"]
+    move(command.upgrade, "head")
+    assert store.submit(spec(), key="kept", body_hash="a")[0].id == kept.id
+    with database.writing() as session:
+        session.execute(text("DELETE FROM experiments"))
+        assert session.scalars(text("SELECT key FROM idempotency_keys")).all() == ["kept"]
+
+
 def test_the_migrations_make_what_the_models_say(database):
     options = {"include_object": lambda _, name, *__: name not in NOT_COMPARABLE}
     with database.engine.connect() as connection:

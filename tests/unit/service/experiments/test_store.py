@@ -2,17 +2,20 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
 from service.database.engine import Database
-from service.database.models.experiments import Experiment
+from service.database.models.experiments import Experiment, IdempotencyKey
 from service.database.operations import Operations
 from service.database.transitions import change_state
 from service.domain.filters import Filter
 from service.domain.states import Move, State
-from service.errors import ExperimentNotFound, IdempotencyConflict, StaleMove
-from service.experiments.store import ExperimentStore
+from service.domain.values import utc_now
+from service.errors import ExperimentDeleted, ExperimentNotFound, IdempotencyConflict, StaleMove
+from service.experiments.store import KEY_LIFE, ExperimentStore
 from tests.support.specs import spec
 
 
@@ -32,6 +35,27 @@ def test_a_key_gives_the_same_experiment_and_another_body_is_refused(store: Expe
     assert (again.id, is_new) == (first.id, False)
     with pytest.raises(IdempotencyConflict):
         store.submit(spec(), key="k", body_hash="b")
+
+
+def test_a_key_whose_experiment_was_deleted_makes_no_other_one_until_it_means_nothing(store: ExperimentStore):
+    first, _ = store.submit(spec(), key="k", body_hash="a")
+    _cancel_and_delete(store, first)
+    with pytest.raises(ExperimentDeleted):
+        store.submit(spec(), key="k", body_hash="a")
+    with pytest.raises(IdempotencyConflict):
+        store.submit(spec(), key="k", body_hash="b")
+    assert store.page(Filter())[0] == []
+    other, is_new = store.submit(spec(), owner="bob", key="k", body_hash="a")
+    assert (other.owner, is_new) == ("bob", True)
+    with store.database.writing() as session:
+        session.execute(update(IdempotencyKey).values(created_at=utc_now() - KEY_LIFE - timedelta(seconds=1)))
+    assert store.submit(spec(), key="k", body_hash="a")[1] is True
+
+
+def _cancel_and_delete(store: ExperimentStore, row: Experiment) -> None:
+    with store.database.writing() as session:
+        change_state(session, session.get_one(Experiment, row.id), Move(State.CANCELLED), by="test")
+    store.delete(row.id, by="test")
 
 
 def test_many_requests_with_one_key_at_once_make_one_experiment(store: ExperimentStore):
