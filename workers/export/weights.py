@@ -1,8 +1,10 @@
 """What a finished training hands on: its weights as safetensors, with all that is needed to use them."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch import nn
 from cbam_core.normalisation import Normalisation
 from cbam_core.spec import ExperimentSpec
 from workers.export.programs import check_weights, write_programs
-from workers.protocol.storage import ExperimentFolder, make_folder, write_atomically
+from workers.protocol.storage import MANIFEST, ExperimentFolder, make_folder, write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,8 @@ class Trained:
 
 
 def export(trained: Trained, folder: ExperimentFolder) -> None:
-    """Write the final weights, the programs that the spec asks for and the last confusion matrix into `folder`.
+    """Write the final weights, the programs that the spec asks for and the last confusion matrix into `folder`, then
+    the manifest of these files.
 
     Raises ExportError where any of them gives other scores than the trained network.
     """
@@ -52,3 +55,19 @@ def export(trained: Trained, folder: ExperimentFolder) -> None:
     write_programs(folder, trained.spec.export)
     if trained.confusion is not None:
         write_atomically(folder.confusion_matrix, json.dumps(trained.confusion), parents=False)
+    _write_manifest(folder.export)
+
+
+def _write_manifest(folder: Path) -> None:
+    """Say what the files of the folder are, so that who lists gigabytes need not read them."""
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.iterdir())
+        if path.is_file() and not path.name.startswith(".") and path.name != MANIFEST
+    }
+    write_atomically(folder / MANIFEST, json.dumps({"files": files}), parents=False)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
