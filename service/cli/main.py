@@ -13,6 +13,7 @@ from service.cli.commands import (
     edit,
     experiments,
     export,
+    files,
     logs,
     stack,
     submit,
@@ -34,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for group in (
-    *(stack, demo, submit, experiments, edit, logs, watch, train, export),
+    *(stack, demo, submit, experiments, edit, logs, files, watch, train, export),
     *(catalog, token, webhook, backup),
 ):
     group.register(app)

@@ -241,7 +241,7 @@ PATHS = [
         "export",
         "export/",
         "export/%2e/model.safetensors",
-        "./spec.yaml",
+        "//spec.yaml",
         "export//model.safetensors",
         "%c0%ae%c0%ae/other/spec.yaml",
     ),
