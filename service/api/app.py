@@ -96,9 +96,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.feeds = LiveUpdates(
         store, settings.storage_root, app.state.closing, most_of_one=settings.streams_per_caller
     )
-    app.state.files = ExperimentFiles(settings.storage_root, app.state.closing)
-    app.state.file_links = FileLinks(store.database)
-    app.state.file_threads = CapacityLimiter(file_stream.THREADS)
+    _add_files(app, settings)
     problems.install(app)
     routers = (experiments, bulk, history, files, downloads, streams, catalog, auth, webhooks, cluster, health)
     for module in routers:
@@ -106,6 +104,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     openapi.install(app)
     _add_middleware(app, settings)
     return app
+
+
+def _add_files(app: FastAPI, settings: Settings) -> None:
+    """What sends the files of experiments."""
+    app.state.files = ExperimentFiles(settings.storage_root, app.state.closing)
+    app.state.file_links = FileLinks(app.state.store.database)
+    app.state.file_threads = CapacityLimiter(file_stream.THREADS)
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
