@@ -16,6 +16,18 @@ class ExperimentNotFound(ServiceError):
     """There is no experiment with this id."""
 
 
+class NoSuchFile(ServiceError):
+    """The experiment has no file with this path, or none that is shown."""
+
+
+class NoSuchLink(ServiceError):
+    """This link is not known, has been used, or is too old; ask for another one."""
+
+
+class StorageUnavailable(ServiceError):
+    """Shared storage cannot be read at the moment."""
+
+
 class TemplateNotFound(ServiceError):
     """There is no template with this name."""
 
@@ -107,7 +119,7 @@ class TooManyStreams(ServiceError):
 
 
 class TooManyOwnStreams(ServiceError):
-    """You follow as many logs and events as one caller may; end one of them first."""
+    """You follow, or download, as much at once as one caller may; end one of them first."""
 
 
 class InvalidFields(ServiceError):

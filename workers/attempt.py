@@ -16,7 +16,7 @@ from cbam_core.networks import build_network
 from cbam_core.semantics import EARLIEST, Semantics
 from cbam_core.spec import ExperimentSpec, ModelSpec
 from workers.data import load_dataset
-from workers.export.predictions import PredictionRows, write_predictions
+from workers.export.predictions import PredictionRows
 from workers.export.requirements import require, require_compiler
 from workers.export.weights import Trained, export
 from workers.protocol.assignment import Assignment
@@ -169,7 +169,6 @@ def _train(
     if mode is None and gang.leads:
         Fence(assignment).check()
         export(_trained(trainer, assignment.semantics), assignment.folder)
-        write_predictions(assignment.folder, _predictions(trainer), dataset.classes)
     return Outcome(
         outcome=_ENDINGS[mode],
         step=trainer.step,
@@ -204,6 +203,7 @@ def _trained(trainer: Trainer, semantics: Semantics) -> Trained:
         normalisation=trainer.normalisation,
         device=trainer.gang.device,
         semantics=semantics,
+        predictions=_predictions(trainer),
         confusions={
             name: {
                 "classes": dataset.classes,

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi_offline import FastAPIOffline
 
-from service.api import openapi, problems
+from service.api import file_stream, openapi, problems
 from service.api.health import Probe
 from service.api.live_updates import LiveUpdates
 from service.api.middleware.access_log import AccessLog
@@ -20,12 +21,27 @@ from service.api.middleware.request_guard import RequestGuard
 from service.api.middleware.security_headers import SecurityHeaders
 from service.api.middleware.tracing import telemetry
 from service.api.prometheus import ServiceMetrics, watching_loop
-from service.api.routers import auth, bulk, catalog, cluster, experiments, health, history, pruning, streams, webhooks
+from service.api.routers import (
+    auth,
+    bulk,
+    catalog,
+    cluster,
+    downloads,
+    experiments,
+    files,
+    health,
+    history,
+    pruning,
+    streams,
+    webhooks,
+)
 from service.auth.audit import AuditLog
+from service.auth.file_links import FileLinks
 from service.auth.tokens import Tokens
 from service.database.engine import Database
 from service.database.operations import Operations
 from service.errors import NoTokens
+from service.experiments.files import ExperimentFiles
 from service.experiments.store import ExperimentStore
 from service.preview.profiler import NetworkProfiler
 from service.settings import Settings
@@ -56,6 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with watching_loop(metrics.loop_lag):
             yield
         await app.state.network_profiler.close()
+        app.state.files.close()
         await run_in_threadpool(audit.close)
         store.database.close()
 
@@ -80,12 +97,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.feeds = LiveUpdates(
         store, settings.storage_root, app.state.closing, most_of_one=settings.streams_per_caller
     )
+    _add_files(app, settings)
     problems.install(app)
-    for module in (experiments, bulk, pruning, history, streams, catalog, auth, webhooks, cluster, health):
+    routers = (experiments, bulk, pruning, history, files, downloads, streams, catalog, auth, webhooks, cluster, health)
+    for module in routers:
         app.include_router(module.router)
     openapi.install(app)
     _add_middleware(app, settings)
     return app
+
+
+def _add_files(app: FastAPI, settings: Settings) -> None:
+    """What sends the files of experiments."""
+    app.state.files = ExperimentFiles(settings.storage_root, app.state.closing)
+    app.state.file_links = FileLinks(app.state.store.database)
+    app.state.file_threads = CapacityLimiter(file_stream.THREADS)
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:

@@ -2,17 +2,20 @@
 
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Path, Request, Security
 from fastapi.security import HTTPBearer
 
 from service.api.live_updates import LiveUpdates
 from service.auth.audit import AuditLog
+from service.auth.file_links import FileLinks
 from service.auth.tokens import Tokens
 from service.database.models.experiments import Experiment
 from service.database.operations import Operations
 from service.domain.pruning import PruneScope
 from service.domain.roles import Caller, Role, require, require_change
 from service.errors import FilesPruned
+from service.experiments.files import ExperimentFiles
 from service.experiments.store import ExperimentStore
 from service.preview.profiler import NetworkProfiler
 from service.settings import Settings
@@ -36,6 +39,9 @@ AuditDep = Annotated[AuditLog, the_apps("audit")]
 WebhooksDep = Annotated[WebhookStore, the_apps("webhooks")]
 TokensDep = Annotated[Tokens, the_apps("tokens")]
 LiveUpdatesDep = Annotated[LiveUpdates, the_apps("feeds")]
+FilesDep = Annotated[ExperimentFiles, the_apps("files")]
+FileLinksDep = Annotated[FileLinks, the_apps("file_links")]
+FileThreadsDep = Annotated[CapacityLimiter, the_apps("file_threads")]
 READS = frozenset({"GET", "HEAD"})
 BEARER = HTTPBearer(auto_error=False, description="a token of `cbam token create`; not needed while there are none")
 

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.api.middleware.authentication import OPEN_PATHS, READY_PATH
+from service.api.middleware.authentication import LINKS, OPEN_PATHS, READY_PATH
 from service.api.openapi_examples import BODIES, PARAMETERS, SCHEMAS
 from service.api.problems import PROBLEM_JSON, example_of
 
@@ -106,7 +106,7 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
 def _add_problems(path: str, method: str, operation: dict[str, Any]) -> None:
     """What the parts in front of the route may answer in its place."""
     answers = operation["responses"]
-    is_open = path in OPEN_PATHS or path == READY_PATH
+    is_open = path in OPEN_PATHS or path == READY_PATH or path.startswith(LINKS)
     codes = [*ALWAYS, *(() if is_open else WITH_TOKEN), *(() if method == "get" else WITH_BODY)]
     for code in codes:
         if not (code == HTTPStatus.SERVICE_UNAVAILABLE and path in ANSWERS_WITHOUT_DATABASE):
@@ -161,6 +161,7 @@ MEANINGS = {
     409: "Its state does not allow this; `legal` names what it does",
     412: "It has changed since the version that If-Match names",
     413: "The body is over 256 KiB",
+    416: "The file has none of these bytes; Content-Range tells its size",
     415: "A body must be application/json",
     422: "Something cannot be used; `errors` points to it",
     429: "Too many requests; come back after Retry-After seconds",

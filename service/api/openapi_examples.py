@@ -43,7 +43,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "all": {"summary": "remove all files", "value": {"ids": [ID], "what": "all", "dry_run": False}},
     },
 }
-PARAMETERS: dict[str, Any] = {"experiment_id": ID}
+PARAMETERS: dict[str, Any] = {"experiment_id": ID, "path": "export/model.safetensors"}
 PROBLEMS: dict[int, dict[str, Any]] = {
     400: {"detail": "the body is not valid JSON: Expecting value at character 9"},
     401: {"detail": "this needs a token"},
@@ -60,6 +60,7 @@ PROBLEMS: dict[int, dict[str, Any]] = {
     412: {"detail": "The experiment has changed since this version of it was read; read it again."},
     413: {"detail": "the body is over 1048576 bytes"},
     415: {"detail": "send the body as application/json"},
+    416: {"detail": "the file has 1048576 bytes, counted from 0"},
     422: {
         "detail": "1 field cannot be used",
         "errors": [{"pointer": "/model/attention/kernel_size", "detail": "kernel_size must be odd; got 4"}],
@@ -69,6 +70,14 @@ PROBLEMS: dict[int, dict[str, Any]] = {
 }
 _TIME = "2026-11-22T20:00:00Z"
 _CURVE = {"name": "val/top1", "steps": [22, 44], "values": [0.83, 0.91], "times": [1795377600000, 1795377609000]}
+_FILE = {
+    "path": "export/model.safetensors",
+    "kind": "weights",
+    "size": 1094224,
+    "sha256": "0b6e3f8a" * 8,
+    "modified": _TIME,
+    "etag": '"10b250-187f5b0c6a2f8e00"',
+}
 SCHEMAS: dict[str, Any] = {
     "ExperimentView": {
         "id": ID,
@@ -111,6 +120,7 @@ SCHEMAS: dict[str, Any] = {
         "spec": SPEC,
     },
     "CurveList": {"items": [_CURVE]},
+    "FileList": {"items": [_FILE], "next_cursor": None},
     "BulkAnswer": {"results": [{"id": ID, "ok": True, "state": "QUEUED", "problem": None}], "more": False},
     "ClusterInfo": {
         "leader": "dispatcher lab:4711",

@@ -27,7 +27,10 @@ from service.errors import (
     IdempotencyConflict,
     IllegalAction,
     InvalidFields,
+    NoSuchFile,
+    NoSuchLink,
     PreviewUnavailable,
+    StorageUnavailable,
     TemplateNotFound,
     TokenNotFound,
     TooManyOwnStreams,
@@ -49,6 +52,8 @@ RETRY_AFTER_SECONDS = "2"
 STATUS_OF: dict[type[CbamError], int] = {
     Forbidden: 403,
     ExperimentNotFound: 404,
+    NoSuchFile: 404,
+    NoSuchLink: 404,
     TemplateNotFound: 404,
     TokenNotFound: 404,
     WebhookNotFound: 404,
@@ -64,6 +69,7 @@ STATUS_OF: dict[type[CbamError], int] = {
     InvalidFields: 422,
     SpecError: 422,
     PreviewUnavailable: 503,
+    StorageUnavailable: 503,
     TooManyOwnStreams: 429,
     TooManyStreams: 503,
 }

@@ -13,6 +13,7 @@ from service.cli.commands import (
     edit,
     experiments,
     export,
+    files,
     logs,
     prune,
     stack,
@@ -35,7 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for group in (
-    *(stack, demo, submit, experiments, edit, prune, logs, watch, train, export),
+    *(stack, demo, submit, experiments, edit, prune, logs, files, watch, train, export),
     *(catalog, token, webhook, backup),
 ):
     group.register(app)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 from service.client.auth import AccessCalls
 from service.client.catalog import CatalogueCalls
 from service.client.experiment import ExperimentHandle
+from service.client.files import FileCalls
 from service.client.local_url import local_url
 from service.client.transport import PATIENCE, Transport, path
 from service.client.webhooks import WebhookCalls
@@ -47,7 +48,7 @@ class Where(TypedDict, total=False):
     sort: str | None  # created_at, name, priority, started_at, ended_at; with a minus sign the other way round
 
 
-class Client(CatalogueCalls, AccessCalls, WebhookCalls):
+class Client(CatalogueCalls, AccessCalls, FileCalls, WebhookCalls):
     """Talks to one server; may be used from several threads.
 
     Calls are repeated with back-off while the server is away, says 503 or 429, wherever repeating them does no harm. A

@@ -78,6 +78,22 @@ REFUSALS: dict[int, type[ApiError]] = {
 """What the client raises for each status."""
 
 
+class CannotWrite(ServiceError):
+    """What was downloaded cannot be kept."""
+
+
+class DownloadDamaged(ServiceError):
+    """What was downloaded is not what the server has."""
+
+
+class NoFileMatches(ServiceError):
+    """The experiment has no file that matches."""
+
+
+class UnsafePath(ServiceError):
+    """The server names a file that would lie outside the folder for downloads."""
+
+
 class BadToken(ServiceError):
     """CBAM_TOKEN holds something that no token is."""
 

@@ -4,12 +4,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 from service.client.errors import NotReady, ServerUnreachable, TooMany
 from service.domain.states import TERMINAL, State
 from service.errors import ServiceError
 from service.schemas.experiments import ExperimentView
+from service.schemas.files import FileView
 from service.schemas.history import AttemptView, CurveView, EventView
 
 LOOK_SECONDS = 0.5
@@ -45,6 +47,12 @@ class Calls(Protocol):
     def logs(self, experiment_id: str, *, rank: int = 0) -> str: ...  # noqa: D102
 
     def follow_logs(self, experiment_id: str, *, rank: int = 0) -> Iterator[str]: ...  # noqa: D102
+
+    def files(self, experiment_id: str, pattern: str = "*") -> Sequence[FileView]: ...  # noqa: D102
+
+    def download(  # noqa: D102
+        self, experiment_id: str, pattern: str = "*", to: Path | str | None = None, *, progress: bool = False
+    ) -> list[Path]: ...
 
 
 class ExperimentHandle:
@@ -129,6 +137,17 @@ class ExperimentHandle:
     def follow_logs(self, *, rank: int = 0) -> Iterator[str]:
         """The lines of one worker's log as they are written, to its end."""
         return self._client.follow_logs(self.id, rank=rank)
+
+    def files(self, pattern: str = "*") -> Sequence[FileView]:
+        """Its files, by path; of those, what matches, as `export/*`."""
+        return self._client.files(self.id, pattern)
+
+    def download(self, pattern: str = "*", to: Path | str | None = None, *, progress: bool = False) -> list[Path]:
+        """Download the files that match into a folder, one of its id where left out; gives their paths.
+
+        Each is checked by its SHA-256; what is there already, or in part, is not fetched again.
+        """
+        return self._client.download(self.id, pattern, to, progress=progress)
 
     def wait(self, *, progress: bool = False, timeout: float | None = None) -> Self:
         """Wait until it has ended, however it ends. Raises WaitTimeout after `timeout` seconds; it goes on then.

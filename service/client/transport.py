@@ -69,7 +69,7 @@ class Transport:
             except httpx2.TransportError as error:
                 unsent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
                 if not (repeatable or unsent) or not pauses.another():
-                    raise self._unreachable(error) from error
+                    raise self.unreachable(error) from error
                 continue
             if answer.is_success or answer.status_code in ok:
                 return answer
@@ -125,7 +125,7 @@ class Transport:
                     raise
                 cause, least = error, retry if error.retry_after is None else error.retry_after
             if not pauses.another(least):
-                raise self._unreachable(cause) from cause
+                raise self.unreachable(cause) from cause
 
     def _stream(
         self, place: str, *, params: Mapping[str, Any], last_id: str, renew: Callable[[], None]
@@ -147,7 +147,8 @@ class Transport:
         left = max(LAST_LOOK_SECONDS, until - time.monotonic())
         return httpx2.Timeout(min(left, usual.read or left))
 
-    def _unreachable(self, error: Exception) -> ServerUnreachable:
+    def unreachable(self, error: Exception) -> ServerUnreachable:
+        """The error that says that the server stays away, and why."""
         url = self.base_url
         return ServerUnreachable(
             f"{url} does not answer ({error}); start the local stack with `cbam up`, or set CBAM_URL"

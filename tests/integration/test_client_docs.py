@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from cbam_core.networks import build_network
+from cbam_core.normalisation import Normalisation
 from cbam_core.spec import ExperimentSpec
 from tests.support.live_service import live_service
+from workers.export.weights import Trained, export
 from workers.protocol.storage import ExperimentFolder
 from workers.tracking.journal import Journal
 
@@ -22,9 +25,26 @@ def live(settings):
         yield live
 
 
-def test_the_blocks_of_the_client_page_work_in_their_order(live, settings, monkeypatch, capsys):
+def leave_weights(folder, spec):
+    """What a training exports; the fake cluster trains nothing."""
+    network = build_network(spec.model, 3, 1)
+    trained = Trained(
+        network=network.eval(),
+        spec=spec,
+        classes=("zero", "one", "two"),
+        input_shape=(1, 16, 16),
+        normalisation=Normalisation(mean=(0.5,), std=(0.5,)),
+        device=torch.device("cpu"),
+        confusion=None,
+    )
+    folder.path.mkdir(parents=True, exist_ok=True)
+    export(trained, folder)
+
+
+def test_the_blocks_of_the_client_page_work_in_their_order(live, settings, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("CBAM_URL", live.url)
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "client.md").read_text(), re.MULTILINE | re.DOTALL)
     assert len(blocks) > 4
     names: dict[str, object] = {}
@@ -35,10 +55,13 @@ def test_the_blocks_of_the_client_page_work_in_their_order(live, settings, monke
             names["journal"] = journal = Journal(folder.journal)
             journal.append_metrics(5, {"val/top1": 0.5}, 1000)
             journal.close()
+            leave_weights(folder, ExperimentSpec.model_validate(names["experiment"].view.spec))
     names["client"].close()
     out = capsys.readouterr().out
     assert "SUCCEEDED 0.5" in out
     assert "[(5, 0.5)]" in out
+    assert "export/model.safetensors weights " in out
+    assert {"zero", "one", "two"} & set(out.split())
 
 
 def test_the_request_of_the_readme_is_accepted(live):

@@ -8,6 +8,8 @@ import httpx2
 import pytest
 
 from service.domain.roles import Role
+from tests.support.specs import spec_dict
+from workers.protocol.storage import ExperimentFolder
 
 TRAVERSALS = [
     *("/static-offline-docs/../../../../etc/passwd", "/static-offline-docs/..%2f..%2f..%2f..%2fetc%2fpasswd"),
@@ -15,6 +17,17 @@ TRAVERSALS = [
     *("/static-offline-docs/..%5c..%5cetc%5cpasswd", "/static-offline-docs/%00/etc/passwd"),
     *("/v1/experiments/..%2f..%2fetc%2fpasswd", "/v1/experiments/../../etc/passwd", "/v1/experiments/%2e%2e/logs"),
     *("/v1/experiments/....//....//etc/passwd/logs", "/v1/experiments/%00/logs", "/v1/experiments/%c0%ae%c0%ae/logs"),
+    *("/v1/experiments/x/files/../../../etc/passwd", "/v1/experiments/x/files/..%2f..%2f..%2f..%2fetc%2fpasswd"),
+    *(
+        "/v1/experiments/x/files//etc/passwd",
+        "/v1/experiments/x/files/%2fetc%2fpasswd",
+        "/v1/downloads/../tokens?key=x",
+    ),
+    *(
+        "/v1/experiments/x/files/%00",
+        "/v1/downloads/..%2f..%2fetc%2fpasswd?key=x",
+        "/v1/downloads/../../v1/tokens?key=x",
+    ),
     *("//etc/passwd", "/%2fetc/passwd", "/docs/../v1/tokens", "/docs/..%2fv1/tokens", "/healthz/../v1/tokens"),
     *("/healthz%00/v1/tokens", "/healthz;/v1/tokens", "/static-offline-docs/../v1/tokens", "/./v1/tokens"),
 ]
@@ -70,6 +83,27 @@ def test_no_path_leads_out_of_the_api(target, path, with_token):
 def test_no_word_but_a_token_opens(target, value):
     answer = target.raw(request("GET /v1/tokens HTTP/1.1", f"Authorization: {value}"))
     assert status_of(answer) in (400, 401), answer[:300]
+
+
+def test_a_link_opens_its_file_once_and_nothing_else(target):
+    """Its secret is in the query of a request; the log, which is searched at the end, must not have it."""
+    with target.client("ada") as ada:
+        made = ada.post("/v1/experiments", json=spec_dict()).json()["id"]
+        path = ExperimentFolder(target.home / "storage", made).spec
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"name: a")
+        url = ada.post(f"/v1/experiments/{made}/files/spec.yaml/link").json()["url"]
+    key = url.split("key=")[1]
+    target.secrets.append(key)
+    for elsewhere in (f"/v1/experiments/{made}/files/spec.yaml?key={key}", f"/v1/tokens?key={key}"):
+        assert status_of(target.raw(request(f"GET {elsewhere} HTTP/1.1"))) == 401
+        assert status_of(target.raw(request(f"GET {elsewhere} HTTP/1.1", f"Authorization: Bearer {key}"))) == 401
+    for name in (f"../experiments/{made}/files/spec.yaml", f"spec.yaml/../../../v1/experiments/{made}/files/spec.yaml"):
+        answer = target.raw(request(f"GET /v1/downloads/{name}?key={key} HTTP/1.1"))
+        assert status_of(answer) in (401, 404), answer[:300]
+    answers = [target.raw(request(f"GET {url} HTTP/1.1")) for _ in range(2)]
+    assert [status_of(answer) for answer in answers] == [200, 404]
+    assert answers[0].endswith(b"\r\n\r\nname: a")
 
 
 def test_a_good_token_does_not_lend_itself(target):

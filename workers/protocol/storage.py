@@ -6,7 +6,7 @@ experiments/<id>/attempts/<n>/fence
 experiments/<id>/attempts/<n>/rank-<r>.log
 experiments/<id>/attempts/<n>/result.json
 experiments/<id>/checkpoints/step-<k>/
-experiments/<id>/export/
+experiments/<id>/export/          with a manifest, as each checkpoint has
 experiments/.<id>.closed
 """
 
@@ -17,6 +17,8 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+MANIFEST = "manifest.json"
+"""Written last into a folder: what its files are, by bytes and sha256."""
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 

@@ -14,11 +14,10 @@ import torch
 
 from cbam_core.errors import CheckpointError
 from cbam_core.spec import CheckpointSpec
-from workers.protocol.storage import make_folder, write_atomically
+from workers.protocol.storage import MANIFEST, make_folder, write_atomically
 
 logger = logging.getLogger(__name__)
 STATE = "state.pt"
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)

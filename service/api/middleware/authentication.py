@@ -25,6 +25,7 @@ from service.settings import Settings, is_loopback
 
 OPEN_PATHS = frozenset({"/healthz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
 OPEN_FOLDER = "/static-offline-docs/"  # what the pages above are made of
+LINKS = "/v1/downloads/"  # open too: a link brings its own secret, and works once
 READY_PATH = "/readyz"  # open too, but tells more to those who have a token
 FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"})
 LOOKS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -58,7 +59,8 @@ class Authentication:
 
     While no token was ever made, a server on loopback takes everybody for `local`, an admin: it is their own machine.
     What a proxy forwarded is not: whoever stands before the proxy may be anywhere.
-    The pages in `OPEN_PATHS` tell nothing that differs between two installations.
+    The pages in `OPEN_PATHS` tell nothing that differs between two installations. Below `LINKS` a secret in the query
+    stands for one file (`service.auth.file_links`).
     """
 
     def __init__(self, app: ASGIApp, *, tokens: Tokens, audit: AuditLog, settings: Settings) -> None:
@@ -82,6 +84,9 @@ class Authentication:
         state["caller"] = None
         if scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDER):
             await self.app(scope, receive, send)
+            return
+        if scope["path"].startswith(LINKS):
+            await self._use_link(scope, receive, send)
             return
         refusal = await self._refusal(scope, state)
         answer = self.app if refusal is None or scope["path"] == READY_PATH else refusal
@@ -118,6 +123,19 @@ class Authentication:
         self.audit.note_use(caller.token_id)
         wait = self.requests.take(caller.token_id)
         return _later(path, wait, "this token asks too often") if wait else None
+
+    async def _use_link(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on without a caller. Links that are not there count as failed logins do, and are no longer looked up."""
+        network = network_of(_address(scope))
+
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 404:
+                self.failures.take(network)
+            await send(message)
+
+        wait = self.failures.wait_seconds(network)
+        refusal = _later(scope["path"], wait, "too many links that are not there were tried from this address")
+        await (refusal if wait else self.app)(scope, receive, counting)
 
     def _noting(self, scope: Scope, send: Send) -> Send:
         """Write down what was done, or was not allowed. Mere looking is not noted, nor is who is told to wait."""

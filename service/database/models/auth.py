@@ -1,10 +1,11 @@
-"""Tokens, and what was done with them."""
+"""Tokens, what was done with them, and links that need none."""
 
 from datetime import datetime
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    ForeignKey,
     Index,
     Integer,
     String,
@@ -34,6 +35,18 @@ class Token(Base):
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
+
+
+class FileLink(Base):
+    """A link to one file of an experiment: gone once it is used. Only the SHA-256 of its secret is kept."""
+
+    __tablename__ = "file_links"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"), index=True)
+    path: Mapped[str] = mapped_column(ShortWords(1024))  # relative to the experiment's folder
+    token_id: Mapped[str | None] = mapped_column(String(32))  # its maker's; None: made while there was no token
+    expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class AuditEvent(Base):

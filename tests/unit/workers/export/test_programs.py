@@ -1,3 +1,6 @@
+import hashlib
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -31,8 +34,13 @@ def test_a_training_leaves_programs_that_predict_as_its_weights_do(tiny_spec, as
 def test_nothing_is_exported_that_nobody_asked_for(tiny_spec, assign, train):
     assignment = assign(tiny_spec(train={"epochs": 1}))
     train(assignment)
-    always = {"model.safetensors", "predictions.parquet", "confusion_matrix.json", "confusion_matrix_test.json"}
-    assert {path.name for path in assignment.folder.export.iterdir()} == always
+    names = {"model.safetensors", "predictions.parquet", "confusion_matrix.json", "confusion_matrix_test.json"}
+    assert {path.name for path in assignment.folder.export.iterdir()} == {*names, "manifest.json"}
+    files = json.loads((assignment.folder.export / "manifest.json").read_text())["files"]
+    for name in names:
+        content = (assignment.folder.export / name).read_bytes()
+        assert files.pop(name) == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    assert files == {}
 
 
 def test_a_missing_extra_is_told_before_the_training(tiny_spec, assign, train, monkeypatch):
