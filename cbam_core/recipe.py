@@ -240,7 +240,7 @@ class EMASpec(SpecModel):
 
 
 def _on_or_off(value: object) -> object:
-    """YAML reads `on` and `off` as booleans."""
+    """Readers of YAML 1.1, which other programs have, take `on` and `off` for booleans."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 

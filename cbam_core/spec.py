@@ -3,14 +3,13 @@
 Every field says its meaning and unit; unknown keys are errors; a spec never changes once it is made.
 """
 
-import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
+    BeforeValidator,
     Discriminator,
     Field,
     StringConstraints,
@@ -54,6 +53,7 @@ from cbam_core.spec_model import SpecModel
 from cbam_core.suggestions import Path as FieldPath
 from cbam_core.suggestions import did_you_mean, fields_of
 from cbam_core.timm_options import TimmOptimizerSpec
+from cbam_core.yaml_text import as_text, parse_yaml, to_yaml
 
 __all__ = [
     "AdamWSpec",
@@ -84,13 +84,16 @@ __all__ = [
     "read_spec",
 ]
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._ +-]*$")]
-
-Markdown = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\x00]*$")]
+AsText = BeforeValidator(as_text)
+"""Lets a field of text take a number, `true` and `false` too, as `tags: {seed: 0}` holds them."""
+Name = Annotated[
+    str, AsText, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._ +-]*$")
+]
+Markdown = Annotated[str, AsText, StringConstraints(max_length=4096, pattern=r"^[^\x00]*$")]
 Tags = Annotated[
     dict[
-        Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._/-]+$")],
-        Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")],
+        Annotated[str, AsText, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._/-]+$")],
+        Annotated[str, AsText, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")],
     ],
     Field(max_length=64),
 ]
@@ -317,31 +320,12 @@ class ExperimentSpec(SpecModel):
 
     def to_yaml(self) -> str:
         """As YAML with every default written out; `read_spec` gives the same spec back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return to_yaml(self.model_dump(mode="json"))
 
 
 def world_sizes(least: int, most: int, *, batch_size: int, accumulate: int) -> tuple[int, ...]:
     """The numbers of workers that split a global batch evenly into `accumulate` parts each, largest first."""
     return tuple(size for size in range(most, least - 1, -1) if batch_size % (size * accumulate) == 0)
-
-
-class _Yaml12Loader(yaml.SafeLoader):
-    """PyYAML reads `1e-4` as a word, by YAML 1.1; people mean a number, and YAML 1.2 agrees with them."""
-
-
-_Yaml12Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def parse_yaml(text: str) -> Any:
-    """The value in a YAML (or JSON) text. Raises SpecError that names the line where it is broken."""
-    try:
-        return yaml.load(text, Loader=_Yaml12Loader)
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError: a date or a number that cannot be one
-        raise SpecError(f"not valid YAML: {error}") from error
-    except RecursionError as error:
-        raise SpecError("not valid YAML: it is nested too deeply") from error
 
 
 def read_spec(path: str | Path) -> ExperimentSpec:

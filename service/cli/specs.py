@@ -21,6 +21,8 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a field, e.g. --set train.epochs=3; may be repeated.", metavar="FIELD=VALUE"),
 ]
+TEXTS = ("name", "project", "description", "tags")
+"""The fields of a spec that hold any text."""
 
 
 def read_specs(files: Sequence[Path], overrides: Mapping[str, Any]) -> "list[ExperimentSpec]":
@@ -43,15 +45,21 @@ def read_specs(files: Sequence[Path], overrides: Mapping[str, Any]) -> "list[Exp
 
 
 def read_overrides(words: Sequence[str] | None) -> dict[str, Any]:
-    """`FIELD=VALUE` words as dotted fields and values; values are YAML. Raises SpecError where one is neither."""
-    from cbam_core.spec import parse_yaml
+    """`FIELD=VALUE` words as dotted fields and values; values are YAML. Raises SpecError where one is neither.
+
+    A number for a field of text is the text that was typed: on its way to a server `007` would become 7.
+    """
+    from cbam_core.yaml_text import as_text, parse_yaml
 
     result: dict[str, Any] = {}
     for word in words or ():
         field, equals, text = word.partition("=")
         if not equals or not all(field.split(".")):
             raise SpecError(f"--set {word}: write FIELD=VALUE, e.g. train.epochs=3")
-        result[field] = parse_yaml(text)
+        value = parse_yaml(text)
+        if field.partition(".")[0] in TEXTS:
+            value = {name: as_text(part) for name, part in value.items()} if isinstance(value, dict) else as_text(value)
+        result[field] = value
     return result
 
 

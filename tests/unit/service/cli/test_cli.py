@@ -101,6 +101,10 @@ def test_an_impossible_setting_is_named(cbam, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
+        ("tags.seed=007", {"tags.seed": "007"}),
+        ("tags={seed: 0}", {"tags": {"seed": "0"}}),
+        ("tags.seed=", {"tags.seed": None}),
+        ("name=010", {"name": "010"}),
         ("train.epochs=3", {"train.epochs": 3}),
         ("train.optimizer.lr=1e-3", {"train.optimizer.lr": 0.001}),
         ("model.stages=[1, 2]", {"model.stages": [1, 2]}),
