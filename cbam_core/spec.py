@@ -49,7 +49,7 @@ from cbam_core.recipe import (
     StepSchedule,
     TrainSpec,
 )
-from cbam_core.spec_model import SpecModel
+from cbam_core.spec_model import SpecModel, TypeAlone
 from cbam_core.suggestions import Path as FieldPath
 from cbam_core.suggestions import did_you_mean, fields_of
 from cbam_core.timm_options import TimmOptimizerSpec
@@ -115,8 +115,9 @@ class ModelSpec(SpecModel):
         description="start from timm's published ImageNet weights, all but a head that fits; images are normalised "
         "with the mean and deviation that these were trained with, and not with the dataset's",
     )
-    attention: AttentionSpec = Field(
-        default=NoAttention(), description="the module at the end of every block (BAM: between the stages)"
+    attention: Annotated[AttentionSpec, TypeAlone] = Field(
+        default=NoAttention(),
+        description="the module at the end of every block (BAM: between the stages); `cbam` is short for {type: cbam}",
     )
     stages: Annotated[tuple[Stage, ...], Field(strict=False, max_length=64), at_most(64)] | None = Field(
         None,
