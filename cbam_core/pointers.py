@@ -61,7 +61,7 @@ def _words(error: Mapping[str, Any], fields: Sequence[Path]) -> str:
     if error["type"] == "extra_forbidden":
         return f"there is no such field{meant_field(error['loc'], fields)}"
     if error["type"] in ("model_type", "model_attributes_type"):
-        return "this is a part with fields of its own; write them as a mapping"
+        return "a mapping of fields is wanted here"
     if error["type"] == "union_tag_not_found":
         return "its `type` is missing, which says what it is"
     words = str(error["msg"]).removeprefix("Value error, ")

@@ -51,9 +51,9 @@ def as_text(value: object) -> object:
 class _Loader(yaml.SafeLoader):
     """Makes values by the core schema, and refuses a key that stands twice."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # none of YAML 1.1
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - a class attribute in PyYAML too; none of YAML 1.1's
 
-    def compose_mapping_node(self, anchor: str | None) -> MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> MappingNode:
         """The next mapping of the text. Later on, merged keys stand beside its own, and may be the same."""
         node = super().compose_mapping_node(anchor)
         lines: dict[tuple[str, str], int] = {}
@@ -91,8 +91,8 @@ for _name, _pattern, _first in _CORE_SCHEMA:
     _Dumper.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), _first)
 _Loader.add_constructor(f"{_TAG}int", _Loader.construct_yaml_int)
 _Loader.add_constructor(f"{_TAG}float", _Loader.construct_yaml_float)
-for _kind, _represent in ((WrittenInt, _Dumper.represent_int), (WrittenFloat, _Dumper.represent_float)):
-    _Dumper.add_representer(_kind, _represent)
+_Dumper.add_representer(WrittenInt, _Dumper.represent_int)
+_Dumper.add_representer(WrittenFloat, _Dumper.represent_float)
 
 
 def parse_yaml(text: str) -> Any:

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.home import DEFAULT_HOME
 from service.log_format import LogFormat
 from service.redaction import without_login
+from workers.protocol.addresses import host_and_port, is_loopback
 
 
 class Settings(BaseSettings):
@@ -146,17 +147,7 @@ class Settings(BaseSettings):
     @property
     def url(self) -> str:
         """Where the API answers."""
-        return f"http://{self.host}:{self.port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address, or the one name that stands for it, is this machine's own."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+        return f"http://{host_and_port(self.host, self.port)}"
 
 
 def _fingerprint(text: str) -> str:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from service.home import DEFAULT_HOME
+from workers.protocol.addresses import host_and_port
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -18,6 +19,6 @@ def recorded_url(home: Path) -> str:
     """Where the API of the stack in `home` is, running or not; the default where there is no stack."""
     try:
         record = json.loads((home / "stack.json").read_text(encoding="utf-8"))
-        return f"http://{record['host']}:{int(record['ports']['api'])}"
+        return f"http://{host_and_port(record['host'], int(record['ports']['api']))}"
     except (FileNotFoundError, ValueError, TypeError, KeyError):  # none, or a damaged one, which `cbam up` tells of
         return DEFAULT_URL

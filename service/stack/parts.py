@@ -14,6 +14,7 @@ import psutil
 from service.stack.processes import MARK
 from service.stack.record import StackRecord
 from service.stack.settings import RAY_TEMP_ROOT, StackSettings
+from workers.protocol.addresses import without_proxy_to_loopback
 
 PROBE_SECONDS = 2.0
 OBJECT_STORE_BYTES = 128 * 1024 * 1024  # workers read files; nothing is passed through Ray
@@ -47,7 +48,9 @@ def parts(settings: StackSettings, record: StackRecord) -> tuple[StackProcess, .
 def environment(settings: StackSettings, record: StackRecord, inherited: Mapping[str, str]) -> dict[str, str]:
     """What all parts get. Ray's workers inherit the head's environment, and so this."""
     foreign = ("RAY_", "MLFLOW_")  # another cluster's or server's, which the user works with elsewhere
-    return {name: value for name, value in inherited.items() if not name.startswith(foreign)} | {
+    taken = {name: value for name, value in inherited.items() if not name.startswith(foreign)}
+    taken.update(without_proxy_to_loopback(taken))
+    return taken | {
         MARK: record.stack_id,
         "CBAM_HOME": str(settings.home),
         "CBAM_DATABASE_URL": settings.database_url,
@@ -118,7 +121,7 @@ def _dispatcher_answers(record: StackRecord, group: list[psutil.Process]) -> boo
     if len(group) < 2:
         return False
     try:
-        components = httpx2.get(f"{record.url}/readyz", timeout=PROBE_SECONDS).json()["components"]
+        components = httpx2.get(f"{record.url}/readyz", timeout=PROBE_SECONDS, trust_env=False).json()["components"]
         return bool(components["dispatcher"]["ok"])
     except (httpx2.HTTPError, ValueError, KeyError):
         return False
@@ -126,7 +129,7 @@ def _dispatcher_answers(record: StackRecord, group: list[psutil.Process]) -> boo
 
 def _is_ok(url: str) -> bool:
     try:
-        return httpx2.get(url, timeout=PROBE_SECONDS).is_success
+        return httpx2.get(url, timeout=PROBE_SECONDS, trust_env=False).is_success
     except httpx2.HTTPError:
         return False
 

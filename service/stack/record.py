@@ -11,6 +11,7 @@ from pathlib import Path
 
 from service.errors import StackError
 from service.home import private_home
+from workers.protocol.addresses import host_and_port
 from workers.protocol.storage import write_atomically
 
 LOCK_PATIENCE_SECONDS = 300.0
@@ -38,7 +39,7 @@ class StackRecord:
     @property
     def url(self) -> str:
         """Where the API answers."""
-        return f"http://{self.host}:{self.ports['api']}"
+        return f"http://{host_and_port(self.host, self.ports['api'])}"
 
     @property
     def mlflow_url(self) -> str:

@@ -50,10 +50,13 @@ def test_a_file_that_is_no_spec_says_why(tmp_path, text, words):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"model": {"backbone": "resnet18", "attention": 3}}, "/model/attention: this is a part with fields of its own"),
+        (
+            {"model": {"backbone": "resnet18", "attention": 3}},
+            "/model/attention: a mapping of fields is wanted here",
+        ),
         ({"model": {"backbone": "resnet18", "attention": {"reduction": 4}}}, "/model/attention: its `type` is missing"),
-        ({"model": "resnet18"}, "/model: this is a part with fields of its own"),
-        ({"train": {"ema": 0.9}}, "/train/ema: this is a part with fields of its own"),
+        ({"model": "resnet18"}, "/model: a mapping of fields is wanted here"),
+        ({"train": {"ema": 0.9}}, "/train/ema: a mapping of fields is wanted here"),
     ],
 )
 def test_what_is_no_part_of_a_spec_is_told_in_words_of_specs(fields, words):

@@ -52,9 +52,9 @@ def test_a_spec_is_accepted_and_found_again(http):
         (spec_dict(data={"dataset": "cifar10", "root": "/etc", "download": True}), "/data/download", "CBAM_ALLOW_"),
         (spec_dict(data={"dataset": "cifar10", "root": "data"}), "/data/root", "absolute"),
         (spec_dict(data={"dataset": "cifar10", "root": "/a\0b"}), "/data/root", "absolute"),
-        (spec_dict(tags={"a/b~c": 1}), "/tags/a~1b~0c", "string"),
+        (spec_dict(tags={"a/b~c": [1]}), "/tags/a~1b~0c", "string"),
         (spec_dict(name="\ud800"), "/name", "string"),
-        ([], "", "dictionary"),
+        ([], "", "mapping of fields"),
     ],
 )
 def test_what_cannot_be_used_is_refused_at_its_place_and_nothing_is_stored(http, body, pointer, word):
