@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from service.home import DEFAULT_HOME
+from service.home import DEFAULT_HOME, absolute
 from workers.protocol.addresses import host_and_port
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -12,7 +12,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 def local_url() -> str:
     """The address of the stack of $CBAM_HOME. No settings are read: this environment may have no server."""
-    return recorded_url(Path(os.environ.get("CBAM_HOME") or DEFAULT_HOME).expanduser().absolute())
+    return recorded_url(absolute(Path(os.environ.get("CBAM_HOME") or DEFAULT_HOME), "CBAM_HOME"))
 
 
 def recorded_url(home: Path) -> str:
@@ -20,5 +20,5 @@ def recorded_url(home: Path) -> str:
     try:
         record = json.loads((home / "stack.json").read_text(encoding="utf-8"))
         return f"http://{host_and_port(record['host'], int(record['ports']['api']))}"
-    except (FileNotFoundError, ValueError, TypeError, KeyError):  # none, or a damaged one, which `cbam up` tells of
+    except (OSError, ValueError, TypeError, KeyError):  # none, or a damaged one, which `cbam up` tells of
         return DEFAULT_URL

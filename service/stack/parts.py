@@ -95,10 +95,10 @@ def _ray_command(settings: StackSettings, record: StackRecord) -> tuple[str, ...
 
 
 def _mlflow_command(settings: StackSettings, record: StackRecord) -> tuple[str, ...]:
-    folder = settings.home / "mlflow"
     return (
         *(sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={record.ports['mlflow']}"),
-        *(f"--backend-store-uri=sqlite:///{folder / 'mlflow.db'}", f"--artifacts-destination={folder / 'artifacts'}"),
+        "--backend-store-uri=sqlite:///mlflow/mlflow.db",  # below its working folder, the home: MLflow unquotes no URL
+        f"--artifacts-destination={(settings.home / 'mlflow' / 'artifacts').as_uri()}",
         *("--workers=1", "--allowed-hosts=127.0.0.1:*,localhost:*"),
     )
 
