@@ -135,7 +135,7 @@ class _Slots:
 def _shared(pixels: Tensor) -> Tensor:
     """The tensor in shared memory. Raises SharedMemoryFull where it does not fit."""
     try:
-        return pixels.share_memory_()
+        shared: Tensor = pixels.share_memory_()
     except RuntimeError as error:  # torch has no better type for it
         if "shared memory" not in str(error):
             raise
@@ -144,6 +144,7 @@ def _shared(pixels: Tensor) -> Tensor:
             "there is no room for them: start the container with more of it (docker run --shm-size=1g), lower "
             "train.global_batch_size, or leave data.workers_per_rank out, where the images fit into memory"
         ) from error
+    return shared
 
 
 class _Reader:

@@ -48,6 +48,6 @@ def test_with_an_address_or_a_folder_none_is_needed(monkeypatch, tmp_path):
 
 def test_a_home_that_cannot_be_made_is_a_clear_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(StackError, match="cannot be made .*set CBAM_HOME"):
+    with pytest.raises(StackError, match=r"cannot be made .*set CBAM_HOME"):
         private_home(tmp_path / "file" / "home", ())
     assert os.listdir(tmp_path) == ["file"]
