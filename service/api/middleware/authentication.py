@@ -24,7 +24,7 @@ from service.redaction import redact
 from service.settings import Settings
 from workers.protocol.addresses import is_loopback
 
-OPEN_PATHS = frozenset({"/healthz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+OPEN_PATHS = frozenset({"/healthz", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
 OPEN_FOLDER = "/static-offline-docs/"  # what the pages above are made of
 READY_PATH = "/readyz"  # open too, but tells more to those who have a token
 FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"})
