@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import yaml
@@ -52,6 +53,27 @@ def test_submit_list_show_cancel(cbam, server, spec_file):
     assert first["id"] in out
     assert err.startswith("no-such-id: ")
     assert cbam("logs", first["id"])[:2] == (0, "")
+
+
+def test_one_experiment_is_meant_by_its_id_its_name_or_how_they_begin(cbam, server, spec_file):
+    named = ("r20+cbam", "r20+cbam b", "twice", "twice")
+    ids = [json.loads(cbam("submit", spec_file, "--set", f"name={name}", "--json")[1])[0]["id"] for name in named]
+
+    def meant(given):
+        code, out, err = cbam("show", given, "--json")
+        return json.loads(out)["id"] if code == 0 else err
+
+    assert meant(ids[0]) == meant("r20+cbam") == ids[0]
+    assert meant(ids[1][:11]) == meant("r20+cbam b") == meant("r20+cbam ") == ids[1]
+    assert "2 experiments may be meant by 'twice'" in meant("twice")
+    assert all(one in meant("twi") for one in ids[2:])
+    assert "there is no experiment 'r21'" in meant("r21")
+    assert cbam("logs", "r20+cbam") == (0, "", "")
+    assert cbam("cancel", "r20+cbam b")[0] == 0
+
+
+def test_the_version(cbam):
+    assert cbam("--version") == (0, f"cbam-lab {version('cbam-lab')}\n", "")
 
 
 def test_preview_counts_what_the_paper_counts(cbam, server, spec_file):
