@@ -78,6 +78,7 @@ __all__ = [
     "StepSchedule",
     "TimmOptimizerSpec",
     "TrainSpec",
+    "fields_in",
     "make_spec",
     "parse_yaml",
     "read_fields",
@@ -337,13 +338,20 @@ def read_spec(path: str | Path) -> ExperimentSpec:
 def read_fields(path: str | Path) -> dict[str, Any]:
     """What a YAML or JSON file says, not validated yet. Raises SpecError where it is no mapping."""
     try:
-        value = parse_yaml(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"cannot read {path}: {error}") from error
+    return fields_in(text, source=str(path))
+
+
+def fields_in(text: str, *, source: str) -> dict[str, Any]:
+    """What a YAML or JSON text says, not validated yet. Raises SpecError where it is no mapping."""
+    try:
+        value = parse_yaml(text)
     except SpecError as error:
-        raise SpecError(f"{path}: {error}") from error
+        raise SpecError(f"{source}: {error}") from error
     if not isinstance(value, dict):
-        raise SpecError(f"{path} holds {type(value).__name__}, not a mapping of spec fields")
+        raise SpecError(f"{source} holds {type(value).__name__}, not a mapping of spec fields")
     return value
 
 

@@ -15,6 +15,11 @@ def local_url() -> str:
     return recorded_url(absolute(Path(os.environ.get("CBAM_HOME") or DEFAULT_HOME), "CBAM_HOME"))
 
 
+def public_url(url: str) -> str:
+    """Where people reach the server that this process reaches at `url`: in a container, CBAM_PUBLIC_URL."""
+    return os.environ.get("CBAM_PUBLIC_URL", "").rstrip("/") or url
+
+
 def recorded_url(home: Path) -> str:
     """Where the API of the stack in `home` is, running or not; the default where there is no stack."""
     try:

@@ -1,5 +1,6 @@
 """The `cbam` command as a user types it: answers to stdout, the rest to stderr, exit code 0 only on success."""
 
+import io
 import json
 import subprocess
 import sys
@@ -70,6 +71,24 @@ def test_one_experiment_is_meant_by_its_id_its_name_or_how_they_begin(cbam, serv
     assert "there is no experiment 'r21'" in meant("r21")
     assert cbam("logs", "r20+cbam") == (0, "", "")
     assert cbam("cancel", "r20+cbam b")[0] == 0
+
+
+def test_a_spec_may_come_by_standard_input(cbam, server, spec_file, monkeypatch):
+    with spec_file.open() as text:
+        monkeypatch.setattr(sys, "stdin", text)
+        code, out, _ = cbam("submit", "-", "--set", "name=piped", "--json")
+    assert code == 0
+    assert json.loads(out)[0]["name"] == "piped"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a: 1\na: 2\n"))
+    code, _, err = cbam("submit", "-")
+    assert (code, err) == (2, "cbam: -: line 2: the key 'a' stands twice; the first time in line 1\n")
+
+
+def test_in_a_container_the_address_is_that_of_the_machine(cbam, server, spec_file, monkeypatch):
+    made = json.loads(cbam("submit", spec_file, "--json")[1])[0]["id"]
+    assert f"{server}/v1/experiments/{made}" in cbam("show", made)[1]
+    monkeypatch.setenv("CBAM_PUBLIC_URL", "http://127.0.0.1:8300/")
+    assert f"http://127.0.0.1:8300/v1/experiments/{made}" in cbam("show", made)[1]
 
 
 def test_the_version(cbam):
