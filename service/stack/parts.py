@@ -50,30 +50,35 @@ def environment(settings: StackSettings, record: StackRecord, inherited: Mapping
     foreign = ("RAY_", "MLFLOW_")  # another cluster's or server's, which the user works with elsewhere
     taken = {name: value for name, value in inherited.items() if not name.startswith(foreign)}
     taken.update(without_proxy_to_loopback(taken))
-    return taken | {
-        MARK: record.stack_id,
-        "CBAM_HOME": str(settings.home),
-        "CBAM_DATABASE_URL": settings.database_url,
-        "CBAM_STORAGE": str(settings.storage_root),
-        "CBAM_DATA_ROOTS": ":".join(map(str, settings.data_roots)),
-        "CBAM_HOST": record.host,
-        "CBAM_PORT": str(record.ports["api"]),
-        "CBAM_LOG_FORMAT": settings.log_format,
-        "CBAM_LOG_LEVEL": settings.log_level,
-        "CBAM_STANDBY_WORKERS": str(settings.standby_workers),
-        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # it idles at 2 GB otherwise
-        "MLFLOW_TRACKING_URI": record.mlflow_url,
-        "PYTHONSAFEPATH": "1",
-        "PYTHONUNBUFFERED": "1",
-        "RAY_ADDRESS": record.ray_address,
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": settings.ray_token(),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on any system: bind to loopback, never to the machine's address
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # one node has nowhere to drain to
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
+    chosen = settings.taken()
+    return (
+        taken
+        | {name: chosen[name] for name in settings.chosen()}
+        | {
+            MARK: record.stack_id,
+            "CBAM_HOME": str(settings.home),
+            "CBAM_DATABASE_URL": settings.database_url,
+            "CBAM_STORAGE": str(settings.storage_root),
+            "CBAM_DATA_ROOTS": ":".join(map(str, settings.data_roots)),
+            "CBAM_HOST": record.host,
+            "CBAM_PORT": str(record.ports["api"]),
+            "CBAM_LOG_FORMAT": settings.log_format,
+            "CBAM_LOG_LEVEL": settings.log_level,
+            "CBAM_STANDBY_WORKERS": str(settings.standby_workers),
+            "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # it idles at 2 GB otherwise
+            "MLFLOW_TRACKING_URI": record.mlflow_url,
+            "PYTHONSAFEPATH": "1",
+            "PYTHONUNBUFFERED": "1",
+            "RAY_ADDRESS": record.ray_address,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": settings.ray_token(),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on any system: bind to loopback, never to the machine's address
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # one node has nowhere to drain to
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+    )
 
 
 def ray_folder(settings: StackSettings) -> Path:

@@ -35,6 +35,8 @@ class StackRecord:
     host: str = "127.0.0.1"
     ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, ProcessRecord] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)  # that the processes go by, as variables
+    chosen: list[str] = field(default_factory=list)  # those of them that the user has set
 
     @property
     def url(self) -> str:

@@ -48,7 +48,7 @@ def test_a_spec_is_accepted_and_found_again(http):
         (spec_dict(train={"epochs": 3.5}), "/train/epochs", "integer"),
         (spec_dict(train={"optimizer": {"type": "sgd", "lr": 1e999}}), "/train/optimizer/lr", "finite"),
         (spec_dict(train={"optimizer": {"type": "sgd", "lr": -1}}), "/train/optimizer/lr", "greater than 0"),
-        (spec_dict(data={"dataset": "cifar10", "root": "/etc"}), "/data/root", "data roots"),
+        (spec_dict(data={"dataset": "cifar10", "root": "/etc"}), "/data/root", "cbam up --restart --data-root /etc"),
         (spec_dict(data={"dataset": "cifar10", "root": "/etc", "download": True}), "/data/download", "CBAM_ALLOW_"),
         (spec_dict(data={"dataset": "cifar10", "root": "data"}), "/data/root", "absolute"),
         (spec_dict(data={"dataset": "cifar10", "root": "/a\0b"}), "/data/root", "absolute"),

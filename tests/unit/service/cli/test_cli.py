@@ -91,6 +91,16 @@ def test_in_a_container_the_address_is_that_of_the_machine(cbam, server, spec_fi
     assert f"http://127.0.0.1:8300/v1/experiments/{made}" in cbam("show", made)[1]
 
 
+@pytest.mark.parametrize("name", ["missing", "a:b"])
+def test_a_folder_that_cannot_be_opened_is_refused_before_anything_starts(cbam, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("CBAM_HOME", str(tmp_path / "home"))
+    (tmp_path / "a:b").mkdir()
+    code, _, err = cbam("up", "--data-root", tmp_path / name)
+    assert code == 2
+    assert "--data-root" in err
+    assert not (tmp_path / "home").exists()
+
+
 def test_the_version(cbam):
     assert cbam("--version") == (0, f"cbam-lab {version('cbam-lab')}\n", "")
 
