@@ -5,7 +5,7 @@ from service.domain.states import ACTIONS, State
 from service.schemas.experiments import ExperimentView, Links, ProgressView
 from service.settings import Settings
 
-_MADE_HERE = {"spec", "state", "actions", "progress", "metrics", "links"}
+_MADE_HERE = {"spec", "state", "actions", "progress", "metrics", "links", "warnings"}
 
 
 def experiment_view(row: Experiment, settings: Settings, *, with_spec: bool = True) -> ExperimentView:

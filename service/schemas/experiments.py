@@ -7,6 +7,7 @@ from pydantic import Field
 
 from service.domain.states import Desired, Reason, State
 from service.schemas.base import View
+from service.schemas.previews import AdviceView
 
 
 class ProgressView(View):
@@ -57,6 +58,10 @@ class ExperimentView(View):
     ended_at: datetime | None
     mlflow_run_id: str | None
     links: Links
+    warnings: list[AdviceView] = Field(
+        [],
+        description="what looks odd about the recipe, as in a preview; only in the answer to a submission or a clone",
+    )
     spec: dict[str, Any] = Field(description="what was asked for; empty in a list that was asked for without specs")
 
 

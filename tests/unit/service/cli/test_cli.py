@@ -73,6 +73,16 @@ def test_one_experiment_is_meant_by_its_id_its_name_or_how_they_begin(cbam, serv
     assert cbam("cancel", "r20+cbam b")[0] == 0
 
 
+def test_a_submission_says_what_looks_odd(cbam, server, spec_file):
+    odd = ("--set", "name=odd", "--set", "train.precision=fp16")
+    code, out, err = cbam("submit", spec_file, spec_file, *odd)
+    assert code == 0
+    assert len(out.splitlines()) == 2
+    assert [line for line in err.splitlines() if "/train/precision" in line] == [
+        "odd: /train/precision: fp16 is slow on CPUs; take bf16 or fp32"
+    ]
+
+
 def test_a_spec_may_come_by_standard_input(cbam, server, spec_file, monkeypatch):
     with spec_file.open() as text:
         monkeypatch.setattr(sys, "stdin", text)
