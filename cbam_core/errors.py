@@ -36,6 +36,10 @@ class LoaderDied(CbamError):
     """A process that reads images has ended."""
 
 
+class SharedMemoryFull(CbamError):
+    """There is too little shared memory (/dev/shm)."""
+
+
 class LossNotFinite(CbamError):
     """The loss is not finite."""
 

@@ -60,6 +60,10 @@ def cut(text: str, longest: int) -> str:
 def _words(error: Mapping[str, Any], fields: Sequence[Path]) -> str:
     if error["type"] == "extra_forbidden":
         return f"there is no such field{meant_field(error['loc'], fields)}"
+    if error["type"] in ("model_type", "model_attributes_type"):
+        return "a mapping of fields is wanted here"
+    if error["type"] == "union_tag_not_found":
+        return "its `type` is missing, which says what it is"
     words = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "union_tag_invalid":
         context = error["ctx"]

@@ -18,7 +18,7 @@ from pydantic import (
 
 from cbam_core.bounds import Epochs, at_most
 from cbam_core.datasets import DATASETS, DOWNLOADABLE
-from cbam_core.spec_model import Share, SpecModel
+from cbam_core.spec_model import Share, SpecModel, TypeAlone
 from cbam_core.timm_options import TimmOptimizerSpec, refusal
 
 ExportFormat = Literal["torch_export", "onnx"]
@@ -278,9 +278,11 @@ def _known_optimizer(value: object) -> object:
 OptimizerSpec = Annotated[
     Annotated[SGDSpec | AdamWSpec | LambSpec | TimmOptimizerSpec, Field(discriminator="type")],
     BeforeValidator(_known_optimizer),
+    TypeAlone,  # the first to be asked: pydantic goes from right to left
 ]
 ScheduleSpec = Annotated[
-    StepSchedule | MultistepSchedule | CosineSchedule | ConstantSchedule, Field(discriminator="type")
+    Annotated[StepSchedule | MultistepSchedule | CosineSchedule | ConstantSchedule, Field(discriminator="type")],
+    TypeAlone,
 ]
 
 
@@ -293,7 +295,7 @@ class EMASpec(SpecModel):
 
 
 def _on_or_off(value: object) -> object:
-    """YAML reads `on` and `off` as booleans."""
+    """Readers of YAML 1.1, which other programs have, take `on` and `off` for booleans."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
@@ -315,8 +317,8 @@ class TrainSpec(SpecModel):
     accumulate: Annotated[int, Field(ge=1, le=1024)] = Field(
         1, description="parts into which a worker cuts its share of a batch, one after the other, to save memory"
     )
-    optimizer: OptimizerSpec = Field(SGDSpec(), description="optimizer and its settings")
-    schedule: ScheduleSpec = Field(CosineSchedule(), description="learning rate over the epochs")
+    optimizer: OptimizerSpec = Field(SGDSpec(), description="optimizer and its settings, or its type alone")
+    schedule: ScheduleSpec = Field(CosineSchedule(), description="learning rate over the epochs; or its type alone")
     label_smoothing: Share = Field(0.0, description="share of every label spread over all classes")
     clip_norm: PositiveFloat | None = Field(None, description="largest 2-norm of the gradient; null: no limit")
     ema: EMASpec | None = Field(None, description="average of the weights to evaluate and export; null: the weights")

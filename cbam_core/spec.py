@@ -3,14 +3,13 @@
 Every field says its meaning and unit; unknown keys are errors; a spec never changes once it is made.
 """
 
-import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
+    BeforeValidator,
     Discriminator,
     Field,
     StringConstraints,
@@ -52,10 +51,11 @@ from cbam_core.recipe import (
     TrainSpec,
     ValSpec,
 )
-from cbam_core.spec_model import SpecModel
+from cbam_core.spec_model import SpecModel, TypeAlone
 from cbam_core.suggestions import Path as FieldPath
 from cbam_core.suggestions import did_you_mean, fields_of
 from cbam_core.timm_options import TimmOptimizerSpec
+from cbam_core.yaml_text import as_text, parse_yaml, to_yaml
 
 __all__ = [
     "AdamWSpec",
@@ -82,19 +82,23 @@ __all__ = [
     "TimmOptimizerSpec",
     "TrainSpec",
     "ValSpec",
+    "fields_in",
     "make_spec",
     "parse_yaml",
     "read_fields",
     "read_spec",
 ]
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._ +-]*$")]
-
-Markdown = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\x00]*$")]
+AsText = BeforeValidator(as_text)
+"""Lets a field of text take a number, `true` and `false` too, as `tags: {seed: 0}` holds them."""
+Name = Annotated[
+    str, AsText, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._ +-]*$")
+]
+Markdown = Annotated[str, AsText, StringConstraints(max_length=4096, pattern=r"^[^\x00]*$")]
 Tags = Annotated[
     dict[
-        Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._/-]+$")],
-        Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")],
+        Annotated[str, AsText, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._/-]+$")],
+        Annotated[str, AsText, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")],
     ],
     Field(max_length=64),
 ]
@@ -116,8 +120,9 @@ class ModelSpec(SpecModel):
         description="start from timm's published ImageNet weights, all but a head that fits; images are normalised "
         "with the mean and deviation that these were trained with, and not with the dataset's",
     )
-    attention: AttentionSpec = Field(
-        default=NoAttention(), description="the module at the end of every block (BAM: between the stages)"
+    attention: Annotated[AttentionSpec, TypeAlone] = Field(
+        default=NoAttention(),
+        description="the module at the end of every block (BAM: between the stages); `cbam` is short for {type: cbam}",
     )
     stages: Annotated[tuple[Stage, ...], Field(strict=False, max_length=64), at_most(64)] | None = Field(
         None,
@@ -321,31 +326,12 @@ class ExperimentSpec(SpecModel):
 
     def to_yaml(self) -> str:
         """As YAML with every default written out; `read_spec` gives the same spec back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return to_yaml(self.model_dump(mode="json"))
 
 
 def world_sizes(least: int, most: int, *, batch_size: int, accumulate: int) -> tuple[int, ...]:
     """The numbers of workers that split a global batch evenly into `accumulate` parts each, largest first."""
     return tuple(size for size in range(most, least - 1, -1) if batch_size % (size * accumulate) == 0)
-
-
-class _Yaml12Loader(yaml.SafeLoader):
-    """PyYAML reads `1e-4` as a word, by YAML 1.1; people mean a number, and YAML 1.2 agrees with them."""
-
-
-_Yaml12Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def parse_yaml(text: str) -> Any:
-    """The value in a YAML (or JSON) text. Raises SpecError that names the line where it is broken."""
-    try:
-        return yaml.load(text, Loader=_Yaml12Loader)
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError: a date or a number that cannot be one
-        raise SpecError(f"not valid YAML: {error}") from error
-    except RecursionError as error:
-        raise SpecError("not valid YAML: it is nested too deeply") from error
 
 
 def read_spec(path: str | Path) -> ExperimentSpec:
@@ -356,13 +342,20 @@ def read_spec(path: str | Path) -> ExperimentSpec:
 def read_fields(path: str | Path) -> dict[str, Any]:
     """What a YAML or JSON file says, not validated yet. Raises SpecError where it is no mapping."""
     try:
-        value = parse_yaml(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"cannot read {path}: {error}") from error
+    return fields_in(text, source=str(path))
+
+
+def fields_in(text: str, *, source: str) -> dict[str, Any]:
+    """What a YAML or JSON text says, not validated yet. Raises SpecError where it is no mapping."""
+    try:
+        value = parse_yaml(text)
     except SpecError as error:
-        raise SpecError(f"{path}: {error}") from error
+        raise SpecError(f"{source}: {error}") from error
     if not isinstance(value, dict):
-        raise SpecError(f"{path} holds {type(value).__name__}, not a mapping of spec fields")
+        raise SpecError(f"{source} holds {type(value).__name__}, not a mapping of spec fields")
     return value
 
 

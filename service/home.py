@@ -10,6 +10,16 @@ FOR_OTHERS = 0o077
 WRITABLE_BY_OTHERS = 0o022
 
 
+def absolute(path: Path, setting: str) -> Path:
+    """The path from the root on, with `~` replaced. Raises StackError where nothing says what `~` is."""
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise StackError(
+            f"{path}: this user has no home folder (HOME is not set); set {setting} to a folder"
+        ) from error
+
+
 def private_folder(path: Path) -> None:
     """Make a folder for its owner alone. Raises StackError where somebody else made it, or it is a link."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -25,7 +35,10 @@ def private_home(home: Path, ours: tuple[str, ...]) -> None:
 
     Raises StackError where another user owns it, or may write into it.
     """
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StackError(f"{home} cannot be made ({error.strerror}); set CBAM_HOME to a folder of your own") from error
     state = home.stat()
     if state.st_uid != os.getuid():
         raise StackError(f"{home} belongs to another user; set CBAM_HOME to a folder of your own")

@@ -8,9 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import ByteSize, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.home import DEFAULT_HOME
+from service.home import DEFAULT_HOME, absolute
 from service.log_format import LogFormat
 from service.redaction import without_login
+from workers.protocol.addresses import host_and_port, is_loopback
 
 
 class Settings(BaseSettings):
@@ -123,12 +124,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fill(self) -> Self:
-        home = self.home.expanduser().absolute()
+        home = absolute(self.home, "CBAM_HOME")
         values = {
             "home": home,
-            "database_url": self.database_url or f"sqlite:///{home / 'cbam.db'}",
-            "storage": (self.storage or home / "storage").expanduser().absolute(),
-            "data_roots": tuple(root.expanduser().absolute() for root in self.data_roots),
+            "database_url": self.database_url or _sqlite_url(home / "cbam.db"),
+            "storage": absolute(self.storage or home / "storage", "CBAM_STORAGE"),
+            "data_roots": tuple(absolute(root, "CBAM_DATA_ROOTS") for root in self.data_roots),
             "ray_namespace": self.ray_namespace or f"cbam-{_fingerprint(self.database_url or str(home))}",
             "mlflow_public_url": self.mlflow_public_url or without_login(self.mlflow_tracking_uri or "") or None,
         }
@@ -149,17 +150,13 @@ class Settings(BaseSettings):
     @property
     def url(self) -> str:
         """Where the API answers."""
-        return f"http://{self.host}:{self.port}"
+        return f"http://{host_and_port(self.host, self.port)}"
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address, or the one name that stands for it, is this machine's own."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _sqlite_url(path: Path) -> str:
+    """The SQLAlchemy URL of a SQLite file, whatever characters its path has: `?` would begin the options."""
+    quoted = str(path).replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{quoted}"
 
 
 def _fingerprint(text: str) -> str:

@@ -24,7 +24,7 @@ from workers.preload import load_training
 from workers.protocol.assignment import Assignment
 from workers.protocol.outcome import Outcome
 from workers.protocol.stop import StopSignal
-from workers.protocol.storage import ExperimentFolder, write_once
+from workers.protocol.storage import ExperimentFolder, folder_name, write_once
 from workers.runtime.progress_display import Display, display_for
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "paused": 75, "cancelled": 130}  # 75: EX_TEMPFAIL, run me again
@@ -37,10 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         spec = read_spec(options.spec)
         rank, world_size = _place(spec)
+        folder = _folder(options.storage, options.id or folder_name(spec.name))
     except CbamError as error:
         print(escaped(str(error)), file=sys.stderr)
         return BAD_SPEC
-    folder = ExperimentFolder(Path(options.storage).resolve(), options.id or spec.name.replace(" ", "-"))
     if not folder.spec.exists() and (names := reserved(spec.tags)):
         print(f"{options.spec}: tags {', '.join(names)}: {WHY_RESERVED}", file=sys.stderr)
         return BAD_SPEC
@@ -81,6 +81,14 @@ def _place(spec: ExperimentSpec) -> tuple[int, int]:
     return rank, world_size
 
 
+def _folder(storage: str, name: str) -> ExperimentFolder:
+    """Where this training's files go. Raises CbamError where the name cannot be a folder's."""
+    try:
+        return ExperimentFolder(Path(storage).resolve(), name)
+    except ValueError as error:
+        raise CbamError(f"--id: {error}") from error
+
+
 def _same_spec(folder: ExperimentFolder, spec: ExperimentSpec) -> bool:
     """Whether the folder is new, or of this very spec: a checkpoint continues only the training it comes from."""
     if not folder.spec.exists():
@@ -100,7 +108,7 @@ def _semantics(folder: ExperimentFolder) -> Semantics:
 def _assignment(
     spec: ExperimentSpec, folder: ExperimentFolder, rank: int, world_size: int, *, semantics: Semantics
 ) -> Assignment:
-    address = os.environ.get("MASTER_ADDR", "127.0.0.1")
+    address = os.environ.get("MASTER_ADDR", "127.0.0.1").strip("[]")
     port = int(os.environ.get("MASTER_PORT", "29500"))
     attempt, token = folder.last_attempt() + 1, secrets.token_hex(8)
     if world_size > 1:

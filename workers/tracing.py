@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from workers.protocol.addresses import without_proxy_to_loopback
+
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import TracerProvider
@@ -131,6 +133,7 @@ def provider(process: str) -> "TracerProvider | None":
         return None
     from workers.query_filter import WithoutQuery
 
+    os.environ.update(without_proxy_to_loopback(os.environ))
     named = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": f"cbam-{process}"}
     made = TracerProvider(resource=Resource.create(named))
     made.sampler = WithoutQuery(made.sampler)  # around the one that OTEL_TRACES_SAMPLER names

@@ -16,6 +16,7 @@ from service.api.health import Probe
 from service.api.live_updates import LiveUpdates
 from service.api.middleware.access_log import AccessLog
 from service.api.middleware.authentication import Authentication
+from service.api.middleware.head import HeadRequests
 from service.api.middleware.metrics import RequestMetrics
 from service.api.middleware.request_guard import RequestGuard
 from service.api.middleware.security_headers import SecurityHeaders
@@ -76,11 +77,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await run_in_threadpool(audit.close)
         store.database.close()
 
-    app = FastAPIOffline(  # its pages take nothing from a network
+    app = FastAPIOffline(  # its page takes nothing from a network
         title="cbam-lab",
         version=version("cbam-lab"),
         description=DESCRIPTION,
         lifespan=lifespan,
+        redoc_url=None,  # its page asks a foreign host for a logo
         generate_unique_id_function=openapi.operation_id,
         telemetry=telemetry(),
     )
@@ -117,6 +119,7 @@ def _add_files(app: FastAPI, settings: Settings) -> None:
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """What every request passes; the last one is the first."""
     hosts = {*LOOPBACK_HOSTS, settings.host, *settings.allowed_hosts}
+    app.add_middleware(HeadRequests)
     app.add_middleware(Authentication, tokens=app.state.tokens, audit=app.state.audit, settings=settings)
     app.add_middleware(
         RequestGuard, hosts=hosts, body_limit_bytes=BODY_LIMIT_BYTES, slow_client_seconds=settings.slow_client_seconds

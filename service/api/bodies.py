@@ -13,7 +13,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from cbam_core.pointers import cut
+
 MOST_FIELDS = 4000  # of all objects in a body together, each of which counts as one more; a large spec has 300
+LONGEST_NAME = 64  # of a field, as far as it is told
 
 
 class BoundedRoute(APIRoute):
@@ -35,7 +38,8 @@ class _BoundedRequest(Request):
 
 
 def read_json(body: bytes) -> Any:
-    """The value. Raises HTTPException 422 where it has more fields than any body needs, JSONDecodeError."""
+    """The value. Raises HTTPException 422 where it has more fields than any body needs or one of them twice,
+    JSONDecodeError."""
     fields = 0
 
     def counted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -43,6 +47,11 @@ def read_json(body: bytes) -> Any:
         fields += len(pairs) + 1
         if fields > MOST_FIELDS:
             raise HTTPException(422, f"the body has more than {MOST_FIELDS} fields in all; none needs so many")
-        return dict(pairs)
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise HTTPException(422, f"the field {cut(twice, LONGEST_NAME)!r} stands twice in one object")
+        return value
 
     return json.loads(body, object_pairs_hook=counted)

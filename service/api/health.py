@@ -14,6 +14,7 @@ from service.database.outages import Unusable
 from service.redaction import redact, without_login
 from service.schemas.health import ComponentHealth, Readiness
 from service.settings import Settings
+from workers.protocol.addresses import mounts_for
 
 PROBE_SECONDS = 2.0
 FRESH_SECONDS = 1.0
@@ -95,7 +96,8 @@ def _mlflow(settings: Settings) -> ComponentHealth:
     if not uri.startswith("http"):
         return ComponentHealth(ok=True, detail=without_login(uri))
     try:
-        httpx2.get(f"{uri}/health", timeout=PROBE_SECONDS).raise_for_status()
+        with httpx2.Client(timeout=PROBE_SECONDS, mounts=mounts_for(uri)) as http:
+            http.get(f"{uri}/health").raise_for_status()
     except httpx2.HTTPError as error:
         return ComponentHealth(ok=False, detail=redact(f"{uri}: {error}"))
     return ComponentHealth(ok=True, detail=without_login(uri))

@@ -3,12 +3,15 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
@@ -16,6 +19,7 @@ from cbam_core.errors import CbamError, SpecError
 from cbam_core.pointers import MOST_ERROR_ITEMS, error_items
 from cbam_core.spec import spec_fields
 from cbam_core.suggestions import Path as FieldPath
+from cbam_core.suggestions import fields_of
 from service.api.openapi_examples import PROBLEMS
 from service.database.outages import AWAY, Unusable
 from service.errors import (
@@ -140,18 +144,38 @@ class _ProblemResponse(JSONResponse):
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
-def validation_items(errors: Sequence[Mapping[str, Any]], body: object) -> list[ErrorItem]:
+def validation_items(
+    errors: Sequence[Mapping[str, Any]], body: object, *, route: APIRoute | None = None
+) -> list[ErrorItem]:
     """The first of pydantic's errors as problems show them: pointers into the body, or the names of parameters."""
     items = []
     for error in errors[:MOST_ERROR_ITEMS]:
         place, *rest = error["loc"] or ("body",)
-        inside = {**error, "loc": rest} if place == "body" else error
-        fields: Sequence[FieldPath] = ()
         if rest[:1] == ["from_spec"]:  # the tag of a body that is a whole spec
-            inside, fields = {**error, "loc": rest[1:]}, spec_fields()
-        ((pointer, detail),) = error_items([inside], body, fields=fields)
+            rest, fields = rest[1:], spec_fields()
+        else:
+            fields = _fields_of(route, place)
+        ((pointer, detail),) = error_items([{**error, "loc": rest}], body if place == "body" else None, fields=fields)
+        if place == "path" and error["type"] == "string_pattern_mismatch":
+            detail = "an id is lower-case letters and digits; a name is looked for with ?q= in the list"
         items.append(ErrorItem(pointer=pointer if place == "body" else str(error["loc"][1]), detail=detail))
     return items
+
+
+def _fields_of(route: APIRoute | None, place: str) -> tuple[FieldPath, ...]:
+    """What a route knows in its query or body, where that is one model: what may be meant by what there is not."""
+    if route is None or place not in ("query", "body"):
+        return ()
+    taken = route.dependant.query_params if place == "query" else [route.body_field] if route.body_field else []
+    models = [field.field_info.annotation for field in taken]
+    return tuple(
+        path for model in models if isinstance(model, type) and issubclass(model, BaseModel) for path in _fields(model)
+    )
+
+
+@cache
+def _fields(model: type[BaseModel]) -> tuple[FieldPath, ...]:
+    return tuple(fields_of(model.model_json_schema()))
 
 
 def install(app: FastAPI) -> None:
@@ -179,7 +203,8 @@ async def _validation(request: Request, error: Exception) -> JSONResponse:
         where = broken["loc"][-1]
         detail = f"the body is not valid JSON: {broken['ctx']['error']} at character {where}"
         return problem(400, detail, instance=request.url.path)
-    items = validation_items(errors, error.body)
+    route = request.scope.get("route")
+    items = validation_items(errors, error.body, route=route if isinstance(route, APIRoute) else None)
     noun = "field" if len(errors) == 1 else "fields"
     first = f"; these are the first {len(items)}" if len(errors) > len(items) else ""
     return problem(422, f"{len(errors)} {noun} cannot be used{first}", instance=request.url.path, errors=items)

@@ -6,7 +6,7 @@ from service.domain.states import State
 from service.schemas.experiments import ExperimentView, FilesView, Links, ProgressView
 from service.settings import Settings
 
-_MADE_HERE = {"spec", "state", "actions", "progress", "metrics", "files", "links"}
+_MADE_HERE = {"spec", "state", "actions", "progress", "metrics", "files", "links", "warnings"}
 
 
 def experiment_view(row: Experiment, settings: Settings, *, with_spec: bool = True) -> ExperimentView:

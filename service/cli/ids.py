@@ -1,37 +1,54 @@
-"""Ids as the user types them: whole, or as many of the first characters as tell them apart."""
+"""Experiments as the user names them: by id, by name, or by as many first characters as tell them apart."""
 
+import re
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.domain.values import ID_ALPHABET
 from service.errors import ServiceError
 
 if TYPE_CHECKING:
     from service.client.client import Client
+    from service.schemas.experiments import ExperimentView
 
-LENGTH = 12
+WHOLE_ID = re.compile(f"[{ID_ALPHABET}]{{12}}")
+START_OF_ID = re.compile(f"[{ID_ALPHABET}]{{0,11}}")
 AMONG = 200  # of the newest
-HELP = "of experiments, or their first characters"
+SHOWN = 5
+HELP = "or names of experiments, or their first characters"
 Ids = Annotated[list[str], typer.Argument(help=f"Ids {HELP}.", metavar="ID...", show_default=False)]
 SomeIds = Annotated[list[str] | None, typer.Argument(help=f"Ids {HELP}.", metavar="[ID...]", show_default=False)]
 Id = Annotated[
-    str, typer.Argument(help="Id of an experiment, or its first characters.", metavar="ID", show_default=False)
+    str, typer.Argument(help="Id or name of an experiment, or its first characters.", metavar="ID", show_default=False)
 ]
 
 
 class UnclearId(ServiceError):
-    """No experiment, or more than one, has an id that begins so."""
+    """No experiment, or more than one, is named so."""
 
 
 def whole(client: "Client", given: str) -> str:
-    """The id that is meant. Raises UnclearId where none of the newest experiments has it, or several have."""
-    if len(given) >= LENGTH:
+    """The id that is meant. Raises UnclearId where none of the newest experiments is named so, or several are.
+
+    A name that is the whole of what was given goes before names that only begin so.
+    """
+    named = _newest(client, q=given) if given else []
+    found = {view.id: view for view in named if view.name == given}
+    if WHOLE_ID.fullmatch(given) and not found:
         return given
-    found = [view for view in islice(client.list(page_size=AMONG, spec=False), AMONG) if view.id.startswith(given)]
+    if START_OF_ID.fullmatch(given):
+        found |= {view.id: view for view in _newest(client) if view.id.startswith(given)}
+    found = found or {view.id: view for view in named if view.name.startswith(given)}
     if len(found) == 1:
-        return found[0].id
+        return next(iter(found))
     if not found:
-        raise UnclearId(f"no experiment among the newest {AMONG} has an id that begins with {given!r}; see `cbam list`")
-    some = ", ".join(f"{view.id} ({view.name})" for view in found[:5])
-    raise UnclearId(f"{len(found)} experiments have an id that begins with {given!r}: {some}{' …' * (len(found) > 5)}")
+        raise UnclearId(f"among the newest {AMONG} there is no experiment {given!r}; see `cbam list`")
+    some = [f"  {view.id}  {view.name}  {view.state}" for view in [*found.values()][:SHOWN]]
+    more = ["  …"] * (len(found) > SHOWN)
+    raise UnclearId("\n".join([f"{len(found)} experiments may be meant by {given!r}; say which:", *some, *more]))
+
+
+def _newest(client: "Client", q: str | None = None) -> "list[ExperimentView]":
+    return list(islice(client.list(q=q, page_size=AMONG, spec=False), AMONG))

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -24,13 +26,12 @@ from service.cli.commands import (
     webhook,
 )
 from service.cli.extras import Commands
-from service.cli.output import complain
+from service.cli.output import complain, say
 from service.errors import MissingExtra
 
 app = typer.Typer(
     name="cbam",
     cls=Commands,
-    help="Does CBAM help on my data and backbone, by how much, at what cost? Submit experiments, watch, review.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -40,6 +41,21 @@ for group in (
     *(catalog, token, webhook, backup),
 ):
     group.register(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        say(f"cbam-lab {version('cbam-lab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Does CBAM help on my data and backbone, by how much, at what cost? Submit experiments, watch, review."""
 
 
 def main() -> None:

@@ -14,11 +14,12 @@ class ApiError(ServiceError):
         retry_after: float | None = None,
         request_id: str | None = None,
     ) -> None:
-        lines = [str(problem.get("detail") or problem.get("title") or f"HTTP {status}")]
+        said = str(problem.get("detail") or problem.get("title") or f"HTTP {status}")
         errors = problem.get("errors")
         if isinstance(errors, list):
-            lines += [f"  {item.get('pointer') or '/'}: {item.get('detail')}" for item in errors]
-        super().__init__("\n".join(lines))
+            items = [f"{item.get('pointer') or '/'}: {item.get('detail')}" for item in errors]
+            said = "\n".join(items) if said == "; ".join(items) else "\n  ".join([said, *items])
+        super().__init__(said)
         self.status = status
         self.problem = problem
         self.retry_after = retry_after  # seconds

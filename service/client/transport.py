@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx2
 
 from service.client.errors import REFUSALS, ApiError, BadToken, ServerUnreachable
+from workers.protocol.addresses import mounts_for
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -43,7 +44,10 @@ class Transport:
         self.tries = tries
         self.random = random or Random()
         self.http = httpx2.Client(
-            base_url=base_url, headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=timeout_seconds
+            base_url=base_url,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=timeout_seconds,
+            mounts=mounts_for(base_url),
         )
 
     def send(

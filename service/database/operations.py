@@ -21,6 +21,11 @@ class Operations:
         with self.database.reading() as session:
             return session.scalar(select(ClusterRow).order_by(ClusterRow.at.desc()).limit(1))
 
+    def gpus(self) -> float | None:
+        """How many GPUs the cluster has; None where no dispatcher sees it."""
+        row = self.cluster()
+        return sum(float(node["gpus"]) for node in row.nodes) if row is not None and row.reachable else None
+
     def count_by_state(self) -> dict[State, int]:
         """How many experiments are in each state; every state has a number."""
         query = select(Experiment.state, func.count()).group_by(Experiment.state)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from service.database.models.experiments import Experiment
 from service.dispatcher.store import DispatcherStore
 from service.domain.states import State
+from workers.protocol.addresses import without_proxy_to_loopback
 from workers.protocol.fence import newest_attempt
 from workers.protocol.storage import ExperimentFolder
 from workers.tracking.replay import is_waiting
@@ -90,6 +91,7 @@ class RunFinalizer:
         """Tell MLflow of these, one by one. Raises what MLflow raises while it is away."""
         if self.tracking_uri is None:
             return FinalizeResult(closed=[(row, row.mlflow_run_id) for row in rows])
+        os.environ.update(without_proxy_to_loopback(os.environ))
         from mlflow import MlflowClient
 
         client, said = MlflowClient(self.tracking_uri), FinalizeResult()

@@ -7,6 +7,7 @@ from cbam_core.pointers import pointer_part
 from service.errors import InvalidField
 
 TAGS = "tags"  # the names of tags have dots of their own
+NAMED_BY_TYPE = ("attention", "optimizer", "schedule")  # `cbam` is short for `{type: cbam}`
 DEEPEST = 16  # a spec has five levels
 
 
@@ -36,7 +37,7 @@ def _check_path(fields: Mapping[str, Any], path: list[str], key: str) -> None:
     inner: Any = fields
     for name in path[:-1]:
         inner = inner.get(name)
-        if inner is None:
+        if inner is None or (name in NAMED_BY_TYPE and isinstance(inner, str)):
             return
         if not isinstance(inner, Mapping):
             raise InvalidField(_pointer(key), f"{name} holds a value, not fields")
@@ -58,6 +59,8 @@ def _merged(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]
     result = dict(base)
     for key, value in patch.items():
         old = result.get(key)
+        if key in NAMED_BY_TYPE and isinstance(old, str):
+            old = {"type": old}
         if value is None:
             result.pop(key, None)
         elif isinstance(value, Mapping):

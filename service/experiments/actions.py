@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from cbam_core.data_roots import DataRoots
@@ -120,8 +121,9 @@ def check_data_root(settings: Settings, spec: ExperimentSpec) -> None:
         return
     roots, root = DataRoots.of(settings.data_roots), Path(spec.data.root)
     if not roots.hold(root):
-        opened = ", ".join(map(str, settings.data_roots)) or "none; the operator sets CBAM_DATA_ROOTS"
-        raise InvalidField("/data/root", f"{spec.data.root} is not below one of the data roots ({opened})")
+        opened = ", ".join(map(str, settings.data_roots)) or "there are none"
+        how = f"on your own machine `cbam up --restart --data-root {quote(str(root))}` opens it, else CBAM_DATA_ROOTS"
+        raise InvalidField("/data/root", f"{root} is not below one of the data roots ({opened}); {how}")
     if (link := roots.first_link_out(root, spec.data.dataset)) is not None:
         raise InvalidField("/data/root", f"{link} is a link that leads out of the data roots; put the data there")
 

@@ -77,8 +77,8 @@ class ExperimentStore:
         """Store an experiment as QUEUED; with a key that this owner used in the last day, give the one stored then.
 
         `message` goes with its first event. Returns the row and whether it is new. Raises IdempotencyConflict where the
-        key came with another body, and ExperimentDeleted where the experiment that it stands for has been deleted since;
-        DiskQuotaExceeded for a new one of an owner whose files come to `quota_disk` bytes.
+        key came with another body, and ExperimentDeleted where the experiment that it stands for has been deleted
+        since; DiskQuotaExceeded for a new one of an owner whose files come to `quota_disk` bytes.
         """
         try:
             with self.database.writing() as session:

@@ -12,7 +12,25 @@ from service.schemas.previews import AdviceView, MemoryView, PreviewView, SiteVi
 DEFAULT_CLASSES = 1000  # where only the folder on the workers' disk knows
 
 
-async def preview(network_profiler: NetworkProfiler, spec: ExperimentSpec, *, caller: str) -> PreviewView:
+def warnings_of(
+    network_profiler: NetworkProfiler, spec: ExperimentSpec, *, cluster_gpus: float | None
+) -> list[AdviceView]:
+    """What a preview would warn of, without having the network measured: for the answer to a submission.
+
+    What only a measured network tells is among it where a preview has been asked for before.
+    """
+    facts = DATASETS[spec.data.dataset]
+    classes = facts.classes or DEFAULT_CLASSES
+    measured = network_profiler.known(
+        spec.model, channels=facts.channels, classes=classes, image_size=spec.data.image_size
+    )
+    case = RecipeContext(spec, measured, facts, cluster_gpus)
+    return [AdviceView.model_validate(found) for found in advice_on(case)]
+
+
+async def preview(
+    network_profiler: NetworkProfiler, spec: ExperimentSpec, *, caller: str, cluster_gpus: float | None = None
+) -> PreviewView:
     """Have the network measured, and say what follows from it.
 
     Raises InvalidField where it cannot be built, or the optimiser refuses its options; PreviewUnavailable where it
@@ -25,7 +43,7 @@ async def preview(network_profiler: NetworkProfiler, spec: ExperimentSpec, *, ca
     )
     if isinstance(spec.train.optimizer, TimmOptimizerSpec):
         await network_profiler.check_optimizer(spec.train.optimizer, caller=caller)
-    case = RecipeContext(spec, measured, facts)
+    case = RecipeContext(spec, measured, facts, cluster_gpus)
     memory = estimate(spec, measured, facts)
     return PreviewView(
         parameters=measured.parameters,

@@ -31,6 +31,15 @@ class Measured:
     largest_kept_bytes: int
 
 
+def _request_of(model: ModelSpec, channels: int, classes: int, image_size: int) -> str:
+    fields = {"model": model.model_dump(mode="json"), "channels": channels, "classes": classes}
+    return json.dumps(fields | {"image_size": image_size}, sort_keys=True)
+
+
+def _measured(answer: dict[str, Any]) -> Measured:
+    return Measured(**answer | {"sites": tuple(AttentionSite(**site) for site in answer["sites"])})
+
+
 class NetworkProfiler:
     """Asks the worker process; starts it when it is needed and not there."""
 
@@ -44,17 +53,21 @@ class NetworkProfiler:
         """Measure a network. Raises InvalidField (it cannot be built), PreviewUnavailable (too many ask, or it takes
         too long).
         """
-        fields = {"model": model.model_dump(mode="json"), "channels": channels, "classes": classes}
-        answer = await self._answer(fields | {"image_size": image_size}, "/model", caller)
-        return Measured(**answer | {"sites": tuple(AttentionSite(**site) for site in answer["sites"])})
+        request = _request_of(model, channels, classes, image_size)
+        return _measured(await self._answer(request, "/model", caller))
+
+    def known(self, model: ModelSpec, *, channels: int, classes: int, image_size: int) -> Measured | None:
+        """What a network costs, where that was asked for before; None where it would have to be measured."""
+        answer = self._known.get(_request_of(model, channels, classes, image_size))
+        return None if answer is None else _measured(answer)
 
     async def check_optimizer(self, optimizer: TimmOptimizerSpec, *, caller: str) -> None:
         """Try the options of an optimiser. Raises InvalidField (it refuses them), PreviewUnavailable."""
-        await self._answer({"optimizer": optimizer.model_dump(mode="json")}, "/train/optimizer", caller)
+        request = json.dumps({"optimizer": optimizer.model_dump(mode="json")}, sort_keys=True)
+        await self._answer(request, "/train/optimizer", caller)
 
-    async def _answer(self, fields: dict[str, Any], pointer: str, caller: str) -> dict[str, Any]:
+    async def _answer(self, request: str, pointer: str, caller: str) -> dict[str, Any]:
         """The worker's answer to a request about what is at `pointer` of a spec."""
-        request = json.dumps(fields, sort_keys=True)
         if request not in self._known:
             if self._waiting[caller] >= MOST_OF_ONE_CALLER:
                 raise PreviewUnavailable(f"{self._waiting[caller]} previews of {caller} wait already; ask again later")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cbam_core.attention.options import BAMOptions, CBAMOptions, ECAOptions, TripletOptions
 from cbam_core.backbones import BASIC_RESNETS, BOTTLENECK_RESNETS
 from cbam_core.datasets import DatasetFacts, PartSizes
+from cbam_core.explain.site import AttentionSite
 from cbam_core.spec import AdamWSpec, ExperimentSpec, MultistepSchedule, SGDSpec, StepSchedule
 from service.preview.memory_estimate import images_per_pass
 from service.preview.profiler import Measured
@@ -35,11 +36,20 @@ class RecipeWarning:
 
 @dataclass(frozen=True)
 class RecipeContext:
-    """All that the rules look at. `steps` is None where only the folder on the workers' disk knows."""
+    """All that the rules look at. `steps` is None where only the folder on the workers' disk knows.
+
+    `measured` is None where the network has not been measured yet, `cluster_gpus` where nobody sees the cluster.
+    """
 
     spec: ExperimentSpec
-    measured: Measured
+    measured: Measured | None
     facts: DatasetFacts
+    cluster_gpus: float | None = None
+
+    @property
+    def sites(self) -> tuple[AttentionSite, ...]:
+        """Where attention is in the network, as far as that is known."""
+        return () if self.measured is None else self.measured.sites
 
     @property
     def images(self) -> PartSizes:
@@ -71,20 +81,20 @@ def _narrow_bottleneck(case: RecipeContext) -> Iterator[RecipeWarning]:
     reduction = getattr(attention, "reduction", None)
     if reduction is None or attention.type == "coordinate" or getattr(attention, "order", "") == "spatial":
         return  # coordinate attention keeps at least eight, and a spatial gate has no MLP
-    narrow = [site for site in case.measured.sites if site.channels // reduction < FEWEST_HIDDEN]
+    narrow = [site for site in case.sites if site.channels // reduction < FEWEST_HIDDEN]
     if narrow:
         least = min(site.channels for site in narrow)
         yield RecipeWarning(
             "/model/attention/reduction",
             "narrow_bottleneck",
-            f"{len(narrow)} of {len(case.measured.sites)} modules have fewer than {FEWEST_HIDDEN} hidden channels "
+            f"{len(narrow)} of {len(case.sites)} modules have fewer than {FEWEST_HIDDEN} hidden channels "
             f"({least} // {reduction} = {max(1, least // reduction)} at the narrowest); lower the reduction",
         )
 
 
 def _kernel_over_map(case: RecipeContext) -> Iterator[RecipeWarning]:
     attention = case.spec.model.attention
-    sites = case.measured.sites
+    sites = case.sites
     smallest = min((min(site.height, site.width) for site in sites), default=0)
     if isinstance(attention, CBAMOptions | TripletOptions) and getattr(attention, "order", "") != "channel":
         over = [site for site in sites if min(site.height, site.width) < attention.kernel_size]
@@ -270,7 +280,7 @@ def _hardware(case: RecipeContext) -> Iterator[RecipeWarning]:
             "cbam_not_fused",
             "CBAM's fused kernels need channels_last; a step of ResNet-50 in bf16 took 2.4 times as long without them",
         )
-    if not steps or spec.deadline_minutes is None:
+    if not steps or spec.deadline_minutes is None or case.measured is None:
         return
     macs = 3.0 * case.measured.macs * steps * spec.train.global_batch_size  # forward, and twice that backward
     workers = spec.world_sizes[0]
@@ -281,6 +291,20 @@ def _hardware(case: RecipeContext) -> Iterator[RecipeWarning]:
             "/deadline_minutes",
             "deadline_too_short",
             f"the arithmetic alone takes {minutes:.3g} minutes on the fastest hardware there is",
+        )
+
+
+def _gpus(case: RecipeContext) -> Iterator[RecipeWarning]:
+    resources = case.spec.resources
+    if case.cluster_gpus is None:
+        return
+    wanted = case.spec.world_sizes[-1] * resources.gpus_per_worker
+    if wanted > case.cluster_gpus:
+        has = f"has {case.cluster_gpus:g}" if case.cluster_gpus else "has none"
+        yield RecipeWarning(
+            "/resources/gpus_per_worker",
+            "more_gpus_than_there_are",
+            f"it takes {wanted:g} GPU{'s' * (wanted != 1)} and the cluster {has}: it waits until there are more",
         )
 
 
@@ -296,4 +320,5 @@ RULES: tuple[Rule, ...] = (
     _schedule,
     _ends_too_early,
     _hardware,
+    _gpus,
 )

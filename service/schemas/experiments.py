@@ -8,6 +8,7 @@ from pydantic import Field
 from service.domain.pruning import PruneScope
 from service.domain.states import Desired, Reason, State
 from service.schemas.base import View
+from service.schemas.previews import AdviceView
 
 
 class ProgressView(View):
@@ -70,6 +71,10 @@ class ExperimentView(View):
     mlflow_run_id: str | None
     files: FilesView = Field(FilesView())
     links: Links
+    warnings: list[AdviceView] = Field(
+        [],
+        description="what looks odd about the recipe, as in a preview; only in the answer to a submission or a clone",
+    )
     spec: dict[str, Any] = Field(description="what was asked for; empty in a list that was asked for without specs")
 
 

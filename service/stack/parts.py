@@ -14,6 +14,7 @@ import psutil
 from service.stack.processes import MARK
 from service.stack.record import StackRecord
 from service.stack.settings import RAY_TEMP_ROOT, StackSettings
+from workers.protocol.addresses import without_proxy_to_loopback
 
 PROBE_SECONDS = 2.0
 OBJECT_STORE_BYTES = 128 * 1024 * 1024  # workers read files; nothing is passed through Ray
@@ -47,30 +48,37 @@ def parts(settings: StackSettings, record: StackRecord) -> tuple[StackProcess, .
 def environment(settings: StackSettings, record: StackRecord, inherited: Mapping[str, str]) -> dict[str, str]:
     """What all parts get. Ray's workers inherit the head's environment, and so this."""
     foreign = ("RAY_", "MLFLOW_")  # another cluster's or server's, which the user works with elsewhere
-    return {name: value for name, value in inherited.items() if not name.startswith(foreign)} | {
-        MARK: record.stack_id,
-        "CBAM_HOME": str(settings.home),
-        "CBAM_DATABASE_URL": settings.database_url,
-        "CBAM_STORAGE": str(settings.storage_root),
-        "CBAM_DATA_ROOTS": ":".join(map(str, settings.data_roots)),
-        "CBAM_HOST": record.host,
-        "CBAM_PORT": str(record.ports["api"]),
-        "CBAM_LOG_FORMAT": settings.log_format,
-        "CBAM_LOG_LEVEL": settings.log_level,
-        "CBAM_STANDBY_WORKERS": str(settings.standby_workers),
-        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # it idles at 2 GB otherwise
-        "MLFLOW_TRACKING_URI": record.mlflow_url,
-        "PYTHONSAFEPATH": "1",
-        "PYTHONUNBUFFERED": "1",
-        "RAY_ADDRESS": record.ray_address,
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": settings.ray_token(),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on any system: bind to loopback, never to the machine's address
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # one node has nowhere to drain to
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
+    taken = {name: value for name, value in inherited.items() if not name.startswith(foreign)}
+    taken.update(without_proxy_to_loopback(taken))
+    chosen = settings.taken()
+    return (
+        taken
+        | {name: chosen[name] for name in settings.chosen()}
+        | {
+            MARK: record.stack_id,
+            "CBAM_HOME": str(settings.home),
+            "CBAM_DATABASE_URL": settings.database_url,
+            "CBAM_STORAGE": str(settings.storage_root),
+            "CBAM_DATA_ROOTS": ":".join(map(str, settings.data_roots)),
+            "CBAM_HOST": record.host,
+            "CBAM_PORT": str(record.ports["api"]),
+            "CBAM_LOG_FORMAT": settings.log_format,
+            "CBAM_LOG_LEVEL": settings.log_level,
+            "CBAM_STANDBY_WORKERS": str(settings.standby_workers),
+            "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # it idles at 2 GB otherwise
+            "MLFLOW_TRACKING_URI": record.mlflow_url,
+            "PYTHONSAFEPATH": "1",
+            "PYTHONUNBUFFERED": "1",
+            "RAY_ADDRESS": record.ray_address,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": settings.ray_token(),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on any system: bind to loopback, never to the machine's address
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # one node has nowhere to drain to
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+    )
 
 
 def ray_folder(settings: StackSettings) -> Path:
@@ -92,10 +100,10 @@ def _ray_command(settings: StackSettings, record: StackRecord) -> tuple[str, ...
 
 
 def _mlflow_command(settings: StackSettings, record: StackRecord) -> tuple[str, ...]:
-    folder = settings.home / "mlflow"
     return (
         *(sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={record.ports['mlflow']}"),
-        *(f"--backend-store-uri=sqlite:///{folder / 'mlflow.db'}", f"--artifacts-destination={folder / 'artifacts'}"),
+        "--backend-store-uri=sqlite:///mlflow/mlflow.db",  # below its working folder, the home: MLflow unquotes no URL
+        f"--artifacts-destination={(settings.home / 'mlflow' / 'artifacts').as_uri()}",
         *("--workers=1", "--allowed-hosts=127.0.0.1:*,localhost:*"),
     )
 
@@ -118,7 +126,7 @@ def _dispatcher_answers(record: StackRecord, group: list[psutil.Process]) -> boo
     if len(group) < 2:
         return False
     try:
-        components = httpx2.get(f"{record.url}/readyz", timeout=PROBE_SECONDS).json()["components"]
+        components = httpx2.get(f"{record.url}/readyz", timeout=PROBE_SECONDS, trust_env=False).json()["components"]
         return bool(components["dispatcher"]["ok"])
     except (httpx2.HTTPError, ValueError, KeyError):
         return False
@@ -126,7 +134,7 @@ def _dispatcher_answers(record: StackRecord, group: list[psutil.Process]) -> boo
 
 def _is_ok(url: str) -> bool:
     try:
-        return httpx2.get(url, timeout=PROBE_SECONDS).is_success
+        return httpx2.get(url, timeout=PROBE_SECONDS, trust_env=False).is_success
     except httpx2.HTTPError:
         return False
 

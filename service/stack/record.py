@@ -11,6 +11,7 @@ from pathlib import Path
 
 from service.errors import StackError
 from service.home import private_home
+from workers.protocol.addresses import host_and_port
 from workers.protocol.storage import write_atomically
 
 LOCK_PATIENCE_SECONDS = 300.0
@@ -34,11 +35,13 @@ class StackRecord:
     host: str = "127.0.0.1"
     ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, ProcessRecord] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)  # that the processes go by, as variables
+    chosen: list[str] = field(default_factory=list)  # those of them that the user has set
 
     @property
     def url(self) -> str:
         """Where the API answers."""
-        return f"http://{self.host}:{self.ports['api']}"
+        return f"http://{host_and_port(self.host, self.ports['api'])}"
 
     @property
     def mlflow_url(self) -> str:

@@ -1,8 +1,9 @@
 """What a user may set about the local stack, beside the server's own settings."""
 
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field
 
@@ -11,6 +12,25 @@ from workers.protocol.storage import sync_file, sync_folder
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 RAY_TEMP_ROOT = Path("/tmp")  # Ray's sockets lie deep below it, and their paths may have 107 characters
+
+
+NOT_TAKEN = frozenset({
+    *("home", "port", "mlflow_port", "ray_port"),  # the record's
+    *("ray_address", "mlflow_tracking_uri"),  # the stack has its own
+    *("start_patience_seconds", "stop_grace_seconds"),  # for the command itself
+})  # fmt: skip
+"""Settings that no part of a running stack goes by."""
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"CBAM_{name.upper()}"
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, tuple):
+        return (":" if name == "data_roots" else ",").join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class StackSettings(Settings):
@@ -34,6 +54,22 @@ class StackSettings(Settings):
         """For each part its port, and whether the user insists on it."""
         names = {"api": "port", "mlflow": "mlflow_port", "ray": "ray_port"}
         return {part: (getattr(self, name), name in self.model_fields_set) for part, name in names.items()}
+
+    def taken(self) -> dict[str, str]:
+        """What the parts of a running stack go by, as variables of their environment; the ports are chosen beside."""
+        values = {name: getattr(self, name) for name in type(self).model_fields if name not in NOT_TAKEN}
+        return {variable_of(name): _text(name, value) for name, value in values.items() if value is not None}
+
+    def chosen(self) -> list[str]:
+        """Those of `taken` that the user has set, and not left to their defaults."""
+        return [variable for name in sorted(self.model_fields_set) if (variable := variable_of(name)) in self.taken()]
+
+    def keeping(self, kept: Mapping[str, str]) -> Self:
+        """These settings, and for what the user leaves out those of a stack that runs, by their variables."""
+        left_out = set(type(self).model_fields) - self.model_fields_set
+        fields = {name: kept[variable] for name in left_out if (variable := variable_of(name)) in kept}
+        read = type(self).model_validate(fields)
+        return self.model_copy(update={name: getattr(read, name) for name in fields})
 
     def ray_token(self) -> str:
         """The secret of this stack's Ray, made at its first use and readable by its owner alone."""

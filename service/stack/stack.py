@@ -16,6 +16,7 @@ import psutil
 
 from service.errors import StackError
 from service.home import private_folder
+from service.redaction import without_login
 from service.stack.parts import StackProcess, environment, is_taken, parts, ray_folder
 from service.stack.processes import leader, members, start, terminate
 from service.stack.record import StackRecord, load, locked, save
@@ -26,6 +27,7 @@ RECOVERY_SECONDS = 10.0  # a living part that does not answer this long is start
 REMAINS_GRACE_SECONDS = 2.0  # what is left of a broken part has nothing to finish
 YOUTH_SECONDS = 60.0  # unless it is this young: an `up` that was interrupted may have just started it
 PORTS_TO_TRY = 100
+RESTART = "`cbam up --restart` starts it anew with these; experiments that run go on from their checkpoints"
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,15 @@ class Stack:
         self.report = report
         self.began = time.monotonic()
 
-    def up(self) -> StackRecord:
-        """Start what is missing, wait until everything works. Raises StackError where something does not come."""
+    def up(self, *, restart: bool = False) -> StackRecord:
+        """Start what is missing, wait until everything works. Raises StackError where something does not come.
+
+        What runs keeps its settings. Where the user wants others, that is a StackError too, unless all is to `restart`.
+        """
         self.began = time.monotonic()
         with locked(self.settings.home, lambda: self._say("stack", "waits for another `cbam up` or `cbam down`")):
             record = load(self.settings.home) or StackRecord()
+            self._agree_on_settings(record, restart=restart)
             self._choose_ports(record)
             self._end_broken(record)
             missing = [part for part in parts(self.settings, record) if part.name not in record.processes]
@@ -74,12 +80,7 @@ class Stack:
             record = load(self.settings.home)
             if record is None:
                 return []
-            running = [name for name in record.processes if members(record.processes[name], record.stack_id)]
-            self._stop(record, list(record.processes), grace_seconds=self.settings.stop_grace_seconds)
-            shutil.rmtree(ray_folder(self.settings), ignore_errors=True)
-            record.processes.clear()
-            save(self.settings.home, record)
-        return running
+            return self._end(record)
 
     def status(self) -> list[PartStatus]:
         """How each part is; empty where the stack was never started."""
@@ -96,10 +97,42 @@ class Stack:
         """Whether any part runs."""
         return any(status.alive for status in self.status())
 
+    def _end(self, record: StackRecord) -> list[str]:
+        running = self._running(record)
+        self._stop(record, list(record.processes), grace_seconds=self.settings.stop_grace_seconds)
+        shutil.rmtree(ray_folder(self.settings), ignore_errors=True)
+        record.processes.clear()
+        save(self.settings.home, record)
+        return running
+
+    def _running(self, record: StackRecord) -> list[str]:
+        return [name for name, process in record.processes.items() if members(process, record.stack_id)]
+
+    def _agree_on_settings(self, record: StackRecord, *, restart: bool) -> None:
+        """Keep what a running stack goes by, in what the user leaves open; restart it where that is wanted."""
+        if self._running(record):
+            wanted = self.settings.taken()
+            others = [
+                name for name in self.settings.chosen() if record.settings.get(name, wanted[name]) != wanted[name]
+            ]
+            if others and not restart:
+                lines = [
+                    f"  {name}: {without_login(record.settings[name]) or '(none)'}, and now "
+                    f"{without_login(wanted[name]) or '(none)'}"
+                    for name in others
+                ]
+                raise StackError("\n".join(["the stack runs with other settings:", *lines, RESTART]))
+            self.settings = self.settings.keeping({name: record.settings[name] for name in record.chosen})
+            if restart:
+                self._end(record)
+            elif not record.settings:  # a version that noted none has started it
+                return
+        record.settings, record.chosen = self.settings.taken(), self.settings.chosen()
+
     def _choose_ports(self, record: StackRecord) -> None:
         """Keep the ports of a running stack; else take what the user insists on, the default, or the next free one."""
         wanted = self.settings.wanted_ports()
-        if any(members(process, record.stack_id) for process in record.processes.values()):
+        if self._running(record):
             for name, (port, insisted) in wanted.items():
                 if insisted and record.ports[name] != port:
                     raise StackError(f"{name} runs on port {record.ports[name]}, not {port}; `cbam down` first")

@@ -100,6 +100,18 @@ def test_a_second_up_starts_nothing_and_is_quick(running):
     assert time.monotonic() - began < 10  # under 2 s on a quiet machine
 
 
+def test_other_settings_are_asked_for_by_name_and_taken_by_a_restart(running, tmp_path):
+    stack, record = running
+    opened = Stack(stack.settings.model_copy(update={"data_roots": (tmp_path,)}))
+    with pytest.raises(StackError, match=r"CBAM_DATA_ROOTS: \(none\), and now .*\n.*--restart"):
+        opened.up()
+    assert httpx2.get(f"{record.url}/v1/datasets").json()["data_roots"] == []
+    renewed = opened.up(restart=True)
+    assert httpx2.get(f"{record.url}/v1/datasets").json()["data_roots"] == [str(tmp_path)]
+    assert renewed.ports == record.ports
+    assert stack.up().processes == renewed.processes  # who says nothing of data roots keeps them
+
+
 def test_nothing_listens_beyond_loopback(running):
     _, record = running
     addresses = {

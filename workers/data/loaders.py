@@ -9,8 +9,10 @@ ends with either of its ends, so each side learns at once that the other is gone
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -21,13 +23,14 @@ from multiprocessing.context import ForkServerContext
 import torch
 from torch import Tensor
 
-from cbam_core.errors import DataError, LoaderDied
+from cbam_core.errors import DataError, LoaderDied, SharedMemoryFull
 from workers.data.datasets.base import Images, Order
 from workers.data.transfer import send
 
 BATCHES_AHEAD = 3
 """As many batches are in shared memory: the one that is trained on, and those that are being read."""
 END_SECONDS = 5.0
+LONGEST_TEMP_FOLDER = 107 - len("/pymp-12345678/listener-12345678")  # bytes, so that a socket in it has at most 107
 _PORTABLE = 1  # cudaHostRegisterPortable: pinned for every CUDA context
 _SLOW_MAIN_IMPORTS = ("ray",)
 """What a loader would otherwise import anew with the main module of its rank, each a second's work."""
@@ -94,7 +97,7 @@ class _Slots:
 
     def __init__(self, batch_size: int, shape: tuple[int, int, int], device: torch.device) -> None:
         size = (BATCHES_AHEAD, max(1, batch_size), *shape)
-        self.pixels = torch.empty(size, dtype=torch.uint8).share_memory_()
+        self.pixels = _shared(torch.empty(size, dtype=torch.uint8))
         self._device = device
         self._copied: list[torch.cuda.Event] = []
         if device.type == "cuda":
@@ -127,6 +130,21 @@ class _Slots:
             for event in self._copied:
                 event.synchronize()
             torch.cuda.check_error(int(torch.cuda.cudart().cudaHostUnregister(self.pixels.data_ptr())))
+
+
+def _shared(pixels: Tensor) -> Tensor:
+    """The tensor in shared memory. Raises SharedMemoryFull where it does not fit."""
+    try:
+        shared: Tensor = pixels.share_memory_()
+    except RuntimeError as error:  # torch has no better type for it
+        if "shared memory" not in str(error):
+            raise
+        raise SharedMemoryFull(
+            f"{BATCHES_AHEAD} batches of images take {pixels.nbytes / 2**20:.0f} MiB of shared memory (/dev/shm), and "
+            "there is no room for them: start the container with more of it (docker run --shm-size=1g), lower "
+            "train.global_batch_size, or leave data.workers_per_rank out, where the images fit into memory"
+        ) from error
+    return shared
 
 
 class _Reader:
@@ -199,6 +217,17 @@ def _read(images: Images, slots: Tensor, pipe: Connection) -> None:
                 pipe.send(None)
 
 
+def _keep_sockets_short() -> None:
+    """Have multiprocessing put its sockets into /tmp where the folder for temporary files has too long a path."""
+    before = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TEMP_FOLDER:
+        tempfile.tempdir = "/tmp"
+    try:
+        util.get_temp_dir()  # made once, and removed when this process ends
+    finally:
+        tempfile.tempdir = before
+
+
 def _server() -> ForkServerContext:
     """Processes forked by a server that has no threads, unlike the rank, and that has loaded torch once for them all.
 
@@ -208,6 +237,7 @@ def _server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *(name for name in _SLOW_MAIN_IMPORTS if name in sys.modules)])
     resource_tracker.ensure_running()  # its start would unblock the signals
+    _keep_sockets_short()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         forkserver.ensure_running()

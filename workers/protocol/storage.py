@@ -19,7 +19,7 @@ from pathlib import Path
 
 MANIFEST = "manifest.json"
 """Written last into a folder: what its files are, by bytes and sha256."""
-_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ExperimentFolder:
 
     def __post_init__(self) -> None:
         if not _SAFE_ID.fullmatch(self.experiment_id):
-            raise ValueError(f"an experiment id is letters, digits, '.', '_' and '-'; got {self.experiment_id!r}")
+            raise ValueError(f"an experiment id is letters, digits, '.', '_', '+' and '-'; got {self.experiment_id!r}")
 
     @property
     def path(self) -> Path:
@@ -136,6 +136,11 @@ class ExperimentFolder:
     def last_attempt(self) -> int:
         """The highest attempt number that has left a folder; 0 where there is none."""
         return max(self.attempt_numbers(), default=0)
+
+
+def folder_name(name: str) -> str:
+    """The id under which a training without a service keeps its files: the name of its spec, without blanks."""
+    return name.replace(" ", "-")
 
 
 def write_atomically(path: Path, data: bytes | str, *, parents: bool = True, private: bool = False) -> None:

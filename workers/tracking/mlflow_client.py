@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from workers.protocol.addresses import without_proxy_to_loopback
 from workers.tracking.provenance import version_of
 from workers.tracking.run_identity import IDENTITY_TAGS
 
@@ -78,6 +79,7 @@ def set_environment() -> None:
     """What MLflow reads while it is imported, or at its first request."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ.update(without_proxy_to_loopback(os.environ))
     logging.getLogger("mlflow.pytorch").setLevel(logging.ERROR)  # it warns of pickle at every model
 
 

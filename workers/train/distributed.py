@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cbam_core.errors import PeerLost
 from cbam_core.networks import synchronise_batch_norm
+from workers.protocol.addresses import host_and_port
 from workers.protocol.assignment import Assignment
 from workers.protocol.outcome import classify
 from workers.train.utilization import reset_peak_memory
@@ -225,11 +226,12 @@ def _open_store(address: tuple[str, int], rank: int, world_size: int) -> Store:
     host, port = address
     if rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         try:
-            listener = socket.create_server((host, port))
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            listener = socket.create_server((host, port), family=family)
         except OSError as error:  # another process was quicker; the next attempt gets another port
-            raise PeerLost(f"the gang cannot meet at {host}:{port}: {error}") from error
+            raise PeerLost(f"the gang cannot meet at {host_and_port(host, port)}: {error}") from error
         return TCPStore(
             host, port, world_size, is_master=True, timeout=MEET_TIMEOUT, master_listen_fd=listener.detach()
         )
-    store: Store = next(rendezvous(f"tcp://{host}:{port}", rank, world_size, timeout=MEET_TIMEOUT))[0]
+    store: Store = next(rendezvous(f"tcp://{host_and_port(host, port)}", rank, world_size, timeout=MEET_TIMEOUT))[0]
     return store

@@ -186,14 +186,14 @@ class Trainer:
         self.metrics = self.metrics | metrics
         self.tracker.log(self.step, metrics | {"epoch": self.epochs_trained})
         logger.info(
-            "epoch %d/%d  step %d  train/loss %.4f  val/loss %.4f  val/top1 %.4f  %.0f images/s",
+            "epoch %d/%d  step %d%s  val/loss %.4f  val/top1 %.4f%s",
             self.epochs_trained,
             self.recipe.epochs,
             self.step,
-            self.metrics.get("train/loss", math.nan),
+            _if_known("  train/loss %.4f", self.metrics.get("train/loss")),
             evaluation.loss,
             evaluation.top1,
-            self.pace.images_per_second or math.nan,
+            _if_known("  %.0f images/s", self.pace.images_per_second),
         )
         self.say("evaluating")
 
@@ -393,3 +393,8 @@ class Trainer:
             raise LossNotFinite(f"the loss became {loss} {pending.where}; {self._advice}")
         self.metrics = self.metrics | {"train/loss": loss, "lr": pending.metrics["lr"]}
         self.tracker.log(pending.step, {"train/loss": loss} | pending.metrics)
+
+
+def _if_known(form: str, value: float | None) -> str:
+    """A number for the log; nothing where it is not known yet, as the speed after a single step is not."""
+    return "" if value is None else form % value

@@ -21,9 +21,10 @@ from service.auth.tokens import Tokens, fingerprint
 from service.domain.roles import LOCAL, Caller
 from service.domain.values import utc_now
 from service.redaction import redact
-from service.settings import Settings, is_loopback
+from service.settings import Settings
+from workers.protocol.addresses import is_loopback
 
-OPEN_PATHS = frozenset({"/healthz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+OPEN_PATHS = frozenset({"/healthz", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
 OPEN_FOLDER = "/static-offline-docs/"  # what the pages above are made of
 LINKS = "/v1/downloads/"  # open too: a link brings its own secret, and works once
 READY_PATH = "/readyz"  # open too, but tells more to those who have a token

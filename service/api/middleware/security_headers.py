@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-PAGES = frozenset({"/docs", "/redoc", "/docs/oauth2-redirect"})
+PAGES = frozenset({"/docs", "/docs/oauth2-redirect"})
 STATIC = "/static-offline-docs/"
 EVERYWHERE = {
     "X-Content-Type-Options": "nosniff",
@@ -18,7 +18,7 @@ EVERYWHERE = {
 FOR_PROGRAMS = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "Cache-Control": "no-store"}
 FOR_PAGES = (
     "default-src 'none'; connect-src 'self'; img-src 'self' data:; font-src 'self' data:; "
-    "style-src 'self' 'unsafe-inline'; worker-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "style-src 'self' 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "script-src 'self'"
 )
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import State
 
 from cbam_core.spec import ExperimentSpec
 from service.api.bodies import BoundedRoute
@@ -12,6 +13,7 @@ from service.api.deps import (
     CallerDep,
     EditableExperimentDep,
     ExperimentDep,
+    OperationsDep,
     ProfilerDep,
     SettingsDep,
     StoreDep,
@@ -19,13 +21,14 @@ from service.api.deps import (
 from service.api.problems import documented, with_headers
 from service.api.views import experiment_view
 from service.database.models.experiments import Experiment
+from service.database.operations import Operations
 from service.domain.filters import Cursor
 from service.experiments import actions
 from service.experiments.store import Changes
 from service.experiments.submission import spec_of
 from service.preview import preview
 from service.schemas.experiments import ExperimentPage, ExperimentView
-from service.schemas.previews import PreviewView
+from service.schemas.previews import AdviceView, PreviewView
 from service.schemas.queries import ListQuery
 from service.schemas.submissions import ExperimentChanges, Overrides, Submission
 
@@ -57,9 +60,20 @@ TAG_AND_PLACE = TAG | {"Location": "the path of the experiment"}
 
 def _shown(row: Experiment, response: Response, request: Request, *, is_new: bool = False) -> ExperimentView:
     response.headers["ETag"] = f'"{row.version}"'
-    if is_new:
-        response.headers["Location"] = f"/v1/experiments/{row.id}"
-    return experiment_view(row, request.app.state.settings)
+    view = experiment_view(row, request.app.state.settings)
+    if not is_new:
+        return view
+    response.headers["Location"] = f"/v1/experiments/{row.id}"
+    return view.model_copy(update={"warnings": _warnings(request.app.state, ExperimentSpec.model_validate(row.spec))})
+
+
+def _warnings(state: State, spec: ExperimentSpec) -> list[AdviceView]:
+    return preview.warnings_of(state.network_profiler, spec, cluster_gpus=_gpus(state.operations, spec))
+
+
+def _gpus(operations: Operations, spec: ExperimentSpec) -> float | None:
+    """Of the cluster, where the spec wants some: who wants none need not wait for the question."""
+    return operations.gpus() if spec.resources.gpus_per_worker else None
 
 
 @router.post("", status_code=201, responses=with_headers(201, TAG_AND_PLACE) | documented(400, 410, 413, 415, 422))
@@ -80,17 +94,21 @@ def submit(
 
 @router.post("/preview", responses=documented(400, 413, 415, 422, 503))
 async def show_preview(
-    submission: Submission, settings: SettingsDep, network_profiler: ProfilerDep, caller: CallerDep
+    submission: Submission,
+    settings: SettingsDep,
+    network_profiler: ProfilerDep,
+    caller: CallerDep,
+    operations: OperationsDep,
 ) -> PreviewView:
     """Say what would run: parameters, MACs, attention sites, steps, memory, and what looks odd. Nothing is stored."""
 
-    def checked() -> ExperimentSpec:
+    def checked() -> tuple[ExperimentSpec, float | None]:
         spec = spec_of(submission)
         actions.check(settings, spec)
-        return spec
+        return spec, _gpus(operations, spec)
 
-    spec = await run_in_threadpool(checked)
-    return await preview.preview(network_profiler, spec, caller=caller.name)
+    spec, gpus = await run_in_threadpool(checked)
+    return await preview.preview(network_profiler, spec, caller=caller.name, cluster_gpus=gpus)
 
 
 @router.get("", responses=documented(422))

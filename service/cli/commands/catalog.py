@@ -52,9 +52,9 @@ def templates(
     if as_json:
         print_json(template)
         return
-    import yaml
+    from cbam_core.yaml_text import to_yaml
 
-    say(yaml.safe_dump(template.spec, sort_keys=False, allow_unicode=True), nl=False)
+    say(to_yaml(template.spec), nl=False)
 
 
 def _shares(cpus: float, free_cpus: float, gpus: float, free_gpus: float) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import typer
 from service.cli.commands.stack import addresses, make_stack, reporting, start_stack
 from service.cli.commands.watch import follow
 from service.cli.output import AsJson, note, print_json, print_table, say, table
+from service.client.local_url import public_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +44,7 @@ def demo(
         signal.signal(signum, _leave)  # so that what was started is stopped then, too
     if url := os.environ.get("CBAM_URL"):
         views = _train_all(url)
-        _show({"API": url}, views, as_json=as_json)
+        _show({"API": public_url(url)}, views, as_json=as_json)
     else:
         views = _on_local_stack(keep=keep, as_json=as_json)
     if any(view.state != "SUCCEEDED" for view in views):

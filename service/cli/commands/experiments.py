@@ -11,6 +11,7 @@ import typer
 from service.cli.ids import Id, Ids, whole
 from service.cli.output import AsJson, note, print_json, print_table, say, table
 from service.client.errors import ServerUnreachable
+from service.client.local_url import public_url
 from service.domain.states import State
 from service.errors import ServiceError
 
@@ -121,7 +122,7 @@ def _facts(client: "Client", view: "ExperimentView") -> list[tuple[str, object]]
         ("parameters", _number(view.summary.get("parameters"))),
         ("MACs", _number(view.summary.get("macs"))),
         ("wall time", f"{view.summary['wall_seconds']:.1f} s" if "wall_seconds" in view.summary else ""),
-        ("API", f"{client.base_url}{view.links.self}"),
+        ("API", f"{public_url(client.base_url)}{view.links.self}"),
         ("MLflow", view.links.mlflow or ""),
     ]
     return [(name, value) for name, value in facts if value != ""]

@@ -2,9 +2,10 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,9 +26,27 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def up(as_json: AsJson = False) -> None:
-    """Start the local stack: a Ray head, MLflow, the API and the dispatcher. Starts only what is missing."""
-    record = start_stack()
+def up(
+    data_roots: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--data-root",
+            help="A folder that specs may read images from (`data.root`); may be repeated. Else CBAM_DATA_ROOTS.",
+            metavar="FOLDER",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Stop what runs first, and start it with the settings of now.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start the local stack: a Ray head, MLflow, the API and the dispatcher. Starts only what is missing.
+
+    What runs keeps its settings; where others are wanted, it says which, and asks for --restart.
+    """
+    record = start_stack(data_roots or (), restart=restart)
     if as_json:
         print_json(addresses(record))
         return
@@ -59,17 +78,20 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def start_stack() -> "StackRecord":
+def start_stack(data_roots: Sequence[Path] = (), *, restart: bool = False) -> "StackRecord":
     """Bring the stack up with a display of its progress."""
     need_torch()
+    for root in data_roots:
+        if ":" in str(root):
+            raise typer.BadParameter(f"{root}: a colon stands between two folders", param_hint="--data-root")
     for name in FOREIGN:
         if name in os.environ:
             note(f"{name} is set, and not used: the local stack has its own")
     with reporting() as report:
-        return make_stack(report).up()
+        return make_stack(report, data_roots).up(restart=restart)
 
 
-def make_stack(report: "Report | None" = None) -> "Stack":
+def make_stack(report: "Report | None" = None, data_roots: Sequence[Path] = ()) -> "Stack":
     """The stack that the environment describes. Raises StackError where it makes no sense."""
     from pydantic import ValidationError
 
@@ -78,7 +100,8 @@ def make_stack(report: "Report | None" = None) -> "Stack":
     from service.stack.stack import Stack, say_nothing
 
     try:
-        return Stack(StackSettings(), report or say_nothing)
+        settings = StackSettings(data_roots=tuple(data_roots)) if data_roots else StackSettings()
+        return Stack(settings, report or say_nothing)
     except ValidationError as error:
         problems = (f"CBAM_{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors())
         raise StackError("\n".join(problems)) from error

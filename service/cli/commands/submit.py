@@ -44,6 +44,7 @@ def submit(
         views = [client.submit(spec).view for spec in specs]
         if template is not None:
             views.append(client.submit_template(template, wanted).view)
+        warn(views)
         finish(client, views, watch=watch, as_json=as_json)
 
 
@@ -54,7 +55,14 @@ def clone(experiment_id: Id, overrides: Overrides = None, watch: Watch = False, 
 
     with Client() as client:
         view = client.clone(whole(client, experiment_id), wanted).view
+        warn([view])
         finish(client, [view], watch=watch, as_json=as_json)
+
+
+def warn(views: "Sequence[ExperimentView]") -> None:
+    """Say what looks odd about what was submitted, each once."""
+    for line in dict.fromkeys(f"{view.name}: {w.pointer}: {w.detail}" for view in views for w in view.warnings):
+        note(line)
 
 
 def finish(client: "Client", views: "Sequence[ExperimentView]", *, watch: bool, as_json: bool) -> None:

@@ -45,3 +45,21 @@ def test_a_file_that_is_no_spec_says_why(tmp_path, text, words):
         read_spec(path)
     with pytest.raises(SpecError, match="cannot read"):
         read_spec(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"model": {"backbone": "resnet18", "attention": 3}},
+            "/model/attention: a mapping of fields is wanted here",
+        ),
+        ({"model": {"backbone": "resnet18", "attention": {"reduction": 4}}}, "/model/attention: its `type` is missing"),
+        ({"model": "resnet18"}, "/model: a mapping of fields is wanted here"),
+        ({"train": {"ema": 0.9}}, "/train/ema: a mapping of fields is wanted here"),
+    ],
+)
+def test_what_is_no_part_of_a_spec_is_told_in_words_of_specs(fields, words):
+    whole = {"name": "x", "model": {"backbone": "resnet18"}, "data": {"dataset": "digits"}}
+    with pytest.raises(SpecError, match=f"^my.yaml: {words}"):
+        make_spec(whole | fields, source="my.yaml")

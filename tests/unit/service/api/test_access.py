@@ -9,7 +9,7 @@ from service.domain.roles import Role
 from service.schemas.auth import TokenRequest
 from tests.support.specs import spec_dict
 
-OPEN = {"/healthz", "/readyz", "/openapi.json", "/docs", "/redoc", "/docs/oauth2-redirect"}
+OPEN = {"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
 LINK = "/v1/downloads/{name}"  # brings a secret of its own: test_files.py
 
 

@@ -96,6 +96,13 @@ def test_of_too_many_fields_nothing_is_looked_at(http):
     assert answer.json()["detail"] == f"the body has more than {MOST_FIELDS} fields in all; none needs so many"
 
 
+def test_a_field_that_stands_twice_is_refused_by_name(http):
+    content = json.dumps(spec_dict())[:-1] + ', "name": "b"}'
+    answer = http.post("/v1/experiments", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "the field 'name' stands twice in one object"
+
+
 def test_every_route_with_a_body_counts_its_fields(http):
     routes = [route for route in _routes(http.app.router.routes) if isinstance(route, APIRoute) and route.body_field]
     assert len(routes) > 8

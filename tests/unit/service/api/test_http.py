@@ -48,13 +48,13 @@ def test_a_spec_is_accepted_and_found_again(http):
         (spec_dict(train={"epochs": 3.5}), "/train/epochs", "integer"),
         (spec_dict(train={"optimizer": {"type": "sgd", "lr": 1e999}}), "/train/optimizer/lr", "finite"),
         (spec_dict(train={"optimizer": {"type": "sgd", "lr": -1}}), "/train/optimizer/lr", "greater than 0"),
-        (spec_dict(data={"dataset": "cifar10", "root": "/etc"}), "/data/root", "data roots"),
+        (spec_dict(data={"dataset": "cifar10", "root": "/etc"}), "/data/root", "cbam up --restart --data-root /etc"),
         (spec_dict(data={"dataset": "cifar10", "root": "/etc", "download": True}), "/data/download", "CBAM_ALLOW_"),
         (spec_dict(data={"dataset": "cifar10", "root": "data"}), "/data/root", "absolute"),
         (spec_dict(data={"dataset": "cifar10", "root": "/a\0b"}), "/data/root", "absolute"),
-        (spec_dict(tags={"a/b~c": 1}), "/tags/a~1b~0c", "string"),
+        (spec_dict(tags={"a/b~c": [1]}), "/tags/a~1b~0c", "string"),
         (spec_dict(name="\ud800"), "/name", "string"),
-        ([], "", "dictionary"),
+        ([], "", "mapping of fields"),
     ],
 )
 def test_what_cannot_be_used_is_refused_at_its_place_and_nothing_is_stored(http, body, pointer, word):

@@ -1,8 +1,10 @@
 """The `cbam` command as a user types it: answers to stdout, the rest to stderr, exit code 0 only on success."""
 
+import io
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import yaml
@@ -54,6 +56,65 @@ def test_submit_list_show_cancel(cbam, server, spec_file):
     assert cbam("logs", first["id"])[:2] == (0, "")
 
 
+def test_one_experiment_is_meant_by_its_id_its_name_or_how_they_begin(cbam, server, spec_file):
+    named = ("r20+cbam", "r20+cbam b", "twice", "twice")
+    ids = [json.loads(cbam("submit", spec_file, "--set", f"name={name}", "--json")[1])[0]["id"] for name in named]
+
+    def meant(given):
+        code, out, err = cbam("show", given, "--json")
+        return json.loads(out)["id"] if code == 0 else err
+
+    assert meant(ids[0]) == meant("r20+cbam") == ids[0]
+    assert meant(ids[1][:11]) == meant("r20+cbam b") == meant("r20+cbam ") == ids[1]
+    assert "2 experiments may be meant by 'twice'" in meant("twice")
+    assert all(one in meant("twi") for one in ids[2:])
+    assert "there is no experiment 'r21'" in meant("r21")
+    assert cbam("logs", "r20+cbam") == (0, "", "")
+    assert cbam("cancel", "r20+cbam b")[0] == 0
+
+
+def test_a_submission_says_what_looks_odd(cbam, server, spec_file):
+    odd = ("--set", "name=odd", "--set", "train.precision=fp16")
+    code, out, err = cbam("submit", spec_file, spec_file, *odd)
+    assert code == 0
+    assert len(out.splitlines()) == 2
+    assert [line for line in err.splitlines() if "/train/precision" in line] == [
+        "odd: /train/precision: fp16 is slow on CPUs; take bf16 or fp32"
+    ]
+
+
+def test_a_spec_may_come_by_standard_input(cbam, server, spec_file, monkeypatch):
+    with spec_file.open() as text:
+        monkeypatch.setattr(sys, "stdin", text)
+        code, out, _ = cbam("submit", "-", "--set", "name=piped", "--json")
+    assert code == 0
+    assert json.loads(out)[0]["name"] == "piped"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a: 1\na: 2\n"))
+    code, _, err = cbam("submit", "-")
+    assert (code, err) == (2, "cbam: -: line 2: the key 'a' stands twice; the first time in line 1\n")
+
+
+def test_in_a_container_the_address_is_that_of_the_machine(cbam, server, spec_file, monkeypatch):
+    made = json.loads(cbam("submit", spec_file, "--json")[1])[0]["id"]
+    assert f"{server}/v1/experiments/{made}" in cbam("show", made)[1]
+    monkeypatch.setenv("CBAM_PUBLIC_URL", "http://127.0.0.1:8300/")
+    assert f"http://127.0.0.1:8300/v1/experiments/{made}" in cbam("show", made)[1]
+
+
+@pytest.mark.parametrize("name", ["missing", "a:b"])
+def test_a_folder_that_cannot_be_opened_is_refused_before_anything_starts(cbam, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("CBAM_HOME", str(tmp_path / "home"))
+    (tmp_path / "a:b").mkdir()
+    code, _, err = cbam("up", "--data-root", tmp_path / name)
+    assert code == 2
+    assert "--data-root" in err
+    assert not (tmp_path / "home").exists()
+
+
+def test_the_version(cbam):
+    assert cbam("--version") == (0, f"cbam-lab {version('cbam-lab')}\n", "")
+
+
 def test_preview_counts_what_the_paper_counts(cbam, server, spec_file):
     code, out, _ = cbam("preview", spec_file, "--json")
     (preview,) = json.loads(out)
@@ -101,6 +162,10 @@ def test_an_impossible_setting_is_named(cbam, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
+        ("tags.seed=007", {"tags.seed": "007"}),
+        ("tags={seed: 0}", {"tags": {"seed": "0"}}),
+        ("tags.seed=", {"tags.seed": None}),
+        ("name=010", {"name": "010"}),
         ("train.epochs=3", {"train.epochs": 3}),
         ("train.optimizer.lr=1e-3", {"train.optimizer.lr": 0.001}),
         ("model.stages=[1, 2]", {"model.stages": [1, 2]}),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.client import transport
-from service.client.errors import ServerUnreachable
+from service.client.errors import ApiError, ServerUnreachable
 from service.client.transport import Transport
 
 END = b"event: end\ndata: {}\n\n"
@@ -111,3 +111,25 @@ def test_where_the_network_cuts_the_bytes_makes_no_difference(lines, end, cuts):
     whole = end.join(line.encode() for line in lines) + end + end + END
     places = sorted({0, len(whole), *(min(cut, len(whole)) for cut in cuts)})
     assert read([whole[a:b] for a, b in pairwise(places)]) == read(whole)
+
+
+@pytest.mark.parametrize(
+    ("problem", "text"),
+    [
+        ({"detail": "/a: no", "errors": [{"pointer": "/a", "detail": "no"}]}, "/a: no"),
+        (
+            {
+                "detail": "/a: no; /b: no",
+                "errors": [{"pointer": "/a", "detail": "no"}, {"pointer": "/b", "detail": "no"}],
+            },
+            "/a: no\n/b: no",
+        ),
+        (
+            {"detail": "1 field cannot be used", "errors": [{"pointer": "", "detail": "no"}]},
+            "1 field cannot be used\n  /: no",
+        ),
+        ({"title": "Gone"}, "Gone"),
+    ],
+)
+def test_what_is_wrong_is_told_once(problem, text):
+    assert str(ApiError(422, problem)) == text

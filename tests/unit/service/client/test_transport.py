@@ -52,6 +52,16 @@ def problem(status: int, **headers: str) -> JSONResponse:
     return JSONResponse({"title": "no", "detail": "not now"}, status_code=status, headers=headers)
 
 
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_a_server_on_this_machine_is_asked_without_the_proxy(monkeypatch, name):
+    for unwanted in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(unwanted, raising=False)
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with server(JSONResponse({"items": []})) as (client, asked):
+        assert client.attentions().items == []
+    assert len(asked) == 1
+
+
 READY = {"ready": True, "degraded": [], "components": {}}
 
 

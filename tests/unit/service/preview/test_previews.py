@@ -104,6 +104,32 @@ def test_what_looks_odd_is_said_at_its_place(changes, pointer, code):
     assert (pointer, code) in advice(**fields)
 
 
+@pytest.mark.parametrize(
+    ("resources", "there", "words"),
+    [
+        ({"gpus_per_worker": 1}, 0.0, "it takes 1 GPU and the cluster has none: it waits until there are more"),
+        ({"gpus_per_worker": 1, "workers": 4}, 2.0, "it takes 4 GPUs and the cluster has 2: it waits"),
+        ({"gpus_per_worker": 1, "workers": {"min": 2, "max": 8}}, 2.0, None),
+        ({"gpus_per_worker": 0.5}, 1.0, None),
+        ({"gpus_per_worker": 1}, None, None),
+        ({"gpus_per_worker": 0}, 0.0, None),
+    ],
+)
+def test_gpus_that_the_cluster_has_not_are_said(resources, there, words):
+    one = spec(resources=resources, train=train())
+    found = advice_on(RecipeContext(one, None, DATASETS["digits"], there))
+    said = [warning.detail for warning in found if warning.code == "more_gpus_than_there_are"]
+    assert len(said) == (words is not None)
+    assert all(words in one for one in said)
+
+
+def test_without_a_measured_network_the_other_rules_still_speak():
+    fields = {"train": train(epochs=1, precision="fp16"), "model": carrying("cbam", reduction=32)}
+    assert advice(None, **fields) == {
+        place for place in advice(**fields) if place[1] not in ("narrow_bottleneck", "kernel_over_map")
+    }
+
+
 def test_a_sound_recipe_is_left_alone():
     assert advice(train=train(), model=model(attention={"type": "cbam", "reduction": 16, "kernel_size": 7})) == set()
 
@@ -130,7 +156,7 @@ def test_a_narrow_kernel_of_channels_is_noticed():
 
 
 def test_every_rule_has_a_case():
-    assert len(RULES) == 11, "a new rule wants a line in the table above"
+    assert len(RULES) == 12, "a new rule wants a line in the table above"
 
 
 def test_memory_is_the_sum_that_the_formula_says():

@@ -28,6 +28,13 @@ def test_without_a_stack_the_default_address_serves(tmp_path):
     assert recorded_url(tmp_path) == DEFAULT_URL
 
 
+def test_an_ipv6_address_stands_in_brackets(tmp_path):
+    record = StackRecord(host="::1", ports={"api": 8123})
+    save(tmp_path, record)
+    assert record.url == recorded_url(tmp_path) == StackSettings(home=tmp_path, host="::1", port=8123).url
+    assert record.url == "http://[::1]:8123"
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"processes": {"api": {}}}', '{"processes": {}, "colour": 1}'])
 def test_a_damaged_file_is_a_clear_error_and_never_an_empty_stack(tmp_path, text):
     (tmp_path / "stack.json").write_text(text)
@@ -77,6 +84,14 @@ def test_the_parts_get_nothing_of_another_cluster_or_tracking_server(tmp_path):
     assert got["RAY_ADDRESS"] == "127.0.0.1:3"
     assert got["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:2"
     assert "RAY_TMPDIR" not in got
+
+
+def test_the_parts_ask_each_other_without_the_users_proxy(tmp_path):
+    record = StackRecord(ports={"api": 1, "mlflow": 2, "ray": 3})
+    got = environment(StackSettings(home=tmp_path), record, {"http_proxy": "http://proxy:1", "no_proxy": "a.org"})
+    assert got["http_proxy"] == "http://proxy:1"  # for published weights
+    assert {"a.org", "127.0.0.1", "localhost"} <= set(got["no_proxy"].split(","))
+    assert got["NO_PROXY"] == got["no_proxy"]
 
 
 def test_rays_sockets_fit_however_long_the_home_is(tmp_path):

@@ -4,8 +4,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
-from workers.protocol.storage import ExperimentFolder, write_atomically, write_once
+from cbam_core.spec import Name
+from workers.protocol.storage import ExperimentFolder, folder_name, write_atomically, write_once
 
 
 def test_the_layout_is_the_documented_one(tmp_path):
@@ -24,6 +28,12 @@ def test_the_layout_is_the_documented_one(tmp_path):
 def test_an_id_cannot_leave_its_folder(tmp_path, name):
     with pytest.raises(ValueError, match="experiment id"):
         ExperimentFolder(tmp_path, name)
+
+
+@given(st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._ +-]{0,127}\Z"))
+def test_what_a_spec_may_be_named_names_a_folder(name):
+    assert TypeAdapter(Name).validate_python(name) == name
+    assert ExperimentFolder(Path("/storage"), folder_name(name)).path.parent == Path("/storage/experiments")
 
 
 def test_the_last_attempt_is_the_highest_number(tmp_path):

@@ -69,6 +69,16 @@ def test_twenty_losses_equal_a_plain_loops_bit_for_bit(tiny_spec, assign, train,
     assert curve(assignment, "lr") == pytest.approx(dict(enumerate(rates, start=1)))
 
 
+def test_the_log_has_no_speed_where_one_step_is_all_that_was_taken(tiny_spec, assign, train):
+    assignment = assign(tiny_spec(train={"epochs": 1, "global_batch_size": 1000}))
+    outcome, _ = train(assignment)
+    assert outcome.outcome == "succeeded"
+    log = assignment.folder.attempt(1).log(0).read_text()
+    (line,) = [line for line in log.splitlines() if "epoch 1/1" in line]
+    assert "nan" not in line
+    assert line.rsplit("  ", 1)[1].startswith("val/top1")
+
+
 def test_a_training_leaves_weights_that_give_the_reported_accuracy(tiny_spec, assign, train):
     assignment = assign(tiny_spec(train={"epochs": 3}))
     outcome, seen = train(assignment)
