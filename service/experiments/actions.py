@@ -70,9 +70,14 @@ def clone(
         key=key,
         body_hash=_hash(body),
         cloned_from=original.id,
-        message="" if original.semantics == CURRENT else NOT_COMPARABLE.format(original.semantics, CURRENT),
+        message=not_comparable(original) or "",
         quota_disk=settings.quota_disk,
     )
+
+
+def not_comparable(original: Experiment) -> str | None:
+    """Why a copy of it has other numbers; None where it has not."""
+    return None if original.semantics == CURRENT else NOT_COMPARABLE.format(original.semantics, CURRENT)
 
 
 def check(settings: Settings, spec: ExperimentSpec) -> dict[str, Any]:

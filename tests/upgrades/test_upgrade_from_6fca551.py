@@ -100,6 +100,7 @@ class TrainingCluster(InMemoryCluster):
             launch.spec,
             str(launch.storage),
             tracking_uri=launch.tracking_uri,
+            semantics=launch.semantics,
         )
         self.outcome = gang.outcome = run(assignment, stop=StopSignal(), report=self.seen.append)
         gang.step = gang.outcome.step
@@ -134,6 +135,7 @@ def holds(new: object, old: object) -> bool:
 def test_the_old_database_is_migrated_and_served(http, old_specs):
     found = {row["id"]: row for row in items(http, "experiments")}
     assert {name: row["state"] for name, row in found.items()} == {FINISHED: "SUCCEEDED", PAUSED: "PAUSED"}
+    assert {row["semantics"] for row in found.values()} == {1}
     assert found[PAUSED]["tags"] == {"paper": "cbam", "when": "before"}
     assert found[PAUSED]["actions"] == ["cancel", "resume"]
     for filters in ({"tag": "when=before"}, {"tag": "paper=cbam", "state": "PAUSED", "backbone": "cifar_resnet20"}):
@@ -167,7 +169,10 @@ def test_the_paused_experiment_goes_on_from_its_checkpoint(http, settings):
     cluster = resume(http, settings)
 
     assert cluster.outcome is not None
-    assert cluster.outcome.summary["resumed_from_step"] == PAUSED_AT
+    summary = cluster.outcome.summary
+    assert summary["resumed_from_step"] == PAUSED_AT
+    assert (summary["train_images"], summary["val_images"], summary["test_images"]) == (1442, 355, None)
+    assert not [name for name in cluster.outcome.metrics if name.startswith("test")], "val is what it was: held out"
     steps = [progress.step for progress in cluster.seen if progress.phase == "training"]
     assert steps == [*range(PAUSED_AT + 1, STEPS + 1)]
     first = next(progress for progress in cluster.seen if progress.phase == "training")

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import State
 
-from cbam_core.spec import ExperimentSpec
+from cbam_core.errors import SpecError
+from cbam_core.spec import ExperimentSpec, make_spec
 from service.api.bodies import BoundedRoute
 from service.api.deps import (
     GUARDED,
@@ -64,10 +65,14 @@ def _shown(row: Experiment, response: Response, request: Request, *, is_new: boo
     if not is_new:
         return view
     response.headers["Location"] = f"/v1/experiments/{row.id}"
-    return view.model_copy(update={"warnings": _warnings(request.app.state, ExperimentSpec.model_validate(row.spec))})
+    return view.model_copy(update={"warnings": _warnings(request.app.state, row)})
 
 
-def _warnings(state: State, spec: ExperimentSpec) -> list[AdviceView]:
+def _warnings(state: State, row: Experiment) -> list[AdviceView]:
+    try:
+        spec = make_spec(row.spec, source="its stored spec")
+    except SpecError:  # a repeated submission of what an older version took
+        return []
     return preview.warnings_of(state.network_profiler, spec, cluster_gpus=_gpus(state.operations, spec))
 
 
@@ -167,7 +172,11 @@ def clone(
 ) -> ExperimentView:
     """Submit the same experiment once more, with changes. The copy is the caller's, whoever's the original is."""
     copy, _ = actions.clone(store, settings, row, overrides, caller=caller, key=idempotency_key)
-    return _shown(copy, response, request, is_new=True)
+    view = _shown(copy, response, request, is_new=True)
+    if (detail := actions.not_comparable(row)) is None:
+        return view
+    warnings = [AdviceView(pointer="", code="not_comparable", detail=detail), *view.warnings]
+    return view.model_copy(update={"warnings": warnings})
 
 
 def _act(row: EditableExperimentDep, request: Request, response: Response, store: StoreDep) -> ExperimentView:
