@@ -157,13 +157,18 @@ def noise(width, height, channels=3):
     return Image.fromarray(pixels.squeeze())
 
 
+def opaque(image):
+    image.putalpha(255)
+    return image
+
+
 SAVED = [
     *[(name.lower(), name, noise(83, 61), {}) for name in FORMATS if name != "GIF"],
     ("gif", "GIF", noise(83, 61).quantize(64), {}),
     ("jpg", "JPEG", noise(900, 700).convert("CMYK"), {}),
     ("jpg", "JPEG", noise(900, 700), {"progressive": True}),
-    ("png", "PNG", noise(61, 83, 4), {}),
-    ("png", "PNG", noise(61, 83).quantize(16), {"transparency": 3}),
+    ("png", "PNG", opaque(noise(61, 83)), {}),
+    ("png", "PNG", noise(61, 83).quantize(16), {}),
     ("png", "PNG", noise(61, 83, 1), {}),
     ("tif", "TIFF", noise(61, 83), {"compression": "tiff_lzw"}),
     ("tif", "TIFF", noise(61, 83), {"compression": "jpeg"}),
