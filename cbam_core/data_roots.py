@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from cbam_core.errors import DataError
+from cbam_core.image_folders.names import is_ignored
 
 PARTS = {
     "imagefolder": ("train", "val", "test"),
@@ -74,6 +75,8 @@ class DataRoots:
             for link in _links(part):
                 if part == root and not (dataset == "fashion_mnist" and "-ubyte" in link.name):
                     continue  # who knows what else lies there
+                if dataset == "imagefolder" and is_ignored(link.name):
+                    continue
                 if not self.hold(link):
                     return link
         return None

@@ -6,7 +6,7 @@ where they are and decoded whenever a batch wants them.
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,12 @@ from torch import Tensor
 
 from cbam_core.data_roots import DataRoots
 from cbam_core.errors import DataError
+from cbam_core.image_folders.listing import ClassFolders, some
+from cbam_core.image_folders.names import SUFFIXES
 from workers.data.datasets.base import Dataset, Order, Split, channel_statistics
 from workers.data.datasets.decoding import decode
 
 logger = logging.getLogger(__name__)
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 STATISTICS_IMAGES = 896
 """Where the images stay on disk, mean and deviation are those of so many of them, evenly spread."""
 TRIED_IMAGES = 128
@@ -32,8 +33,6 @@ Files = Sequence[tuple[Path, int]]
 """Paths, each with its class."""
 _TEST_NAMES = ("val", "test")
 _LAYOUT = "expected train/<class>/<image> and val/<class>/<image>"
-_NAMED = 5
-"""So many classes are named in a message, at most."""
 
 
 @dataclass(frozen=True)
@@ -117,72 +116,43 @@ def _list(root: Path, roots: DataRoots) -> tuple[Files, Files, tuple[str, ...]]:
     train = root / "train"
     test = next((root / name for name in _TEST_NAMES if (root / name).is_dir()), None)
     if not train.is_dir() or test is None:
-        raise DataError(f"{root} has no train and val folder; {_LAYOUT}")
-    classes = tuple(sorted(_folders_in(train, roots)))
+        raise DataError(f"{root} has no train and val folder, but {ClassFolders(root, roots).contents()}; {_LAYOUT}")
+    classes = _class_names(train, roots)
     return _files(train, classes, roots), _files(test, classes, roots), classes
+
+
+def _class_names(folder: Path, roots: DataRoots) -> tuple[str, ...]:
+    """The names of the classes in a folder of training images. Raises DataError for fewer than two."""
+    folders = ClassFolders(folder, roots)
+    folders.check_names()
+    return folders.names
 
 
 def _files(folder: Path, classes: tuple[str, ...], roots: DataRoots) -> Files:
     """Every image below `folder` with its class, in a fixed order."""
-    there = set(_folders_in(folder, roots))
+    folders = ClassFolders(folder, roots)
+    there = set(folders.names)
     if unknown := sorted(there - set(classes)):
-        raise DataError(f"{folder} has classes that the training images do not have: {_some(unknown)}")
-    files = [
-        (path, label)
-        for label, name in enumerate(classes)
-        if name in there
-        for path in sorted(_images_below(folder / name, roots))
-    ]
+        raise DataError(f"{folder} has classes that the training images do not have: {some(unknown)}")
+    files = [(path, label) for label, name in enumerate(classes) if name in there for path in folders.images(name)]
+    left_out = f"; left out: {folders.summary()}" if folders.left_out else ""
     if not files:
-        raise DataError(f"{folder} has no images ({', '.join(sorted(SUFFIXES))}); {_LAYOUT}")
+        raise DataError(f"{folder} has no images ({', '.join(sorted(SUFFIXES))}){left_out}; {_LAYOUT}")
     if empty := sorted(there - {classes[label] for _, label in files}):
         raise DataError(
-            f"{folder} has folders without an image: {_some(empty)}; copy their images again, or delete them"
+            f"{folder} has folders without an image: {some(empty)}{left_out}; copy their images again, or delete them"
         )
     if untested := sorted(set(classes) - there):
-        logger.warning("%s has no images of %d classes: %s", folder, len(untested), _some(untested))
+        logger.warning("%s has no images of %d classes: %s", folder, len(untested), some(untested))
+    if left_out:
+        logger.warning("%s: %d images are read%s", folder, len(files), left_out)
     return files
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _spread(files: Files, most: int) -> Files:
     """All files, or `most` of them, evenly spread."""
     count = min(most, len(files))
     return [files[place * len(files) // count] for place in range(count)]
-
-
-def _folders_in(folder: Path, roots: DataRoots) -> list[str]:
-    """The names of the folders in `folder`, links to folders among them. Raises DataError for what leads out."""
-    roots.check(folder)
-    folders = [entry for entry in _entries(folder) if entry.is_dir()]
-    for entry in folders:
-        if entry.is_symlink():
-            roots.check(entry.path)
-    return [entry.name for entry in folders]
-
-
-def _images_below(folder: Path, roots: DataRoots) -> Iterator[Path]:
-    """Links to images are resolved here, and links to folders not followed: it costs nothing where there are none."""
-    folders = [str(folder)]
-    while folders:
-        for entry in _entries(folders.pop()):
-            if entry.is_dir():
-                folders += [] if entry.is_symlink() else [entry.path]
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-                if entry.is_symlink():
-                    roots.check(entry.path)
-                yield Path(entry.path)
-
-
-def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
-        raise DataError(f"cannot list {folder}: {error}; the training must be able to read it") from error
 
 
 def _check_memory(needed: int) -> None:
