@@ -1,7 +1,7 @@
 """A dataset: uint8 images and their labels, in memory or on disk, and the statistics that may normalise them."""
 
-from dataclasses import dataclass
-from typing import Protocol, Self
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -83,13 +83,17 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Disjoint images to train on and to test on. `mean` and `std` are per channel, of the training images in 0..1."""
+    """Disjoint images to train on and to test on. `mean` and `std` are per channel, of the training images in 0..1.
+
+    `names` is a digest of the files' names, where the images come from a folder of them.
+    """
 
     train: Images
     test: Images
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    names: str | None = None
 
     @classmethod
     def of(cls, train: Split, test: Split, classes: tuple[str, ...]) -> Self:
@@ -108,13 +112,19 @@ class Dataset:
         return len(self.classes)
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What must be the same where a training goes on, as plain values for its checkpoint (`identity.py`)."""
+        images = {"train": len(self.train), "test": len(self.test)}
+        return {"classes": list(self.classes), "images": images, "names": self.names}
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """C H W"""
         return self.train.shape
 
     def to(self, device: torch.device) -> Self:
         """The same images, on `device` where they are in memory."""
-        return type(self)(self.train.to(device), self.test.to(device), self.classes, self.mean, self.std)
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -23,6 +23,7 @@ from cbam_core.image_folders.listing import ClassFolders, some
 from cbam_core.image_folders.names import SUFFIXES
 from workers.data.datasets.base import Dataset, Order, Split, channel_statistics
 from workers.data.datasets.decoding import decode
+from workers.data.datasets.identity import names_digest
 
 logger = logging.getLogger(__name__)
 STATISTICS_IMAGES = 896
@@ -96,7 +97,8 @@ def load_imagefolder(root: Path, image_size: int, crop_pct: float = 1.0, *, root
     train, test, classes = _list(root, roots)
     _check_memory((len(train) + len(test)) * 3 * image_size**2)
     tested = _read(test, image_size, crop_pct, roots=roots)
-    return Dataset.of(_read(train, image_size, roots=roots), tested, classes)
+    dataset = Dataset.of(_read(train, image_size, roots=roots), tested, classes)
+    return replace(dataset, names=_digest(root, train, test))
 
 
 def open_imagefolder(root: Path, image_size: int, crop_pct: float = 1.0, *, roots: DataRoots) -> Dataset:
@@ -105,7 +107,12 @@ def open_imagefolder(root: Path, image_size: int, crop_pct: float = 1.0, *, root
     _read(_spread(test, TRIED_IMAGES), image_size, crop_pct, roots=roots)
     mean, std = channel_statistics(_read(_spread(train, STATISTICS_IMAGES), image_size, roots=roots).images)
     tested = ImageFiles.of(test, image_size, crop_pct, roots=roots)
-    return Dataset(ImageFiles.of(train, image_size, roots=roots), tested, classes, mean, std)
+    names = _digest(root, train, test)
+    return Dataset(ImageFiles.of(train, image_size, roots=roots), tested, classes, mean, std, names)
+
+
+def _digest(root: Path, *parts: Files) -> str:
+    return names_digest(root, (path for files in parts for path, _ in files))
 
 
 def _list(root: Path, roots: DataRoots) -> tuple[Files, Files, tuple[str, ...]]:
