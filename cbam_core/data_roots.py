@@ -64,6 +64,18 @@ class DataRoots:
             os.close(descriptor)
             raise
 
+    def shows(self, path: str | Path) -> bool:
+        """Whether the folder opened for data above `path` is there on this machine with anything in it.
+
+        A server in a container of its own may have no more than the empty place where the workers' disk is mounted.
+        """
+        resolved = os.path.realpath(path)
+        for folder in self.folders:
+            if type(self)((folder,))._hold(resolved):
+                with suppress(OSError), os.scandir(folder) as entries:
+                    return next(entries, None) is not None
+        return False
+
     def first_link_out(self, root: Path, dataset: str) -> Path | None:
         """The first link in `root`, two levels deep, that leads out and that reading `dataset` would follow.
 

@@ -1,5 +1,6 @@
 """How many classes and images a folder holds, for who must not read them."""
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ class FolderCounts:
 def training_folder(root: Path, roots: DataRoots) -> Path:
     """The folder of the classes to train on. Raises DataError, with what is there instead, where there is none."""
     folder = root / "train"
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # False, and no error, where the root may not be looked into
         found = ClassFolders(root, roots).contents()
         raise DataError(f"{shown(root)} has no train folder, but {found}; expected train/<class>/<image>")
     return folder

@@ -22,6 +22,10 @@ class ListingTooLong(Exception):
     """The folder was not listed in the time there was."""
 
 
+class Unlistable(DataError):
+    """A folder cannot be listed by this process."""
+
+
 class ClassFolders:
     """The folders in `folder`, each a class, and the images below each.
 
@@ -154,5 +158,5 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _unlistable(folder: str, error: OSError) -> DataError:
-    return DataError(f"cannot list {shown(folder)}: {error}; the training must be able to read it")
+def _unlistable(folder: str, error: OSError) -> Unlistable:
+    return Unlistable(f"cannot list {shown(folder)}: {error}; the training must be able to read it")

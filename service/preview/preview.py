@@ -1,24 +1,28 @@
 """What a spec would run, without running it. Loads no torch: the network is measured by a process of its own."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 
-from cbam_core.datasets import DATASETS
 from cbam_core.spec import ExperimentSpec, TimmOptimizerSpec
+from service.preview.image_folder import look_at
 from service.preview.memory_estimate import estimate, images_per_pass
 from service.preview.profiler import NetworkProfiler
 from service.preview.recipe_checks import RecipeContext, advice_on
 from service.schemas.previews import AdviceView, MemoryView, PreviewView, SiteView
 
-DEFAULT_CLASSES = 1000  # where only the folder on the workers' disk knows
+DEFAULT_CLASSES = 1000  # where only a folder knows that this server does not see
 
 
-async def preview(network_profiler: NetworkProfiler, spec: ExperimentSpec, *, caller: str) -> PreviewView:
-    """Have the network measured, and say what follows from it.
+async def preview(
+    network_profiler: NetworkProfiler, spec: ExperimentSpec, *, data_roots: Iterable[Path], caller: str
+) -> PreviewView:
+    """Have the network measured, count a folder of images that lies below `data_roots`, and say what follows.
 
     Raises InvalidField where it cannot be built, or the optimiser refuses its options; PreviewUnavailable where it
     cannot be measured now.
     """
-    facts = DATASETS[spec.data.dataset]
+    facts, found_in_folder = await look_at(spec.data, data_roots)
     classes = facts.classes or DEFAULT_CLASSES
     measured = await network_profiler.measure(
         spec.model, channels=facts.channels, classes=classes, image_size=spec.data.image_size, caller=caller
@@ -39,5 +43,5 @@ async def preview(network_profiler: NetworkProfiler, spec: ExperimentSpec, *, ca
         total_steps=case.steps,
         images_per_pass=images_per_pass(spec),
         memory=MemoryView(**asdict(memory), total=memory.total),
-        warnings=[AdviceView.model_validate(found) for found in advice_on(case)],
+        warnings=[AdviceView.model_validate(found) for found in [*found_in_folder, *advice_on(case)]],
     )

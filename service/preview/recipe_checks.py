@@ -35,7 +35,7 @@ class RecipeWarning:
 
 @dataclass(frozen=True)
 class RecipeContext:
-    """All that the rules look at. `steps` is None where only the folder on the workers' disk knows."""
+    """All that the rules look at. `steps` is None where only a folder knows that the server does not see."""
 
     spec: ExperimentSpec
     measured: Measured

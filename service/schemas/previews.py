@@ -24,7 +24,9 @@ class MemoryView(View):
     optimizer: int = Field(description="what the optimiser remembers of each parameter")
     average: int = Field(description="the second set of weights that `ema` needs")
     activations: int = Field(description="what autograd keeps from the forward to the backward pass")
-    images: int | None = Field(description="the dataset on the training device; null where its folder decides")
+    images: int | None = Field(
+        description="the dataset on the training device; null where the server does not see its folder"
+    )
     total: int
 
 
@@ -44,8 +46,12 @@ class PreviewView(View):
     attention_parameters: int
     attention_macs: int
     sites: list[SiteView]
-    classes: int = Field(description="outputs of the network; 1000 is assumed where the dataset's folder decides")
-    train_images: int | None = Field(description="null where the dataset's folder decides")
+    classes: int = Field(
+        description="outputs of the network; of a folder of images, as counted; 1000 where the server does not see it"
+    )
+    train_images: int | None = Field(
+        description="of a folder of images, as counted; null where the server does not see it"
+    )
     steps_per_epoch: int | None
     total_steps: int | None
     images_per_pass: int = Field(description="images that go through the network at once on one worker")

@@ -89,7 +89,7 @@ async def show_preview(
         return spec
 
     spec = await run_in_threadpool(checked)
-    return await preview.preview(network_profiler, spec, caller=caller.name)
+    return await preview.preview(network_profiler, spec, data_roots=settings.data_roots, caller=caller.name)
 
 
 @router.get("", responses=documented(422))
