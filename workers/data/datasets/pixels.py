@@ -73,7 +73,8 @@ def _eight_bits(file: ImageFile) -> Image.Image:
     is_negative = tags.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
     transparent = file.info.get("transparency")
     values = np.asarray(file)
-    grey = (values >> (bits - 8)).astype(np.uint8)
+    grey = np.empty(values.shape, np.uint8)
+    np.right_shift(values, bits - 8, out=grey, casting="unsafe")  # with no copy between
     if is_negative:
         np.subtract(255, grey, out=grey)
     if isinstance(transparent, int):  # a PNG's one value that stands for nothing
@@ -82,10 +83,9 @@ def _eight_bits(file: ImageFile) -> Image.Image:
 
 
 def _over_white(file: ImageFile) -> Image.Image:
-    image = file.convert("RGBA")
-    alpha = image.getchannel("A")
-    if alpha.getextrema() == (255, 255):
+    image = file if file.mode == "RGBA" else file.convert("RGBA")
+    if image.getextrema()[-1] == (255, 255):
         return image.convert("RGB")
     over = Image.new("RGB", image.size, "white")
-    over.paste(image, mask=alpha)
+    over.paste(image, mask=image)
     return over
