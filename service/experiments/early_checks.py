@@ -33,8 +33,8 @@ def check_backbone(spec: ExperimentSpec) -> None:
 def check_folder(data_roots: Iterable[Path], data: DataSpec) -> None:
     """Raise InvalidField for a root that is no folder, or of an imagefolder, one without two classes or any image.
 
-    The classes are listed, and their images up to the first. What this machine does not show, the workers may have: it is not refused, and
-    a preview warns of it.
+    The classes are listed, and their images up to the first. What this machine does not show, the workers may have: it
+    is not refused, and a preview warns of it.
     """
     if data.root is None:
         return
