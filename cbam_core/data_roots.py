@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from cbam_core.errors import DataError
+from cbam_core.image_folders.names import is_ignored
 
 PARTS = {
     "imagefolder": ("train", "val", "test"),
@@ -63,6 +64,18 @@ class DataRoots:
             os.close(descriptor)
             raise
 
+    def shows(self, path: str | Path) -> bool:
+        """Whether the folder opened for data above `path` is there on this machine with anything in it.
+
+        A server in a container of its own may have no more than the empty place where the workers' disk is mounted.
+        """
+        resolved = os.path.realpath(path)
+        for folder in self.folders:
+            if type(self)((folder,))._hold(resolved):
+                with suppress(OSError), os.scandir(folder) as entries:
+                    return next(entries, None) is not None
+        return False
+
     def first_link_out(self, root: Path, dataset: str) -> Path | None:
         """The first link in `root`, two levels deep, that leads out and that reading `dataset` would follow.
 
@@ -74,6 +87,8 @@ class DataRoots:
             for link in _links(part):
                 if part == root and not (dataset == "fashion_mnist" and "-ubyte" in link.name):
                     continue  # who knows what else lies there
+                if dataset == "imagefolder" and is_ignored(link.name):
+                    continue
                 if not self.hold(link):
                     return link
         return None

@@ -1,6 +1,11 @@
 """The datasets a spec may name and the facts a server needs about them. Torch-free; workers/data/ reads them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+TEST_FRACTION = 0.2
+"""Of images that come in one part: the test, the same in every experiment."""
+HELD_OUT = "the part held out"
 
 
 def cut_count(images: int, fraction: float) -> int:
@@ -16,6 +21,14 @@ class PartSizes:
     val: int | None
     test: int | None
 
+    def words(self, became: Mapping[str, str]) -> str:
+        """The parts in a line, with where each comes from; empty where their sizes are not known."""
+        if self.train is None or self.val is None:
+            return ""
+        parts = {name: count for name, count in vars(self).items() if count is not None}
+        told = [f"{count} {name}" + (f" ({became[name]})" if name in became else "") for name, count in parts.items()]
+        return ", ".join(told) + ("" if self.test is not None else ", no test")
+
 
 @dataclass(frozen=True)
 class DatasetFacts:
@@ -27,13 +40,26 @@ class DatasetFacts:
     train_images: int | None
     test_images: int | None
     needs_root: bool
+    val_images: int | None = None  # of a folder that has train, val and test; else val is cut, or held out
+    became: Mapping[str, str] | None = None  # of a folder: where each part comes from
 
     def divided(self, val_fraction: float | None) -> PartSizes:
-        """Val cut from the training images, or, where the fraction is None, the part held out."""
-        if self.train_images is None or val_fraction is None:
-            return PartSizes(self.train_images, self.test_images if val_fraction is None else None, None)
-        val = cut_count(self.train_images, val_fraction)
-        return PartSizes(self.train_images - val, val, self.test_images)
+        """Val cut from the training images, or, where the fraction is None, the part held out.
+
+        Where no part is held out, test is cut first.
+        """
+        train, val, test = self.train_images, self.val_images, self.test_images
+        if val is None and val_fraction is None:
+            val, test = test, None
+        if train is None or val_fraction is None:
+            return PartSizes(train, val, test)
+        if test is None:
+            test = cut_count(train, TEST_FRACTION)
+            train -= test
+        if val is None:
+            val = cut_count(train, val_fraction)
+            train -= val
+        return PartSizes(train, val, test)
 
 
 DOWNLOADABLE = ("cifar10", "cifar100", "fashion_mnist")

@@ -95,6 +95,13 @@ class ValSpec(SpecModel):
             raise ValueError(f"not a regular expression: {error}") from error
         return value
 
+    @property
+    def words(self) -> str:
+        """How val is cut."""
+        stratified = ", of every class" if self.stratified else ""
+        group = f", groups by {self.group}" if self.group else ""
+        return f"{self.fraction:.0%} cut from train{stratified}{group}, seed {self.seed}"
+
 
 class DataSpec(SpecModel):
     """The images: which, and at which size they enter the network."""

@@ -18,6 +18,7 @@ from service.domain.roles import Caller, require_change
 from service.domain.spec_patch import apply_patch
 from service.domain.states import TERMINAL, Desired, State
 from service.errors import InvalidField, InvalidFields
+from service.experiments.early_checks import check_backbone, check_folder
 from service.experiments.store import Changes, ExperimentStore, require_allowed
 from service.experiments.submission import checked
 from service.settings import Settings
@@ -35,9 +36,9 @@ def submit(
 ) -> tuple[Experiment, bool]:
     """Accept an experiment, which is the caller's from now on. Returns it and whether it is new: a key may be known.
 
-    Raises InvalidFields (a dataset outside the data roots, a spec that is too large, tags that are not a user's to
-    give), IdempotencyConflict (the key came with another body), ExperimentDeleted (what it stands for is gone), or
-    DiskQuotaExceeded.
+    Raises InvalidFields (a dataset outside the data roots or that is not there, a network that timm does not have, a
+    spec that is too large, tags that are not a user's to give), IdempotencyConflict (the key came with another body),
+    ExperimentDeleted (what it stands for is gone), or DiskQuotaExceeded.
     """
     body = check(settings, spec)
     return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(body), quota_disk=settings.quota_disk)
@@ -87,6 +88,8 @@ def check(settings: Settings, spec: ExperimentSpec) -> dict[str, Any]:
     check_size(fields)
     check_text(fields)
     check_data_root(settings, spec)
+    check_backbone(spec)
+    check_folder(settings.data_roots, spec.data)
     return fields
 
 

@@ -9,7 +9,7 @@ global batch, divided by `accumulate`):
     average       4 P with `ema`
     activations   b × what autograd keeps for an image (every storage once; counted on the network itself), half of
                   it in half precision, and twice the largest of them for the gradients in flight
-    images        the dataset as bytes: it lives on the training device
+    images        the dataset as bytes: it lives on the training device, but for a folder that stays on disk
 
 Not counted: the runtime (Python, torch and CUDA: 0.5 to 1 GB on either side), the workspace of convolutions, what the
 allocator cannot use between blocks, and `compile`, which keeps less.
@@ -38,7 +38,7 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """All of it; without the images where only the folder on the workers' disk knows how many."""
+        """All of it; without the images where only a folder knows how many that this server does not see."""
         parts = (self.weights, self.gradients, self.optimizer, self.average, self.activations, self.images or 0)
         return sum(parts)
 
@@ -55,13 +55,14 @@ def estimate(spec: ExperimentSpec, measured: Measured, facts: DatasetFacts) -> M
     kept = images_per_pass(spec) * (measured.kept_bytes_per_image + 2 * measured.largest_kept_bytes)
     pixels = facts.channels * spec.data.image_size**2
     count = None if facts.train_images is None else facts.train_images + (facts.test_images or 0)
+    stays_on_disk = spec.data.dataset == "imagefolder" and spec.data.workers_per_rank > 0
     return MemoryEstimate(
         weights=parameters + (HALF_BYTES * measured.parameters if half else 0),
         gradients=parameters,
         optimizer=_slots(spec) * parameters,
         average=parameters if spec.train.ema else 0,
         activations=kept // 2 if half else kept,
-        images=None if count is None else count * pixels,
+        images=0 if stays_on_disk else None if count is None else count * pixels,
     )
 
 

@@ -24,7 +24,9 @@ class MemoryView(View):
     optimizer: int = Field(description="what the optimiser remembers of each parameter")
     average: int = Field(description="the second set of weights that `ema` needs")
     activations: int = Field(description="what autograd keeps from the forward to the backward pass")
-    images: int | None = Field(description="the dataset on the training device; null where its folder decides")
+    images: int | None = Field(
+        description="the dataset on the training device; null where the server does not see its folder"
+    )
     total: int
 
 
@@ -44,10 +46,15 @@ class PreviewView(View):
     attention_parameters: int
     attention_macs: int
     sites: list[SiteView]
-    classes: int = Field(description="outputs of the network; 1000 is assumed where the dataset's folder decides")
-    train_images: int | None = Field(description="without those of val; null where the dataset's folder decides")
+    classes: int = Field(
+        description="outputs of the network; of a folder of images, as counted; 1000 where the server does not see it"
+    )
+    train_images: int | None = Field(
+        description="without those of val; of a folder, as counted; null where the server does not see it"
+    )
     val_images: int | None = Field(None, description="those that curves and choices are made on")
     test_images: int | None = Field(None, description="those of the reported number; null also where there are none")
+    split: str = Field("", description="where each part comes from; empty where the server does not see the folder")
     steps_per_epoch: int | None
     total_steps: int | None
     images_per_pass: int = Field(description="images that go through the network at once on one worker")

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from cbam_core.errors import DataError
+from cbam_core.image_folders.layout import PartName
 from cbam_core.normalisation import Normalisation
 from cbam_core.spec import AugmentSpec
 from workers.data.augment.geometry import NUMBERS, erase, mix, place, tint
-from workers.data.datasets.base import Dataset, Images, Order, PartName
+from workers.data.datasets.base import Dataset, Images, Order
 from workers.data.loaders import Loader
 from workers.data.transfer import send
 from workers.seeding import generator_of

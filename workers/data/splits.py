@@ -10,8 +10,6 @@ from cbam_core.errors import DataError
 from cbam_core.spec import ValSpec
 from workers.seeding import generator_of
 
-TEST_FRACTION = 0.2
-"""Of a dataset that comes in one part: the test, the same in every experiment."""
 _CHUNK = 4096
 
 

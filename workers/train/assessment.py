@@ -6,8 +6,9 @@ from typing import Literal
 
 from torch import Tensor
 
+from cbam_core.image_folders.layout import PartName
 from workers.data.batches import Batches
-from workers.data.datasets.base import Dataset, PartName
+from workers.data.datasets.base import Dataset
 from workers.train.distributed import ProcessGroup
 from workers.train.evaluate import Evaluation, evaluate
 from workers.train.predictions import PredictionCollector, Predictions

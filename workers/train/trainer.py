@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from cbam_core import fused
 from cbam_core.errors import LossNotFinite
+from cbam_core.image_folders.layout import PartName
 from cbam_core.networks import build_network, published_normalisation
 from cbam_core.normalisation import Normalisation
 from workers.data import Dataset
 from workers.data.batches import Batches, RankShard
-from workers.data.datasets.base import PartName
+from workers.data.datasets.identity import check_same_data
 from workers.protocol.assignment import Assignment
 from workers.protocol.fence import Fence
 from workers.protocol.progress import Phase, Progress
@@ -138,6 +139,7 @@ class Trainer:
         if step < 0:
             return
         state = self.checkpoints.load(step)
+        check_same_data(state.get("data"), self.dataset.identity)
         self.learner.load(state["learner"])
         self.step = self.resumed_from = self._saved_step = state["step"]
         self.epochs_evaluated = state["epochs_evaluated"]
@@ -260,6 +262,7 @@ class Trainer:
             "metrics": self.metrics,
             "evaluation": vars(self.evaluation) if self.evaluation else None,
             "normalisation": vars(self.normalisation),
+            "data": self.dataset.identity,
         }
         self._fence.check()
         self.tracker.sync()  # the values before this step are not measured again by whoever goes on from it

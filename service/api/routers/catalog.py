@@ -1,6 +1,5 @@
 """What there is to choose from."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Path
@@ -43,7 +42,12 @@ def attentions() -> AttentionList:
 @router.get("/datasets")
 def datasets(settings: SettingsDep) -> DatasetList:
     """List the datasets, and the folders that they may be read from."""
-    items = [DatasetView(name=name, **asdict(facts)) for name, facts in DATASETS.items()]
+    items = [
+        DatasetView(
+            name=name, **{field: getattr(facts, field) for field in DatasetView.model_fields if field != "name"}
+        )
+        for name, facts in DATASETS.items()
+    ]
     return DatasetList(items=items, data_roots=[str(root) for root in settings.data_roots])
 
 

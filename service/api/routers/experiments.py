@@ -113,7 +113,9 @@ async def show_preview(
         return spec, _gpus(operations, spec)
 
     spec, gpus = await run_in_threadpool(checked)
-    return await preview.preview(network_profiler, spec, caller=caller.name, cluster_gpus=gpus)
+    return await preview.preview(
+        network_profiler, spec, data_roots=settings.data_roots, caller=caller.name, cluster_gpus=gpus
+    )
 
 
 @router.get("", responses=documented(422))

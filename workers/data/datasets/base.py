@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cbam_core.datasets import PartSizes
 from cbam_core.errors import DataError
+from cbam_core.image_folders.layout import PartName
 from cbam_core.normalisation import Normalisation
-
-PartName = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,8 @@ class Split:
 class Dataset:
     """Disjoint images: to train on, to choose by, and to report on, if there are any for that.
 
-    `mean` and `std` are per channel, of the training images in 0..1. `became` says of each part where it comes from.
+    `mean` and `std` are per channel, of the training images in 0..1. `became` says of each part where it comes from,
+    `names` is a digest of the files' names, where the images come from a folder of them.
     """
 
     train: Images
@@ -126,11 +127,12 @@ class Dataset:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    became: Mapping[PartName, str] = field(default_factory=dict)
+    became: Mapping[str, str] = field(default_factory=dict)
+    names: str | None = None
 
     @classmethod
     def of(
-        cls, train: Split, val: Split, test: Split | None, classes: tuple[str, ...], became: Mapping[PartName, str]
+        cls, train: Split, val: Split, test: Split | None, classes: tuple[str, ...], became: Mapping[str, str]
     ) -> Self:
         """A dataset normalised by the statistics of its own training images."""
         mean, std = channel_statistics(train.images)
@@ -143,13 +145,8 @@ class Dataset:
     @property
     def split(self) -> str:
         """How many images each part has and where they come from, in a line."""
-        parts: dict[PartName, Images | None] = {"train": self.train, "val": self.val, "test": self.test}
-        told = [
-            f"{len(images)} {name}" + (f" ({self.became[name]})" if name in self.became else "")
-            for name, images in parts.items()
-            if images is not None
-        ]
-        return ", ".join(told) + ("" if self.test is not None else ", no test")
+        test = None if self.test is None else len(self.test)
+        return PartSizes(len(self.train), len(self.val), test).words(self.became)
 
     @property
     def normalisation(self) -> Normalisation:
@@ -160,6 +157,14 @@ class Dataset:
     def num_classes(self) -> int:
         """How many scores the network gives."""
         return len(self.classes)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must be the same where a training goes on, as plain values for its checkpoint (`identity.py`)."""
+        images = {"train": len(self.train), "val": len(self.val)}
+        if self.test is not None:
+            images["test"] = len(self.test)
+        return {"classes": list(self.classes), "images": images, "names": self.names}
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from cbam_core.data_roots import DataRoots
 from cbam_core.errors import DataError
 from workers.data.augment.geometry import part_of
+from workers.data.datasets.pixels import SIDEWAYS, UnknownRange, orientation_of, to_rgb, upright
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """By their content, whatever the name ends with: folders from the web have GIFs named .jpg. All are decoded by
@@ -21,6 +22,8 @@ usual format have up to 61 million; Pillow's own limit is 179 million."""
 MOST_JPEG_PIXELS = 2**27
 """A JPEG may be larger, as it is decoded at a smaller scale; one that is stored in several passes is all unpacked
 first, by 6 bytes a pixel at most."""
+_JPEG = ("JPEG", "MPO")
+"""A photograph of a phone that has more images behind the first is read as MPO, and decoded like any JPEG."""
 LONGEST = 16
 """Longer sides to shorter ones: of longer images no more is scaled than is wanted."""
 _MARGIN = 2
@@ -37,20 +40,24 @@ def decode(
 
     With `crop_pct` the shorter side is scaled to ⌊image_size / crop_pct⌋ before the middle is cut out, as timm does:
     224 / 0.875 = 256 pixels are the usual test on ImageNet. It says nothing to a `crop`.
-    A JPEG is decoded at the smallest scale that still has the pixels that are wanted. Raises DataError, also for more
-    pixels than MOST_PIXELS.
+    All of this is of the image as a viewer shows it, upright and over white (`pixels.py`). A JPEG is decoded at the
+    smallest scale that still has the pixels that are wanted. Raises DataError, also for more pixels than MOST_PIXELS
+    and for pixels without a range.
     """
     shorter = math.floor(image_size / crop_pct)
     part, wanted = None, (shorter, shorter)
     try:
         with roots.open(path) as opened, Image.open(opened, formats=FORMATS) as file:
+            _check_size(file, MOST_JPEG_PIXELS if file.format in _JPEG else MOST_PIXELS)
+            orientation = orientation_of(file)
             if crop is not None:
-                part = _part(crop, file.width / file.height)
+                part = _part(crop, file.height / file.width if orientation in SIDEWAYS else file.width / file.height)
                 wanted = (math.ceil(image_size / part[2]), math.ceil(image_size / part[3]))
-            _check_size(file, MOST_JPEG_PIXELS if file.format == "JPEG" else MOST_PIXELS)
-            file.draft("RGB", wanted)
+            file.draft("RGB", wanted[::-1] if orientation in SIDEWAYS else wanted)
             _check_size(file, MOST_PIXELS)
-            image = file.convert("RGB")
+            image = upright(to_rgb(file), orientation)
+    except UnknownRange as error:
+        raise DataError(f"cannot read {path}: {error}") from error
     except UnidentifiedImageError as error:
         raise DataError(f"cannot read {path}: it is no {', '.join(FORMATS)}; delete it, or copy it again") from error
     except _UNREADABLE as error:

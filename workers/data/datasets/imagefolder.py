@@ -6,7 +6,6 @@ where they are and decoded whenever a batch wants them.
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,19 +18,20 @@ from torch import Tensor
 
 from cbam_core.data_roots import DataRoots
 from cbam_core.errors import DataError
+from cbam_core.image_folders.layout import EXPECTED, PartName, layout_of, warn_of_unread
+from cbam_core.image_folders.listing import ClassFolders, some
+from cbam_core.image_folders.names import SUFFIXES
 from cbam_core.spec import DataSpec
-from workers.data.datasets.base import Dataset, Order, PartName, Split, channel_statistics
+from workers.data.datasets.base import Dataset, Order, Split, channel_statistics
 from workers.data.datasets.decoding import decode
-from workers.data.datasets.folder_layout import HELD_OUT, LAYOUT, Files, FolderParts, divide
+from workers.data.datasets.folder_parts import Files, FolderParts, divide
+from workers.data.datasets.identity import names_digest
 
 logger = logging.getLogger(__name__)
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 STATISTICS_IMAGES = 896
 """Where the images stay on disk, mean and deviation are those of so many of them, evenly spread."""
 TRIED_IMAGES = 128
 """So many images of val and of test, evenly spread, are decoded too: what is damaged fails before it trains."""
-_NAMED = 5
-"""So many classes are named in a message, at most."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ def load_imagefolder(root: Path, data: DataSpec, *, roots: DataRoots) -> Dataset
         )
         for name, files in parts.files.items()
     }
-    return Dataset.of(read["train"], read["val"], read.get("test"), parts.classes, parts.became)
+    dataset = Dataset.of(read["train"], read["val"], read.get("test"), parts.classes, parts.became)
+    return replace(dataset, names=_digest(root, parts))
 
 
 def open_imagefolder(root: Path, data: DataSpec, *, roots: DataRoots) -> Dataset:
@@ -133,8 +134,19 @@ def open_imagefolder(root: Path, data: DataSpec, *, roots: DataRoots) -> Dataset
     }
     mean, std = channel_statistics(sample.images)
     return Dataset(
-        opened["train"], opened["val"], opened.get("test"), parts.classes, mean=mean, std=std, became=parts.became
+        opened["train"],
+        opened["val"],
+        opened.get("test"),
+        parts.classes,
+        mean=mean,
+        std=std,
+        became=parts.became,
+        names=_digest(root, parts),
     )
+
+
+def _digest(root: Path, parts: FolderParts) -> str:
+    return names_digest(root, (path for files in parts.files.values() for path, _ in files))
 
 
 def _crop_pct(part: PartName, data: DataSpec) -> float:
@@ -146,78 +158,44 @@ def _list(root: Path, data: DataSpec, roots: DataRoots) -> FolderParts:
 
     Nothing is listed that lies out of `roots`: its names alone would tell.
     """
-    there = {name: root / name for name in ("train", *HELD_OUT) if (root / name).is_dir()}
-    if "train" not in there:
-        if there or not _folders_in(root, roots):
-            raise DataError(f"{root} has no train folder; {LAYOUT}")
-        there["train"] = root
-    elif unread := sorted(set(_folders_in(root, roots)) - there.keys()):
-        logger.warning("%s: not read, as neither train, val nor test: %s", root, _some(unread))
-    classes = tuple(sorted(_folders_in(there["train"], roots)))
-    return divide(root, there, classes, lambda folder: _files(folder, classes, roots), data.val, roots=roots)
+    layout = layout_of(root, data.val, roots)
+    warn_of_unread(root, layout)
+    classes = _class_names(layout.folders["train"], roots)
+    return divide(layout, classes, lambda folder: _files(folder, classes, roots), data.val, roots=roots)
+
+
+def _class_names(folder: Path, roots: DataRoots) -> tuple[str, ...]:
+    """The names of the classes in a folder of training images. Raises DataError for fewer than two."""
+    folders = ClassFolders(folder, roots)
+    folders.check_names()
+    return folders.names
 
 
 def _files(folder: Path, classes: tuple[str, ...], roots: DataRoots) -> Files:
     """Every image below `folder` with its class, in a fixed order."""
-    there = set(_folders_in(folder, roots))
+    folders = ClassFolders(folder, roots)
+    there = set(folders.names)
     if unknown := sorted(there - set(classes)):
-        raise DataError(f"{folder} has classes that the training images do not have: {_some(unknown)}")
-    files = [
-        (path, label)
-        for label, name in enumerate(classes)
-        if name in there
-        for path in sorted(_images_below(folder / name, roots))
-    ]
+        raise DataError(f"{folder} has classes that the training images do not have: {some(unknown)}")
+    files = [(path, label) for label, name in enumerate(classes) if name in there for path in folders.images(name)]
+    left_out = f"; left out: {folders.summary()}" if folders.left_out else ""
     if not files:
-        raise DataError(f"{folder} has no images ({', '.join(sorted(SUFFIXES))}); {LAYOUT}")
+        raise DataError(f"{folder} has no images ({', '.join(sorted(SUFFIXES))}){left_out}; {EXPECTED}")
     if empty := sorted(there - {classes[label] for _, label in files}):
         raise DataError(
-            f"{folder} has folders without an image: {_some(empty)}; copy their images again, or delete them"
+            f"{folder} has folders without an image: {some(empty)}{left_out}; copy their images again, or delete them"
         )
     if untested := sorted(set(classes) - there):
-        logger.warning("%s has no images of %d classes: %s", folder, len(untested), _some(untested))
+        logger.warning("%s has no images of %d classes: %s", folder, len(untested), some(untested))
+    if left_out:
+        logger.warning("%s: %d images are read%s", folder, len(files), left_out)
     return files
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _spread(files: Files, most: int) -> Files:
     """All files, or `most` of them, evenly spread."""
     count = min(most, len(files))
     return [files[place * len(files) // count] for place in range(count)]
-
-
-def _folders_in(folder: Path, roots: DataRoots) -> list[str]:
-    """The names of the folders in `folder`, links to folders among them. Raises DataError for what leads out."""
-    roots.check(folder)
-    folders = [entry for entry in _entries(folder) if entry.is_dir()]
-    for entry in folders:
-        if entry.is_symlink():
-            roots.check(entry.path)
-    return [entry.name for entry in folders]
-
-
-def _images_below(folder: Path, roots: DataRoots) -> Iterator[Path]:
-    """Links to images are resolved here, and links to folders not followed: it costs nothing where there are none."""
-    folders = [str(folder)]
-    while folders:
-        for entry in _entries(folders.pop()):
-            if entry.is_dir():
-                folders += [] if entry.is_symlink() else [entry.path]
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-                if entry.is_symlink():
-                    roots.check(entry.path)
-                yield Path(entry.path)
-
-
-def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
-        raise DataError(f"cannot list {folder}: {error}; the training must be able to read it") from error
 
 
 def _check_memory(needed: int) -> None:

@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cbam_core.datasets import HELD_OUT
 from cbam_core.spec import ValSpec
 from workers.data.datasets.base import Dataset, Split
 from workers.data.splits import same_pixels, val_mask
 
 logger = logging.getLogger(__name__)
-HELD_OUT = "the part held out"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Source:
         mask = val_mask(self.train.labels, val, self._together())
         parts = (self.train.some(~mask), self.train.some(mask), self.test)
         train, chosen, test = (part.resized(image_size) for part in parts)
-        return Dataset.of(train, chosen, test, self.classes, {"val": cut_from_train(val), "test": HELD_OUT})
+        return Dataset.of(train, chosen, test, self.classes, {"val": val.words, "test": HELD_OUT})
 
     def _together(self) -> Tensor:
         if self.groups is not None:
@@ -45,10 +45,3 @@ class Source:
         if twice := int(torch.isin(theirs, mine).sum()):
             logger.warning("%d of the %d test images are, pixel for pixel, training images too", twice, len(theirs))
         return mine
-
-
-def cut_from_train(val: ValSpec) -> str:
-    """How val was cut, in words."""
-    stratified = ", of every class" if val.stratified else ""
-    group = f", groups by {val.group}" if val.group else ""
-    return f"{val.fraction:.0%} cut from train{stratified}{group}, seed {val.seed}"

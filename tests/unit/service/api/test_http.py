@@ -98,8 +98,10 @@ def test_a_link_below_the_root_that_leads_out_is_refused_before_anything_is_stor
 ):
     root = settings.data_roots[0] / "mine"
     (root / link).parent.mkdir(parents=True)
-    for folder, place in (("private", tmp_path), ("shared", settings.data_roots[0])):
-        (place / folder).mkdir()
+    classes = [root / "train"] * (link != "train") + [settings.data_roots[0] / "shared", tmp_path / "private"]
+    for image in (folder / name / "1.png" for folder in classes for name in ("cats", "dogs")):
+        image.parent.mkdir(parents=True)
+        image.touch()
     spec = spec_dict(data={"dataset": dataset, "root": str(root)})
     (root / link).symlink_to(settings.data_roots[0] / "shared")
     original = http.post("/v1/experiments", json=spec)

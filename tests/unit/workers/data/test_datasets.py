@@ -235,8 +235,9 @@ def test_a_test_image_is_cropped_as_torchvision_does_and_a_training_image_is_not
     ]
     for number, photograph in enumerate(photographs):
         for part in ("train", "val"):
-            (tmp_path / part / "noise").mkdir(parents=True, exist_ok=True)
-            photograph.save(tmp_path / part / "noise" / f"{number}.png")
+            folder = tmp_path / part / ("noise" if number < 2 else "static")
+            folder.mkdir(parents=True, exist_ok=True)
+            photograph.save(folder / f"{number}.png")
     fields = {"image_size": image_size, "workers_per_rank": workers_per_rank}
     ours, whole = (load(tmp_path, "imagefolder", **fields, crop_pct=share) for share in (crop_pct, 1.0))
     change = v2.Compose([v2.Resize(scaled), v2.CenterCrop(image_size), v2.PILToTensor()])
@@ -276,7 +277,7 @@ def photograph(path, *, whole):
         (lambda root: (root / "train" / "ants" / "3.png").write_bytes(b"no image"), "cannot read .*3.png"),
         (lambda root: truncate(root / "val" / "ants" / "1.png"), "cannot read .*val/ants/1.png.*copy it again"),
         (lambda root: photograph(root / "train" / "bees" / "9.jpg", whole=0.7), "cannot read .*9.jpg.*copy it again"),
-        (lambda root: (root / "train" / ".checkpoints").mkdir(), "train has folders without an image: .checkpoints"),
+        (lambda root: (root / "train" / "checkpoints").mkdir(), "train has folders without an image: checkpoints"),
         (
             lambda root: [path.unlink() for path in (root / "val" / "ants").iterdir()],
             "val has folders without an image: ants; copy",

@@ -55,16 +55,16 @@ def peak_of(*images):
     return json.loads(ended.stdout)
 
 
-def write_png(path, width, height, *, pixels=True):
-    """A grey PNG of so many pixels in a few kilobytes; or one that only says that it has them."""
+def write_png(path, width, height, *, pixels=True, bits=8, channels=1):
+    """A PNG of so many black pixels in a few kilobytes; or one that only says that it has them."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     packer = zlib.compressobj(9)
-    row = bytes(1 + width)
+    row = bytes(1 + width * channels * bits // 8)
     data = b"".join(packer.compress(row) for _ in range(height if pixels else 1)) + packer.flush()
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, {1: 0, 4: 6}[channels], 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
     return path
 
@@ -86,6 +86,15 @@ def test_more_pixels_than_are_decoded_are_refused_before_they_are(tmp_path):
     for (width, height), message in zip(sizes, said, strict=True):
         assert message.startswith(f"DataError cannot read {tmp_path}/{width}.png: {width} × {height} pixels are more")
     assert peak < 32
+
+
+@pytest.mark.parametrize(("bits", "channels"), [(16, 1), (8, 4)])
+def test_more_bits_and_alpha_take_little_more_than_the_pixels(tmp_path, bits, channels):
+    """256 MiB for what is decoded and as much for the image over white; of 16 bits, a copy of 128."""
+    path = write_png(tmp_path / "large.png", 2**13, 2**13, bits=bits, channels=channels)
+    peak, said = peak_of((path, *WHOLE))
+    assert said == []
+    assert peak < 600
 
 
 def write_webp(path):
@@ -157,13 +166,18 @@ def noise(width, height, channels=3):
     return Image.fromarray(pixels.squeeze())
 
 
+def opaque(image):
+    image.putalpha(255)
+    return image
+
+
 SAVED = [
     *[(name.lower(), name, noise(83, 61), {}) for name in FORMATS if name != "GIF"],
     ("gif", "GIF", noise(83, 61).quantize(64), {}),
     ("jpg", "JPEG", noise(900, 700).convert("CMYK"), {}),
     ("jpg", "JPEG", noise(900, 700), {"progressive": True}),
-    ("png", "PNG", noise(61, 83, 4), {}),
-    ("png", "PNG", noise(61, 83).quantize(16), {"transparency": 3}),
+    ("png", "PNG", opaque(noise(61, 83)), {}),
+    ("png", "PNG", noise(61, 83).quantize(16), {}),
     ("png", "PNG", noise(61, 83, 1), {}),
     ("tif", "TIFF", noise(61, 83), {"compression": "tiff_lzw"}),
     ("tif", "TIFF", noise(61, 83), {"compression": "jpeg"}),

@@ -1,4 +1,4 @@
-"""Which folders of an imagefolder become train, val and test, and which images are cut off for what has no folder."""
+"""The files of train, val and test of a folder of images, those cut off among them."""
 
 import hashlib
 import logging
@@ -14,17 +14,15 @@ import torch
 from torch import Tensor
 
 from cbam_core.data_roots import DataRoots
+from cbam_core.datasets import TEST_FRACTION
 from cbam_core.errors import DataError
+from cbam_core.image_folders.layout import FolderLayout, PartName
 from cbam_core.spec import ValSpec
-from workers.data.datasets.base import PartName
-from workers.data.datasets.source import cut_from_train
-from workers.data.splits import TEST_FRACTION, cut, val_mask
+from workers.data.splits import cut, val_mask
 
 logger = logging.getLogger(__name__)
 Files = Sequence[tuple[Path, int]]
 """Paths, each with its class."""
-LAYOUT = "expected train/<class>/<image>, with val/ and test/ beside train/ or without, or <class>/<image> alone"
-HELD_OUT = ("val", "test")
 MOST_SEARCHED = 20_000
 """Files of one folder that are searched for copies: files of one size are read for it."""
 
@@ -36,41 +34,30 @@ class FolderParts:
     files: Mapping[PartName, Files]
     origins: Mapping[PartName, Tensor]
     classes: tuple[str, ...]
-    became: Mapping[PartName, str]
+    became: Mapping[str, str]
 
 
 def divide(
-    root: Path,
-    there: Mapping[str, Path],
+    layout: FolderLayout,
     classes: tuple[str, ...],
     read: Callable[[Path], Files],
     val: ValSpec | Literal["folder"],
     *,
     roots: DataRoots,
 ) -> FolderParts:
-    """The parts of a dataset whose folders `there` are, by name; `read` lists one. Raises DataError.
+    """The parts of a dataset; `read` lists the images below a folder. Raises DataError.
 
     Copies of a file stay in one part of what is cut, and so do the groups of `val`.
     """
-    files: dict[PartName, Files] = {"train": read(there["train"])}
-    became: dict[PartName, str] = {"train": _name(root, there["train"])}
-    held_out = [name for name in HELD_OUT if name in there]
-    if val == "folder" and not held_out:
-        raise DataError(f"data.val is folder, and {root} has no val folder; leave it out, and val is cut from train")
-    if len(held_out) == 2 or val == "folder":  # a test folder alone is val then, and no test
-        files["val"], became["val"] = read(there[held_out[0]]), _name(root, there[held_out[0]])
-    for name in held_out[len(files) - 1 :]:
-        files["test"], became["test"] = read(there[name]), _name(root, there[name])
+    files = {name: read(folder) for name, folder in layout.folders.items()}
     origins = {name: torch.arange(len(of)) for name, of in files.items()}
     if "test" not in files and val != "folder":
         _cut_off("test", _test_mask(files["train"], roots), files, origins)
-        became["test"] = f"{TEST_FRACTION:.0%} cut from train, of every class, the same in every experiment"
     if "val" not in files and val != "folder":
         train = files["train"]
-        groups = _groups(train, there["train"], val.group) if val.group else copies(train, roots)
+        groups = _groups(train, layout.folders["train"], val.group) if val.group else copies(train, roots)
         _cut_off("val", val_mask(_labels(train), val, groups), files, origins)
-        became["val"] = cut_from_train(val)
-    return FolderParts(files, origins, classes, became)
+    return FolderParts(files, origins, classes, layout.became)
 
 
 def copies(files: Files, roots: DataRoots) -> Tensor | None:
@@ -129,7 +116,3 @@ def _groups(files: Files, folder: Path, pattern: str) -> Tensor:
         key = match[1] if expression.groups else match[0]
         found.append(numbers.setdefault(key or "", len(numbers)))
     return torch.tensor(found)
-
-
-def _name(root: Path, folder: Path) -> str:
-    return "the whole folder" if folder == root else f"the folder {folder.name}"

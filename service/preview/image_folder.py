@@ -1,0 +1,64 @@
+"""What a preview knows of the data: the facts of the dataset, or what is counted in the folder where it is seen."""
+
+import asyncio
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from cbam_core.data_roots import DataRoots
+from cbam_core.datasets import DATASETS, DatasetFacts
+from cbam_core.errors import DataError
+from cbam_core.image_folders.counts import FolderCounts, count_images
+from cbam_core.image_folders.listing import ListingTooLong, Unlistable
+from cbam_core.recipe import DataSpec
+from service.preview.recipe_checks import RecipeWarning
+
+COUNTING_SECONDS = 10.0
+"""An ImageNet on a local disk takes three."""
+_POINTER = "/data/root"
+
+
+async def look_at(data: DataSpec, data_roots: Iterable[Path]) -> tuple[DatasetFacts, list[RecipeWarning]]:
+    """The facts of the dataset, and what is odd about its folder, whose files are listed, in a thread, and not read."""
+    facts, root = DATASETS[data.dataset], data.root
+    if root is None:
+        return facts, []
+    if not await asyncio.to_thread(os.path.isdir, root):
+        return facts, [_not_seen(root, "is not seen from this server: whether it is there, the workers will find out")]
+    if data.dataset != "imagefolder":
+        return facts, []
+    try:
+        roots = DataRoots.of(data_roots)
+        counts = await asyncio.to_thread(count_images, Path(root), data.val, roots, seconds=COUNTING_SECONDS)
+    except (ListingTooLong, Unlistable) as error:
+        reason = str(error) or f"was not listed within {COUNTING_SECONDS:.0f} s"
+        return facts, [_not_seen(root, f"could not be counted: {reason}")]
+    except DataError as error:
+        return facts, [RecipeWarning(_POINTER, "folder_refused", f"the training will refuse the folder: {error}")]
+    return _known(facts, counts), list(_oddities(root, counts))
+
+
+def _known(facts: DatasetFacts, counts: FolderCounts) -> DatasetFacts:
+    images = counts.images or {}
+    return replace(
+        facts,
+        classes=counts.classes,
+        train_images=images.get("train"),
+        val_images=images.get("val"),
+        test_images=images.get("test"),
+        became=counts.layout.became,
+    )
+
+
+def _oddities(root: str, counts: FolderCounts) -> Iterator[RecipeWarning]:
+    if counts.images is None:
+        yield _not_seen(root, f"has more images than were counted within {COUNTING_SECONDS:.0f} s")
+    if counts.left_out:
+        yield RecipeWarning(
+            _POINTER, "files_left_out", f"beside the images to train on are left out: {counts.left_out}"
+        )
+
+
+def _not_seen(root: str, reason: str) -> RecipeWarning:
+    return RecipeWarning(_POINTER, "folder_not_counted", f"{root} {reason}; what depends on it is assumed or left open")
