@@ -15,7 +15,7 @@ from cbam_core.explain import Description, describe
 from cbam_core.networks import build_network
 from cbam_core.semantics import EARLIEST, Semantics
 from cbam_core.spec import ExperimentSpec, ModelSpec
-from workers.data import load_dataset
+from workers.data import Dataset, load_dataset
 from workers.export.predictions import PredictionRows
 from workers.export.requirements import require, require_compiler
 from workers.export.weights import Trained, export
@@ -138,11 +138,7 @@ def _train(
     gang = stack.enter_context(gang_of(assignment))
     event("the gang has met")
     _require(spec, gang)
-    dataset = load_dataset(spec.data, assignment.data_roots, allow_download=assignment.allow_download)
-    if assignment.semantics == EARLIEST:
-        dataset = dataset.without_test()
-    if not spec.data.workers_per_rank:
-        dataset = dataset.to(gang.device)
+    dataset = _load(assignment, gang.device)
     event("the data is loaded")
     cost = _cost(spec.model, dataset.num_classes, dataset.input_shape)
     trainer = Trainer(assignment, gang, dataset, tracker=tracker, report=report, stop=stop)
@@ -158,12 +154,8 @@ def _train(
         trainer.total_steps,
     )
     logger.info("images: %s", dataset.split)
-    tracker.tag({
-        "cbam.parameters": str(cost.parameters),
-        "cbam.macs": str(cost.macs),
-        "cbam.semantics": str(assignment.semantics),
-        "cbam.split": dataset.split,
-    })  # fmt: skip
+    facts = {"parameters": cost.parameters, "macs": cost.macs, "semantics": assignment.semantics}
+    tracker.tag({f"cbam.{name}": str(value) for name, value in (facts | {"split": dataset.split}).items()})
     with _watched(assignment, report, give_up):
         mode = trainer.fit()
     if mode is None and gang.leads:
@@ -178,6 +170,15 @@ def _train(
         token=assignment.token,
         summary=_summary(trainer, cost, time.perf_counter() - started),
     )
+
+
+def _load(assignment: Assignment, device: torch.device) -> Dataset:
+    """The images, on the training device where none are read ahead."""
+    data = assignment.spec.data
+    dataset = load_dataset(data, assignment.data_roots, allow_download=assignment.allow_download)
+    if assignment.semantics == EARLIEST:
+        dataset = dataset.without_test()
+    return dataset if data.workers_per_rank else dataset.to(device)
 
 
 def _predictions(trainer: Trainer) -> list[PredictionRows]:

@@ -11,6 +11,8 @@ from cbam_core.image_folders.layout import FolderLayout, PartName, layout_of
 from cbam_core.image_folders.listing import ClassFolders, ListingTooLong
 from cbam_core.recipe import ValSpec
 
+CUT = ValSpec()
+
 
 @dataclass(frozen=True)
 class FolderCounts:
@@ -26,7 +28,9 @@ class FolderCounts:
     layout: FolderLayout
 
 
-def count_images(root: Path, val: ValSpec | Literal["folder"], roots: DataRoots, *, seconds: float) -> FolderCounts:
+def count_images(
+    root: Path, roots: DataRoots, *, seconds: float, val: ValSpec | Literal["folder"] = CUT
+) -> FolderCounts:
     """Count what lies below `root`, as the training will find it. Raises DataError for what it would refuse.
 
     Raises ListingTooLong where not even the classes are known in time.

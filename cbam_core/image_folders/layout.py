@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from cbam_core.data_roots import DataRoots
 from cbam_core.datasets import TEST_FRACTION
 from cbam_core.errors import DataError
 from cbam_core.image_folders.listing import ClassFolders, shown, some
+from cbam_core.image_folders.names import is_ignored
 from cbam_core.recipe import ValSpec
 
 logger = logging.getLogger(__name__)
@@ -44,10 +46,13 @@ def layout_of(root: Path, val: ValSpec | Literal["folder"], roots: DataRoots) ->
             raise DataError(f"{shown(root)} has no train folder, but {beside.contents()}; {EXPECTED}")
         there["train"] = root
     else:
-        unread = tuple(name for name in ClassFolders(root, roots).names if name not in there)
+        unread = _others(root, there)
     held_out = [there[name] for name in HELD_OUT if name in there]
     if val == "folder" and not held_out:
-        raise DataError(f"data.val is folder, and {shown(root)} has no val folder; leave it out: val is cut from train")
+        found = ClassFolders(root, roots).contents()
+        raise DataError(
+            f"data.val is folder, and {shown(root)} has no val folder, but {found}; leave it out: val is cut from train"
+        )
     folders: dict[PartName, Path] = {"train": there["train"]}
     if len(held_out) == len(HELD_OUT) or val == "folder":
         folders["val"] = held_out.pop(0)
@@ -63,6 +68,14 @@ def warn_of_unread(root: Path, layout: FolderLayout) -> None:
     """Log the folders that are no part."""
     if layout.unread:
         logger.warning("%s: not read, as neither train, val nor test: %s", shown(root), some(layout.unread))
+
+
+def _others(root: Path, there: Mapping[str, Path]) -> tuple[str, ...]:
+    """The folders in `root` that are not `there`; links are not looked at."""
+    with suppress(OSError), os.scandir(root) as entries:
+        found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return tuple(sorted(name for name in found if name not in there and not is_ignored(name)))
+    return ()
 
 
 def _words(root: Path, folder: Path) -> str:

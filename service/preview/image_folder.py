@@ -30,7 +30,7 @@ async def look_at(data: DataSpec, data_roots: Iterable[Path]) -> tuple[DatasetFa
         return facts, []
     try:
         roots = DataRoots.of(data_roots)
-        counts = await asyncio.to_thread(count_images, Path(root), data.val, roots, seconds=COUNTING_SECONDS)
+        counts = await asyncio.to_thread(count_images, Path(root), roots, seconds=COUNTING_SECONDS, val=data.val)
     except (ListingTooLong, Unlistable) as error:
         reason = str(error) or f"was not listed within {COUNTING_SECONDS:.0f} s"
         return facts, [_not_seen(root, f"could not be counted: {reason}")]

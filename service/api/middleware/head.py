@@ -5,6 +5,7 @@ from http import HTTPStatus
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 STREAM = "/stream"  # has no end of its own, and so no headers that a HEAD could ask for
+LINKS = "/v1/downloads/"  # work once: to look would be to use
 
 
 class HeadRequests:
@@ -15,7 +16,7 @@ class HeadRequests:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on."""
-        if scope["type"] != "http" or scope["method"] != "HEAD" or scope["path"].endswith(STREAM):
+        if scope["type"] != "http" or scope["method"] != "HEAD" or _is_none_to_look_at(scope["path"]):
             await self.app(scope, receive, send)
             return
         refused = False
@@ -36,3 +37,7 @@ class HeadRequests:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
         await self.app(as_get, receive, without_body)
+
+
+def _is_none_to_look_at(path: str) -> bool:
+    return path.endswith(STREAM) or path.startswith(LINKS)

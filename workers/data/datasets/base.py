@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from cbam_core.datasets import PartSizes
 from cbam_core.errors import DataError
-from cbam_core.image_folders.layout import PartName
 from cbam_core.normalisation import Normalisation
 
 

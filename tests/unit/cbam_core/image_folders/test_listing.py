@@ -7,7 +7,7 @@ import pytest
 
 from cbam_core.data_roots import ANYWHERE, DataRoots
 from cbam_core.errors import DataError
-from cbam_core.image_folders.counts import FolderCounts, count_images
+from cbam_core.image_folders.counts import count_images
 from cbam_core.image_folders.listing import ClassFolders, ListingTooLong
 
 
@@ -218,7 +218,11 @@ def test_a_folder_that_cannot_be_listed_is_named(train):
 
 def test_classes_and_images_are_counted(train):
     touch(train.parent, "val/cat/1.jpg", "train/cat/a.gif")
-    assert count_images(train.parent, ANYWHERE, seconds=60) == FolderCounts(2, 3, 1, "1 .gif")
+    counts = count_images(train.parent, ANYWHERE, seconds=60)
+    assert (counts.classes, counts.images, counts.left_out) == (2, {"train": 3, "test": 1}, "1 .gif")
+    assert counts.layout.became["test"] == "the folder val"
+    whole = count_images(train.parent, ANYWHERE, seconds=60, val="folder")
+    assert (whole.images, whole.layout.became["val"]) == ({"train": 3, "val": 1}, "the folder val")
 
 
 def test_counting_ends_in_time(train, monkeypatch):
@@ -227,13 +231,15 @@ def test_counting_ends_in_time(train, monkeypatch):
         count_images(train.parent, ANYWHERE, seconds=-1)
     times = iter([0.0, 0.5, 1.5])
     monkeypatch.setattr("time.monotonic", lambda: next(times))
-    assert count_images(train.parent, ANYWHERE, seconds=1) == FolderCounts(2, None, None, "")
+    counts = count_images(train.parent, ANYWHERE, seconds=1)
+    assert (counts.classes, counts.images) == (2, None)
 
 
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (["mine/dataset/train/cat/1.jpg"], "mine has no train folder, but the folder dataset; expected train/<class>"),
+        (["mine/dataset/train/cat/1.jpg"], "mine has one folder, dataset, which holds train: a level too many"),
+        (["mine/val/cat/1.jpg"], "mine has no train folder, but the folder val; expected train/<class>"),
         (["mine/1.jpg"], r"mine has no train folder, but 1 \.jpg in no class folder; expected"),
         (["else"], "mine has no train folder, but nothing"),
     ],

@@ -58,7 +58,7 @@ def test_what_lies_on_a_disk_that_the_server_does_not_see_is_left_to_the_workers
     ("files", "words"),
     [
         (["notes.txt"], "no train folder, but 1 .txt"),
-        (["dataset/train/cat/1.jpg"], "no train folder, but the folder dataset"),
+        (["dataset/train/cat/1.jpg"], "mine has one folder, dataset, which holds train: a level too many"),
         (["train/dataset/cat/1.jpg", "train/dataset/dog/1.jpg"], "one folder, dataset, which holds cat, dog: a level"),
         (["train/cat/1.jpg"], "train has one class, cat; expected two classes or more"),
         (["train/cat/.DS_Store", "train/dog/1.gif"], "train has no images in its class folders; left out: 1 .gif"),
@@ -86,7 +86,7 @@ def test_a_folder_that_takes_long_to_list_is_left_to_the_workers(http, opened, m
     def slow(*_):
         raise ListingTooLong
 
-    monkeypatch.setattr(early_checks, "training_folder", slow)
+    monkeypatch.setattr(early_checks, "layout_of", slow)
     assert http.post("/v1/experiments", json=folder(opened / "mine")).status_code == 201
 
 

@@ -139,7 +139,7 @@ def test_all_files_go_and_whoever_asks_for_them_is_told(http, train, dispatcher,
         gone = http.get(f"{path}/{asked}")
         assert (gone.status_code, gone.headers["content-type"]) == (410, "application/problem+json")
     shown = http.get(path).json()
-    assert (shown["files"]["bytes"], shown["files"]["pruned"], shown["metrics"]) == (0, "all", {"val/top1": 0.5})
+    assert (shown["files"]["bytes"], shown["files"]["pruned"], shown["metrics"]["val/top1"]) == (0, "all", 0.5)
     assert [event["message"][:11] for event in http.get(f"{path}/events").json()["items"][-2:]] == [
         "pruned: che",
         "pruned: all",

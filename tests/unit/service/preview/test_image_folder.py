@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
+from cbam_core.data_roots import ANYWHERE
 from cbam_core.datasets import DATASETS
+from cbam_core.image_folders.layout import layout_of
 from cbam_core.recipe import DataSpec
 from service.preview import image_folder
 from service.preview.image_folder import look_at
@@ -38,7 +40,10 @@ def test_a_preview_has_the_classes_and_steps_of_the_training(http, settings):
     answer = http.post("/v1/experiments/preview", json=body)
     assert answer.status_code == 200, answer.text
     shown = answer.json()
-    assert (shown["classes"], shown["train_images"], shown["steps_per_epoch"], shown["total_steps"]) == (3, 6, 3, 3)
+    assert (shown["classes"], shown["train_images"], shown["steps_per_epoch"], shown["total_steps"]) == (3, 5, 2, 2)
+    assert (shown["val_images"], shown["test_images"]) == (1, 6)
+    val = "1 val (10% cut from train, of every class, seed 0)"
+    assert shown["split"] == f"5 train (the folder train), {val}, 6 test (the folder val)"
     assert shown["memory"]["images"] == (6 + 6) * 3 * 32**2
     digits = http.post(
         "/v1/experiments/preview", json=spec_dict(data={"dataset": "cifar10", "root": body["data"]["root"]})
@@ -74,7 +79,8 @@ def test_a_folder_that_takes_too_long_is_a_warning(tmp_path, monkeypatch):
     counted, warnings = looked_at(tmp_path, tmp_path)
     assert counted == UNKNOWN
     assert "was not listed within" in warnings["folder_not_counted"]
-    monkeypatch.setattr(image_folder, "count_images", lambda *_, **__: image_folder.FolderCounts(3, None, None, ""))
+    layout = layout_of(tmp_path, "folder", ANYWHERE)
+    monkeypatch.setattr(image_folder, "count_images", lambda *_, **__: image_folder.FolderCounts(3, None, "", layout))
     counted, warnings = looked_at(tmp_path, tmp_path)
     assert counted == (3, None, None)
     assert "has more images than were counted" in warnings["folder_not_counted"]

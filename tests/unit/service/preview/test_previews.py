@@ -255,7 +255,7 @@ def test_who_asks_for_many_previews_leaves_room_for_others(monkeypatch):
 
         asked._exchange = exchange
         tasks = [
-            asyncio.create_task(asked._answer({"number": number}, "/model", caller))
+            asyncio.create_task(asked._answer(str(number), "/model", caller))
             for number, caller in enumerate(["ada"] * 4 + ["bob"])
         ]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)

@@ -28,7 +28,7 @@ def paused(tmp_path, tiny_spec, assign, train):
     write_images(root, cat=6, dog=6)
 
     def pause(workers_per_rank):
-        data = {"dataset": "imagefolder", "root": str(root), "workers_per_rank": workers_per_rank}
+        data = {"dataset": "imagefolder", "root": str(root), "workers_per_rank": workers_per_rank, "val": "folder"}
         spec = tiny_spec(data=data, train={"epochs": 3, "global_batch_size": 4})
         first = assign(spec, data_roots=(str(tmp_path),))
         outcome, _ = train(first, stop_when=lambda progress: progress.step == 4 and "pause")
@@ -47,7 +47,7 @@ CHANGES = {
     "a class renamed": (rename_class, "classes that are gone: cat; classes that are new: zebra;"),
     "a class more": (
         lambda root: write_images(root, owl=2),
-        "classes that are new: owl; train has 14 images and had 12; test has 6 images and had 4",
+        "classes that are new: owl; train has 14 images and had 12; val has 6 images and had 4",
     ),
     "a class gone": (
         lambda root: (write_images(root, ant=1), [shutil.rmtree(root / part / "dog") for part in ("train", "val")]),
@@ -57,7 +57,7 @@ CHANGES = {
         lambda root: write_images(root, cat=9),
         "checkpoint was trained on: train has 15 images and had 12",
     ),
-    "fewer to test on": (lambda root: (root / "val/cat/1.png").unlink(), "test has 3 images and had 4"),
+    "fewer to test on": (lambda root: (root / "val/cat/1.png").unlink(), "val has 3 images and had 4"),
     "an image renamed": (
         lambda root: (root / "train/cat/0.png").rename(root / "train/cat/x.png"),
         "as many images, but some have other names",
@@ -114,7 +114,7 @@ def test_sets_in_memory_are_known_by_classes_and_numbers(tiny_spec, assign, trai
     train(assignment)
     checkpoints = Checkpoints(assignment.folder.checkpoints, assignment.spec.checkpoint)
     saved = checkpoints.load(checkpoints.newest())["data"]
-    assert saved == {"classes": list("0123456789"), "images": {"train": 1442, "test": 355}, "names": None}
+    assert saved == {"classes": list("0123456789"), "images": {"train": 1298, "val": 144, "test": 355}, "names": None}
 
 
 def test_the_digest_depends_on_the_names_below_the_root_alone(tmp_path):
