@@ -11,6 +11,7 @@ class Attention(nn.Module):
 
     Networks attach it and leave its weights alone: each module starts itself as its paper says, and the He rule of
     the backbone never touches it (it would saturate a third of CBAM's channel gates at the start).
+    What comes out has the type of what went in, under autocast too: else every layer behind would keep fp32 maps.
     """
 
     @abstractmethod

@@ -172,7 +172,7 @@ class CBAM(Attention):
             half: Gate = getattr(self, name)
             maps[name] = half.gate(x)
             if self.order != "parallel":
-                x = x * maps[name]
+                x = x * maps[name].to(x.dtype)
         return maps
 
     def forward(self, x: Tensor) -> Tensor:  # N C H W -> N C H W

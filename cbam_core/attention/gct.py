@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cbam_core.attention.base import Gate
+from cbam_core.attention.functional import accumulation_dtype, sum_of_squares
 from cbam_core.attention.options import GCTNorm
 
 
@@ -29,9 +30,9 @@ class GCT(Gate):
     def gate(self, x: Tensor) -> Tensor:  # N C H W -> N C 1 1
         """One number per channel, between 0 and 2."""
         if self.norm == "l2":
-            embedding = self.alpha * (x.square().sum((2, 3)) + self.epsilon).sqrt()
+            embedding = self.alpha * (sum_of_squares(x) + self.epsilon).sqrt()
             scale = (embedding.square().mean(1, keepdim=True) + self.epsilon).sqrt()
         else:
-            embedding = self.alpha * x.abs().sum((2, 3))
+            embedding = self.alpha * x.abs().sum((2, 3), dtype=accumulation_dtype(x))
             scale = embedding.abs().mean(1, keepdim=True) + self.epsilon
         return (1 + torch.tanh(self.gamma * embedding / scale + self.beta))[:, :, None, None]

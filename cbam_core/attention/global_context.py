@@ -35,7 +35,9 @@ class GlobalContext(Attention):
         """The feature map with its context added, or scaled by it."""
         context = torch.einsum("ncp,np->nc", x.flatten(2), self._shares(x))
         transformed: Tensor = self.transform(context)[:, :, None, None]
-        return x + transformed if self.fusion == "add" else x * torch.sigmoid(transformed)
+        if self.fusion == "add":
+            return x + transformed.to(x.dtype)
+        return x * torch.sigmoid(transformed).to(x.dtype)
 
     def _shares(self, x: Tensor) -> Tensor:  # N C H W -> N H·W, each row sums to 1
         logits: Tensor = self.attend(x)

@@ -27,7 +27,7 @@ class SCSE(Attention):
 
     def forward(self, x: Tensor) -> Tensor:  # N C H W -> N C H W
         """Both recalibrations of the feature map, joined."""
-        maps = self.maps(x)
+        maps = {name: gate.to(x.dtype) for name, gate in self.maps(x).items()}
         if self.fusion == "sum":
             return x * (maps["channel"] + maps["spatial"])
         return torch.maximum(x * maps["channel"], x * maps["spatial"])
