@@ -3,20 +3,23 @@
 import torch
 from torch import Tensor, nn
 
+from cbam_core.attention.arguments import check_arguments
 from cbam_core.attention.base import Attention
 from cbam_core.attention.functional import hidden_channels
-from cbam_core.attention.options import ContextFusion
+from cbam_core.attention.options import ContextFusion, GlobalContextOptions
 
 
 class GlobalContext(Attention):
     """F + W1 relu(LN(W0 context)), context = Σ_p softmax_HW(1×1 conv of F)_p F_p (equation 5).
 
     `scale` multiplies with a sigmoid of the same transform instead of adding it. With `add` the last layer starts at 0
-    and the block as the identity, as in the authors' code. Raises ValueError where channels or reduction is below 1.
+    and the block as the identity, as in the authors' code.
+    Raises ValueError where an argument is none that GlobalContextOptions takes.
     """
 
     def __init__(self, channels: int, reduction: int = 16, *, fusion: ContextFusion = "add") -> None:
         super().__init__()
+        check_arguments(GlobalContextOptions, channels, reduction=reduction, fusion=fusion)
         hidden = hidden_channels(channels, reduction)
         self.attend = nn.Conv2d(channels, 1, 1)
         last = nn.Linear(hidden, channels)

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from cbam_core.attention.arguments import check_arguments
 from cbam_core.attention.base import Gate
 from cbam_core.attention.functional import accumulation_dtype, sum_of_squares
+from cbam_core.attention.options import SimAMOptions
 
 
 class SimAM(Gate):
@@ -16,8 +18,7 @@ class SimAM(Gate):
 
     def __init__(self, channels: int, regularisation: float = 1e-4) -> None:
         super().__init__()
-        if channels < 1 or regularisation <= 0:
-            raise ValueError(f"channels and regularisation must be positive; got {channels} and {regularisation}")
+        check_arguments(SimAMOptions, channels, regularisation=regularisation)
         self.regularisation = regularisation
 
     def gate(self, x: Tensor) -> Tensor:  # N C H W -> N C H W
