@@ -31,16 +31,23 @@ class GlobalContext(Attention):
             nn.init.zeros_(last.bias)
 
     def maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Where the context comes from, H W times its share (`spatial`, N 1 H W: 1 is an average place)."""
-        return {"spatial": (self._shares(x) * x[0, 0].numel()).view(-1, 1, *x.shape[2:])}
+        """H W times the share of each place in the context (`context`, N 1 H W), and what comes of it (N C 1 1).
+
+        That is `added` to the map, or its factor (`channel`) with `scale`.
+        """
+        shares = self._shares(x)
+        context = (shares * shares.shape[1]).view(-1, 1, *x.shape[2:])
+        return {"context": context, "added" if self.fusion == "add" else "channel": self._transformed(x, shares)}
 
     def forward(self, x: Tensor) -> Tensor:  # N C H W -> N C H W
         """The feature map with its context added, or scaled by it."""
-        context = torch.einsum("ncp,np->nc", x.flatten(2), self._shares(x))
+        transformed = self._transformed(x, self._shares(x)).to(x.dtype)
+        return x + transformed if self.fusion == "add" else x * transformed
+
+    def _transformed(self, x: Tensor, shares: Tensor) -> Tensor:  # N C H W, N H·W -> N C 1 1
+        context = torch.einsum("ncp,np->nc", x.flatten(2), shares)
         transformed: Tensor = self.transform(context)[:, :, None, None]
-        if self.fusion == "add":
-            return x + transformed.to(x.dtype)
-        return x * torch.sigmoid(transformed).to(x.dtype)
+        return transformed if self.fusion == "add" else torch.sigmoid(transformed)
 
     def _shares(self, x: Tensor) -> Tensor:  # N C H W -> N H·W, each row sums to 1
         logits: Tensor = self.attend(x)

@@ -1,11 +1,13 @@
 """What a network costs: parameters, multiply-adds, activations, stage by stage, and what attention adds to each."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+from timm.layers.cond_conv2d import CondConv2d
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,7 +20,10 @@ Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 
 @dataclass(frozen=True)
 class StageCost:
-    """One row of the table: a part of the network, what it returns (C, H, W or fewer axes), and what it costs."""
+    """One row of the table: a part of the network, what it returns (C, H, W or fewer axes), and what it costs.
+
+    A part that returns several maps, as HRNet's stages do, shows the first, which has the highest resolution.
+    """
 
     name: str
     output_shape: tuple[int, ...]
@@ -133,10 +138,10 @@ def _site(network: nn.Module, name: str, tally: _Tally) -> AttentionSite:
 
 def _stages(network: nn.Module, tally: _Tally, sites: tuple[AttentionSite, ...]) -> Iterator[StageCost]:
     """One row for every part of the network that has weights."""
-    for name in _parts(network):
+    for name in _parts(network, tally):
         parameters = _parameters(network.get_submodule(name))
         inside = [site for site in sites if site.name == name or site.name.startswith(f"{name}.")]
-        if parameters and name in tally.shapes:
+        if parameters:
             yield StageCost(
                 name=name,
                 output_shape=tally.shapes[name],
@@ -148,11 +153,16 @@ def _stages(network: nn.Module, tally: _Tally, sites: tuple[AttentionSite, ...])
             )
 
 
-def _parts(network: nn.Module) -> Iterator[str]:
-    """The names of the rows: the children of the network, and of a child that lists stages, its children."""
-    for name, child in network.named_children():
-        if name in ("stages", "blocks", "features", "layers"):
-            yield from (f"{name}.{inner}" for inner, _ in child.named_children())
+def _parts(network: nn.Module, tally: _Tally, prefix: str = "") -> Iterator[str]:
+    """The names of the rows: children that run, and in the place of one that lists stages its own children.
+
+    So too of a child that never runs itself, as a ModuleList.
+    """
+    for child_name, child in network.named_children():
+        name = prefix + child_name
+        lists_stages = not prefix and child_name in ("stages", "blocks", "features", "layers")
+        if lists_stages or name not in tally.shapes:
+            yield from _parts(child, tally, f"{name}.")
         else:
             yield name
 
@@ -182,13 +192,24 @@ def _note(tally: _Tally, name: str) -> Hook:
     """A hook that notes one run of the module `name`."""
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(output, Tensor):
-            tally.shapes[name] = tuple(output.shape[1:])
-        if isinstance(module, COUNTED):
-            # each number of the output is one row of the weight times a piece of the input
-            tally.macs[name] += output.numel() * (module.weight.numel() // module.weight.shape[0])
+        first = output[0] if isinstance(output, list | tuple) and output else output
+        if isinstance(first, Tensor):
+            tally.shapes[name] = tuple(first.shape[1:])
+        if isinstance(module, (*COUNTED, CondConv2d)):
+            tally.macs[name] += output.numel() * _macs_per_output(module)
             tally.activations[name] += output.numel()
         if isinstance(module, Attention):
             tally.maps[name] = tuple(inputs[0].shape[1:])
 
     return hook
+
+
+def _macs_per_output(module: nn.Module) -> int:
+    """Multiply-adds behind one number of the output: one row of the weight times a piece of the input.
+
+    CondConv2d keeps the weights of all its experts as rows of a matrix, and convolves with one mixture of them.
+    """
+    if isinstance(module, CondConv2d):
+        return math.prod(module.weight_shape[1:])
+    assert isinstance(module, COUNTED)
+    return module.weight.numel() // module.weight.shape[0]
