@@ -1,13 +1,14 @@
 """What a network costs: parameters, multiply-adds, activations, stage by stage, and what attention adds to each."""
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from timm.layers.cond_conv2d import CondConv2d
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -195,7 +196,7 @@ def _note(tally: _Tally, name: str) -> Hook:
         first = output[0] if isinstance(output, list | tuple) and output else output
         if isinstance(first, Tensor):
             tally.shapes[name] = tuple(first.shape[1:])
-        if isinstance(module, (*COUNTED, CondConv2d)):
+        if isinstance(module, COUNTED) or _is_mixture(module):
             tally.macs[name] += output.numel() * _macs_per_output(module)
             tally.activations[name] += output.numel()
         if isinstance(module, Attention):
@@ -204,12 +205,15 @@ def _note(tally: _Tally, name: str) -> Hook:
     return hook
 
 
-def _macs_per_output(module: nn.Module) -> int:
-    """Multiply-adds behind one number of the output: one row of the weight times a piece of the input.
-
-    CondConv2d keeps the weights of all its experts as rows of a matrix, and convolves with one mixture of them.
-    """
-    if isinstance(module, CondConv2d):
+def _macs_per_output(module: Any) -> int:
+    """Multiply-adds behind one number of the output: one row of the weight times a piece of the input."""
+    if _is_mixture(module):
         return math.prod(module.weight_shape[1:])
-    assert isinstance(module, COUNTED)
-    return module.weight.numel() // module.weight.shape[0]
+    of_weight: int = module.weight.numel() // module.weight.shape[0]
+    return of_weight
+
+
+def _is_mixture(module: nn.Module) -> bool:
+    """Whether it is timm's CondConv2d, whose weight has the kernels of all experts as rows, and mixes one of them."""
+    timms = sys.modules.get("timm.layers.cond_conv2d")  # not imported: where nobody did, there is none
+    return timms is not None and isinstance(module, timms.CondConv2d)

@@ -59,7 +59,7 @@ def attention_figure(
     figure = Figure(figsize=(max(9.0, 1.9 * len(sites) + 3.1), 3.4 + 2.8 * len(below)), layout="constrained")
     ratios = (1.3, *[1.0] * len(below))
     top, *others = figure.subfigures(1 + len(below), 1, squeeze=False, height_ratios=ratios).flat
-    _draw_verdict(top, shown, _evidence(network, image), scores, names, label)
+    _draw_verdict(top, shown, _evidence(network, image), scores, names=names, label=label)
     for subfigure, (row, values) in zip(others, below, strict=True):
         if row.of_places:
             _draw_places(subfigure, shown, row, values)
@@ -77,8 +77,8 @@ def _evidence(network: nn.Module, image: Tensor) -> Array | str:
     return heat
 
 
-def _draw_verdict(  # noqa: PLR0917
-    row: Any, picture: Array, heat: Array | str, scores: Array, names: list[str], label: int | None
+def _draw_verdict(
+    row: Any, picture: Array, heat: Array | str, scores: Array, *, names: list[str], label: int | None
 ) -> None:
     """The image, the evidence in it, and the most probable classes, and the true one."""
     best = [int(index) for index in np.argsort(scores)[::-1][:SHOWN_CLASSES]]
