@@ -28,6 +28,10 @@ class StateDictMismatch(CbamError):
     """These weights do not belong to this network."""
 
 
+class NoFeatureMap(CbamError, ValueError):
+    """This network has no feature map that can be explained."""
+
+
 class DataError(CbamError):
     """The dataset is missing or damaged."""
 

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from cbam_core.attention.arguments import check_arguments
 from cbam_core.attention.base import Gate
 from cbam_core.attention.functional import hidden_channels, init_like_timm
-from cbam_core.attention.options import BAMFusion
+from cbam_core.attention.options import BAMFusion, BAMOptions
 
 
 class BAM(Gate):
@@ -15,13 +16,12 @@ class BAM(Gate):
     Ms = 1×1 down, two dilated 3×3, 1×1 to one  N 1 H W   (equation 4), BN and ReLU after all but the last
     ∘ is the product in the authors' code (`product`, the default) and the sum in the paper (`sum`, equation 2).
     Starts as the authors' networks do: He fan-out for the convolutions, Linear default for the MLP, biases 0.
-    Raises ValueError where channels, reduction or dilation is below 1.
+    Raises ValueError where an argument is none that BAMOptions takes.
     """
 
     def __init__(self, channels: int, reduction: int = 16, dilation: int = 4, *, fusion: BAMFusion = "product") -> None:
         super().__init__()
-        if dilation < 1:
-            raise ValueError(f"dilation must be at least 1; got {dilation}")
+        check_arguments(BAMOptions, channels, reduction=reduction, dilation=dilation, fusion=fusion)
         hidden = hidden_channels(channels, reduction)
         down, up = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
         self.channel = nn.Sequential(down, nn.BatchNorm1d(hidden), nn.ReLU(), up)

@@ -11,11 +11,16 @@ class Attention(nn.Module):
 
     Networks attach it and leave its weights alone: each module starts itself as its paper says, and the He rule of
     the backbone never touches it (it would saturate a third of CBAM's channel gates at the start).
+    What comes out has the type of what went in, under autocast too: else every layer behind would keep fp32 maps.
     """
 
     @abstractmethod
     def maps(self, x: Tensor) -> dict[str, Tensor]:
-        """What the module multiplies `x` (N C H W) with, by name; each broadcasts against `x`."""
+        """What the module does to `x` (N C H W), by name; each broadcasts against `x`.
+
+        `channel`, `spatial` and `gate` are factors of `x`; `added` is added to it; `context` says how much each place
+        counts in a pooled context (1 is an average place), and is no factor.
+        """
 
     def residual(self, x: Tensor, shortcut: Tensor, norm: nn.Module | None = None) -> Tensor:
         """The end of a residual block, relu(self(norm(x)) + shortcut); x and shortcut N C H W, the same out."""

@@ -1,15 +1,16 @@
 """CBAM: Convolutional Block Attention Module (Woo, Park, Lee, Kweon, ECCV 2018, arXiv 1807.06521)."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from cbam_core.attention.arguments import check_arguments, check_choice, check_choices
 from cbam_core.attention.base import Attention, Gate
 from cbam_core.attention.functional import CHANNEL_POOLS, GATES, hidden_channels, init_like_timm
 from cbam_core.attention.maximum import max_over
-from cbam_core.attention.options import ChannelPool, GateName, GateNorm, Init, Order, SpatialPool
+from cbam_core.attention.options import CBAMOptions, ChannelPool, GateName, GateNorm, Init, Order, SpatialPool
 
 SPATIAL_MOMENTUM = 0.01
 
@@ -19,7 +20,7 @@ class ChannelAttention(Gate):
 
     W0 (C/r × C) and W1 (C × C/r) are shared by the pools and carry a bias as in the authors' code. The weights start
     as a linear layer does in PyTorch and the biases at 0; `init="timm"` starts them by He's fan-out rule, as timm's
-    networks do. Raises ValueError where channels or reduction is below 1, or no pool is given.
+    networks do. Raises ValueError where channels or reduction is below 1, or a choice is none that CBAMOptions has.
     """
 
     kind = "channel"
@@ -35,8 +36,9 @@ class ChannelAttention(Gate):
         init: Init = "official",
     ) -> None:
         super().__init__()
-        if not pools:
-            raise ValueError("channel attention needs at least one pool")
+        check_choices("pools", pools, CHANNEL_POOLS)
+        check_choice("gate", gate, GATES)
+        check_choice("init", init, get_args(Init))
         hidden = hidden_channels(channels, reduction)
         self.fc1 = nn.Linear(channels, hidden, bias=mlp_bias)
         self.fc2 = nn.Linear(hidden, channels, bias=mlp_bias)
@@ -67,7 +69,8 @@ class SpatialAttention(Gate):
     `pools=("conv",)` puts a learned 1×1 convolution in the place of the two pools (table 2) and then needs `channels`.
     The norm is a BatchNorm over the one map with momentum 0.01. Its scale starts at 0, so that the gate starts at
     exactly one half everywhere; `init="timm"` starts it at 1.
-    Raises ValueError where the kernel is even, no pool is given, or `conv` lacks its channels or has company.
+    Raises ValueError where the kernel is even, a choice is none that CBAMOptions has, or `conv` lacks its channels or
+    has company.
     """
 
     kind = "spatial"
@@ -85,8 +88,12 @@ class SpatialAttention(Gate):
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, so that the map keeps its size; got {kernel_size}")
-        if not pools or ("conv" in pools and (len(pools) > 1 or channels is None)):
+        check_choices("pools", pools, get_args(SpatialPool))
+        if "conv" in pools and (len(pools) > 1 or channels is None):
             raise ValueError("spatial pools are avg, max or both; or conv alone, together with `channels`")
+        check_choice("norm", norm, get_args(GateNorm))
+        check_choice("gate", gate, GATES)
+        check_choice("init", init, get_args(Init))
         self.pools = tuple(name for name in ("max", "avg") if name in pools)
         self.squeeze = nn.Conv2d(channels, 1, 1, bias=False) if channels is not None and "conv" in pools else None
         self.conv = nn.Conv2d(len(pools), 1, kernel_size, padding=kernel_size // 2, bias=False)
@@ -130,7 +137,7 @@ class CBAM(Attention):
     gate          sigmoid, or hard_sigmoid (MobileNetV3's straight-line one)
     init          official: as the authors' networks start; timm: as timm's networks start
 
-    Raises ValueError where an argument is out of range (see the two halves).
+    Raises ValueError where an argument, or their combination, is none that CBAMOptions takes.
     """
 
     fused: Literal["auto", "on", "off"] = "auto"
@@ -151,6 +158,10 @@ class CBAM(Attention):
         init: Init = "official",
     ) -> None:
         super().__init__()
+        check_arguments(
+            CBAMOptions, channels, reduction=reduction, kernel_size=kernel_size, order=order, pools=pools,
+            spatial_pools=spatial_pools, mlp_bias=mlp_bias, spatial_norm=spatial_norm, gate=gate, init=init,
+        )  # fmt: skip
         self.order = order
         if order != "spatial":
             self.channel = ChannelAttention(channels, reduction, pools=pools, mlp_bias=mlp_bias, gate=gate, init=init)
@@ -172,7 +183,7 @@ class CBAM(Attention):
             half: Gate = getattr(self, name)
             maps[name] = half.gate(x)
             if self.order != "parallel":
-                x = x * maps[name]
+                x = x * maps[name].to(x.dtype)
         return maps
 
     def forward(self, x: Tensor) -> Tensor:  # N C H W -> N C H W

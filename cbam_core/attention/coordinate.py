@@ -4,8 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cbam_core.attention.arguments import check_arguments
 from cbam_core.attention.base import Gate
 from cbam_core.attention.functional import hidden_channels
+from cbam_core.attention.options import CoordinateOptions
 
 
 class Coordinate(Gate):
@@ -13,11 +15,12 @@ class Coordinate(Gate):
 
     f = h_swish(BN(1×1 conv of [avgpool_W F ; avgpool_H F])), g_h = sigmoid(1×1 conv f_h), g_w = sigmoid(1×1 conv f_w).
     The middle has max(8, C // r) channels, as in the authors' code.
-    Raises ValueError where channels or reduction is below 1.
+    Raises ValueError where an argument is none that CoordinateOptions takes.
     """
 
     def __init__(self, channels: int, reduction: int = 32) -> None:
         super().__init__()
+        check_arguments(CoordinateOptions, channels, reduction=reduction)
         hidden = max(8, hidden_channels(channels, reduction))
         self.conv = nn.Conv2d(channels, hidden, 1)
         self.norm = nn.BatchNorm2d(hidden)

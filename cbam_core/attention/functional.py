@@ -21,6 +21,22 @@ def hidden_channels(channels: int, reduction: int) -> int:
     return max(1, channels // reduction)
 
 
+def accumulation_dtype(x: Tensor) -> torch.dtype:
+    """The type to sum many values of `x` in: fp32 for the half types, else its own."""
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
+def sum_of_squares(x: Tensor) -> Tensor:  # N C H W -> N C
+    """The sum of squares over H and W, in fp32 at least: in fp16 56 × 56 values of 5 overflow.
+
+    The norm of a half map reads it as it is: a map squared in fp32 would stay in memory for the backward.
+    """
+    if accumulation_dtype(x) != x.dtype:
+        norm: Tensor = torch.linalg.vector_norm(x, 2, dim=(2, 3), dtype=torch.float32)
+        return norm.square()
+    return x.square().sum((2, 3))
+
+
 def average_pool(x: Tensor) -> Tensor:  # N C H W -> N C
     """The mean over H and W."""
     return x.mean((2, 3))

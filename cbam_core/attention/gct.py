@@ -3,23 +3,24 @@
 import torch
 from torch import Tensor, nn
 
+from cbam_core.attention.arguments import check_arguments
 from cbam_core.attention.base import Gate
-from cbam_core.attention.options import GCTNorm
+from cbam_core.attention.functional import accumulation_dtype, sum_of_squares
+from cbam_core.attention.options import GCTNorm, GCTOptions
 
 
 class GCT(Gate):
     """1 + tanh( gamma s / norm_C(s) + beta ), s = alpha norm_HW(F): three numbers per channel (equations 1 to 4).
 
     The norms are L2 or L1 and those over C are means. gamma and beta start at 0, so the module starts as the identity.
-    Raises ValueError where channels is below 1 or epsilon is not positive.
+    Raises ValueError where an argument is none that GCTOptions takes.
     """
 
     kind = "channel"
 
     def __init__(self, channels: int, *, norm: GCTNorm = "l2", epsilon: float = 1e-5) -> None:
         super().__init__()
-        if channels < 1 or epsilon <= 0:
-            raise ValueError(f"channels and epsilon must be positive; got {channels} and {epsilon}")
+        check_arguments(GCTOptions, channels, norm=norm, epsilon=epsilon)
         self.norm = norm
         self.epsilon = epsilon
         self.alpha = nn.Parameter(torch.ones(channels))
@@ -29,9 +30,9 @@ class GCT(Gate):
     def gate(self, x: Tensor) -> Tensor:  # N C H W -> N C 1 1
         """One number per channel, between 0 and 2."""
         if self.norm == "l2":
-            embedding = self.alpha * (x.square().sum((2, 3)) + self.epsilon).sqrt()
+            embedding = self.alpha * (sum_of_squares(x) + self.epsilon).sqrt()
             scale = (embedding.square().mean(1, keepdim=True) + self.epsilon).sqrt()
         else:
-            embedding = self.alpha * x.abs().sum((2, 3))
+            embedding = self.alpha * x.abs().sum((2, 3), dtype=accumulation_dtype(x))
             scale = embedding.abs().mean(1, keepdim=True) + self.epsilon
         return (1 + torch.tanh(self.gamma * embedding / scale + self.beta))[:, :, None, None]

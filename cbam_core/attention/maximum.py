@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 _ONE_BYTE = 1 << 8
 _TWO_BYTES = 1 << 16
@@ -17,10 +18,15 @@ def max_over(x: Tensor, dim: int) -> Tensor:
     `amax` would share it among the ties (in bf16 one row in fifty has one), and AdaptiveMaxPool has no deterministic
     backward on CUDA. Without a gradient the two maxima are equal, and `amax` is several times faster on a CPU.
     """
-    if torch.is_grad_enabled() and x.requires_grad:
-        values: Tensor = _Maximum.apply(x, dim)[0]
+    if (torch.is_grad_enabled() and x.requires_grad) or _in_forward_mode():
+        maximum = _Maximum if torch.compiler.is_compiling() else _EagerMaximum
+        values: Tensor = maximum.apply(x, dim)[0]
         return values
     return x.amax(dim)
+
+
+def _in_forward_mode() -> bool:
+    return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
 
 
 class _Maximum(torch.autograd.Function):
@@ -48,14 +54,32 @@ class _Maximum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
-        (kept,) = ctx.saved_tensors
-        index = kept.long() & (_TWO_BYTES - 1) if kept.dtype == torch.int16 else kept.long()
+        index = _indices(*ctx.saved_tensors)
         if torch.compiler.is_compiling():  # a comparison fuses with what comes before and after it, a scatter does not
             places = torch.arange(ctx.shape[ctx.dim], device=gradient.device)
             places = places.view([-1 if axis == ctx.dim % len(ctx.shape) else 1 for axis in range(len(ctx.shape))])
             return torch.where(places == index.unsqueeze(ctx.dim), gradient.unsqueeze(ctx.dim), 0), None
         spread = gradient.new_zeros(ctx.shape)
         return spread.scatter(ctx.dim, index.unsqueeze(ctx.dim), gradient.unsqueeze(ctx.dim)), None
+
+
+class _EagerMaximum(_Maximum):
+    """The same with a rule for forward mode, which `torch.func.hessian` needs, and which no compiler can trace."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor]) -> None:
+        _Maximum.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(output[1])
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> tuple[Tensor, None]:
+        index = _indices(*ctx.saved_tensors)
+        return tangent.gather(ctx.dim, index.unsqueeze(ctx.dim)).squeeze(ctx.dim), None
+
+
+def _indices(kept: Tensor) -> Tensor:
+    """The indices that were kept in one, two or four bytes; two bytes hold those above 32 767 as negative numbers."""
+    return kept.long() & (_TWO_BYTES - 1) if kept.dtype == torch.int16 else kept.long()
 
 
 @torch.library.custom_op("cbam_core::max_of_one_piece", mutates_args=())

@@ -2,8 +2,10 @@
 
 from torch import Tensor
 
+from cbam_core.attention.arguments import check_arguments
 from cbam_core.attention.base import Gate
 from cbam_core.attention.cbam import SpatialAttention
+from cbam_core.attention.options import TripletOptions
 
 
 class Triplet(Gate):
@@ -11,13 +13,12 @@ class Triplet(Gate):
 
     Each is CBAM's spatial gate (max and average pool, k×k convolution, BatchNorm, sigmoid) on a rotated map; the
     BatchNorm scale starts at 1. `spatial=False` leaves the gate over H W out (the paper's ablation).
-    Raises ValueError where the kernel is even or channels is below 1.
+    Raises ValueError where an argument is none that TripletOptions takes.
     """
 
     def __init__(self, channels: int, kernel_size: int = 7, *, spatial: bool = True) -> None:
         super().__init__()
-        if channels < 1:
-            raise ValueError(f"channels must be at least 1; got {channels}")
+        check_arguments(TripletOptions, channels, kernel_size=kernel_size, spatial=spatial)
         self.channel_width = SpatialAttention(kernel_size, init="timm")
         self.channel_height = SpatialAttention(kernel_size, init="timm")
         self.height_width = SpatialAttention(kernel_size, init="timm") if spatial else None

@@ -1,9 +1,12 @@
 """What a network costs: parameters, multiply-adds, activations, stage by stage, and what attention adds to each."""
 
+import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +21,10 @@ Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 
 @dataclass(frozen=True)
 class StageCost:
-    """One row of the table: a part of the network, what it returns (C, H, W or fewer axes), and what it costs."""
+    """One row of the table: a part of the network, what it returns (C, H, W or fewer axes), and what it costs.
+
+    A part that returns several maps, as HRNet's stages do, shows the first, which has the highest resolution.
+    """
 
     name: str
     output_shape: tuple[int, ...]
@@ -133,10 +139,10 @@ def _site(network: nn.Module, name: str, tally: _Tally) -> AttentionSite:
 
 def _stages(network: nn.Module, tally: _Tally, sites: tuple[AttentionSite, ...]) -> Iterator[StageCost]:
     """One row for every part of the network that has weights."""
-    for name in _parts(network):
+    for name in _parts(network, tally):
         parameters = _parameters(network.get_submodule(name))
         inside = [site for site in sites if site.name == name or site.name.startswith(f"{name}.")]
-        if parameters and name in tally.shapes:
+        if parameters:
             yield StageCost(
                 name=name,
                 output_shape=tally.shapes[name],
@@ -148,11 +154,16 @@ def _stages(network: nn.Module, tally: _Tally, sites: tuple[AttentionSite, ...])
             )
 
 
-def _parts(network: nn.Module) -> Iterator[str]:
-    """The names of the rows: the children of the network, and of a child that lists stages, its children."""
-    for name, child in network.named_children():
-        if name in ("stages", "blocks", "features", "layers"):
-            yield from (f"{name}.{inner}" for inner, _ in child.named_children())
+def _parts(network: nn.Module, tally: _Tally, prefix: str = "") -> Iterator[str]:
+    """The names of the rows: children that run, and in the place of one that lists stages its own children.
+
+    So too of a child that never runs itself, as a ModuleList.
+    """
+    for child_name, child in network.named_children():
+        name = prefix + child_name
+        lists_stages = not prefix and child_name in ("stages", "blocks", "features", "layers")
+        if lists_stages or name not in tally.shapes:
+            yield from _parts(child, tally, f"{name}.")
         else:
             yield name
 
@@ -182,13 +193,27 @@ def _note(tally: _Tally, name: str) -> Hook:
     """A hook that notes one run of the module `name`."""
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(output, Tensor):
-            tally.shapes[name] = tuple(output.shape[1:])
-        if isinstance(module, COUNTED):
-            # each number of the output is one row of the weight times a piece of the input
-            tally.macs[name] += output.numel() * (module.weight.numel() // module.weight.shape[0])
+        first = output[0] if isinstance(output, list | tuple) and output else output
+        if isinstance(first, Tensor):
+            tally.shapes[name] = tuple(first.shape[1:])
+        if isinstance(module, COUNTED) or _is_mixture(module):
+            tally.macs[name] += output.numel() * _macs_per_output(module)
             tally.activations[name] += output.numel()
         if isinstance(module, Attention):
             tally.maps[name] = tuple(inputs[0].shape[1:])
 
     return hook
+
+
+def _macs_per_output(module: Any) -> int:
+    """Multiply-adds behind one number of the output: one row of the weight times a piece of the input."""
+    if _is_mixture(module):
+        return math.prod(module.weight_shape[1:])
+    of_weight: int = module.weight.numel() // module.weight.shape[0]
+    return of_weight
+
+
+def _is_mixture(module: nn.Module) -> bool:
+    """Whether it is timm's CondConv2d, whose weight has the kernels of all experts as rows, and mixes one of them."""
+    timms = sys.modules.get("timm.layers.cond_conv2d")  # not imported: where nobody did, there is none
+    return timms is not None and isinstance(module, timms.CondConv2d)

@@ -18,8 +18,10 @@ def attention_maps(network: nn.Module, images: Tensor) -> dict[str, Maps]:
     """The gates of each attention module for `images` (N C H W), by the dotted name of the module.
 
     `channel` holds Mc (N C), `spatial` holds Ms (N H W, at the resolution of the block), and `gate` holds the factor
-    of modules that do not tell the two apart (N C H W). The network is left as it was. A module that runs twice shows
-    its last run. Raises ValueError where the network has no attention.
+    of modules that do not tell the two apart (N C H W). Global Context has `context`, how much each place counts in
+    its pooled vector (N H W; 1 is an average place), and what comes of it: `added` to each channel, or the factor
+    `channel` (N C). The network is left as it was. A module that runs twice shows its last run. Raises ValueError
+    where the network has no attention.
     """
     if not attention_names(network):
         raise ValueError("this network has no attention to show")
@@ -29,8 +31,11 @@ def attention_maps(network: nn.Module, images: Tensor) -> dict[str, Maps]:
 
 
 def _array(kind: str, gate: Tensor) -> npt.NDArray[np.float32]:
-    squeezed = {"channel": gate.flatten(1), "spatial": gate.squeeze(1)}.get(kind, gate)
-    array: npt.NDArray[np.float32] = squeezed.float().cpu().numpy()
+    if kind in ("channel", "added"):
+        gate = gate.flatten(1)
+    elif kind in ("spatial", "context"):
+        gate = gate.squeeze(1)
+    array: npt.NDArray[np.float32] = gate.float().cpu().numpy()
     return array
 
 

@@ -94,7 +94,9 @@ def test_the_gates_are_written_out_once_by_hand():
 @pytest.mark.parametrize("order", list(ORDERS))
 def test_orders(order):
     """Each order is made of the same two halves; a half that is absent has no weights."""
-    module = lively(CBAM(8, 4, 3, order=order)).eval()
+    own = {} if order == "spatial" else {"reduction": 4}
+    own |= {} if order == "channel" else {"kernel_size": 3}
+    module = lively(CBAM(8, order=order, **own)).eval()
     x = torch.randn(2, 8, 5, 5, dtype=torch.float64)
     gates = module.maps(x)
     assert tuple(gates) == ORDERS[order]
@@ -231,11 +233,13 @@ def _saved_bytes(module: nn.Module, x: torch.Tensor) -> int:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: CBAM(0), "channels and reduction"),
-        (lambda: CBAM(8, 0), "channels and reduction"),
+        (lambda: CBAM(0), "channels must be"),
+        (lambda: CBAM(8, 0), "reduction must be greater than or equal to 1; got 0"),
         (lambda: CBAM(8, kernel_size=4), "odd"),
-        (lambda: ChannelAttention(8, pools=()), "at least one pool"),
-        (lambda: SpatialAttention(pools=()), "spatial pools"),
+        (lambda: ChannelAttention(0), "channels and reduction"),
+        (lambda: ChannelAttention(8, pools=()), "at least one of avg, max, lp, lse"),
+        (lambda: SpatialAttention(4), "odd"),
+        (lambda: SpatialAttention(pools=()), "at least one of avg, max, conv"),
         (lambda: SpatialAttention(pools=("conv",)), "together with `channels`"),
         (lambda: SpatialAttention(pools=("conv", "avg"), channels=8), "conv alone"),
     ],

@@ -144,7 +144,7 @@ def test_the_figure_has_a_panel_for_every_gate(attention, tmp_path):
     titles = [axes.get_title() for row in figure.subfigs for axes in row.axes]
     assert "the image" in titles
     assert sum("places" in title for title in titles) == (0 if attention == "se" else 4)
-    assert sum("channels" in title for title in titles) == (0 if attention == "global_context" else 4)
+    assert sum("channels" in title for title in titles) == 4
     assert any("layer3.2" in title for title in titles)
     assert (tmp_path / "attention.png").stat().st_size > 5_000
 

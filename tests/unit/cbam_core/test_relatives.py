@@ -82,7 +82,7 @@ def test_global_context_is_timms(fusion):
 def test_global_context_starts_as_the_identity():
     x = torch.randn(2, 16, 5, 5)
     assert torch.equal(GlobalContext(16)(x), x)
-    assert torch.allclose(GlobalContext(16).maps(x)["spatial"].mean((2, 3)), torch.ones(2, 1))
+    assert torch.allclose(GlobalContext(16).maps(x)["context"].mean((2, 3)), torch.ones(2, 1))
 
 
 @pytest.mark.parametrize("fusion", ["product", "sum"])
