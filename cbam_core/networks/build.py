@@ -45,28 +45,28 @@ def build_network(
     and what is not among those at random: each parameter from `seed` and its name, and torch's global generator stays
     as it is; or one after the other from that generator where `seed` is left out. Inside `torch.device("meta")` nothing
     is allocated. `semantics` is what the experiment began with (`cbam_core.semantics`); under 1, `seed` seeds the
-    global generator. Raises UnknownBackbone (timm has no such network or weights), AttentionNotSupported (it can carry none, or has
-    no such stage), StateDictMismatch (published weights that do not fit).
+    global generator. Raises UnknownBackbone (timm has no such network or weights), AttentionNotSupported (it can carry
+    none, or has no such stage), StateDictMismatch (published weights that do not fit).
     """
     if seed is None or torch.get_default_device().type == "meta":
-        return _build(model, num_classes, in_channels)
+        return _build(model, num_classes, in_channels, semantics)
     if semantics == 1:
         torch.manual_seed(seed_of(seed, "weights"))
-        return _build(model, num_classes, in_channels)
+        return _build(model, num_classes, in_channels, semantics)
     names = _parameter_names(model, num_classes, in_channels)
-    return build_seeded(lambda: _build(model, num_classes, in_channels), names, seed)
+    return build_seeded(lambda: _build(model, num_classes, in_channels, semantics), names, seed)
 
 
 @lru_cache(maxsize=64)
 def _parameter_names(model: ModelSpec, num_classes: int, in_channels: int) -> tuple[str, ...]:
     bare = model.model_copy(update={"pretrained": False})
-    return parameter_names(lambda: _build(bare, num_classes, in_channels))
+    return parameter_names(lambda: _build(bare, num_classes, in_channels, CURRENT))
 
 
-def _build(model: ModelSpec, num_classes: int, in_channels: int) -> nn.Module:
+def _build(model: ModelSpec, num_classes: int, in_channels: int, semantics: Semantics) -> nn.Module:
     """The network, its weights drawn as torch's global generator gives them."""
     if is_timm(model.backbone):
-        return build_timm(model, num_classes, in_channels)
+        return build_timm(model, num_classes, in_channels, semantics=semantics)
     attention = AttentionPlan(model.attention, _stages(model))
     if model.backbone in MOBILENETS:
         shape = MobileNetPlan(width=model.width, stem=model.stem or "imagenet")
