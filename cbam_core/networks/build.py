@@ -1,5 +1,6 @@
 """From what a spec says about the network to the network."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -12,7 +13,7 @@ from cbam_core.networks.first_weights import build_seeded, parameter_names
 from cbam_core.networks.mobilenet import MobileNetPlan, MobileNetV1
 from cbam_core.networks.pretrained import load_published_weights
 from cbam_core.networks.resnet import ResNet, ResNetPlan
-from cbam_core.networks.timm_backbone import build_timm
+from cbam_core.networks.timm_backbone import timm_builder
 from cbam_core.seeding import seed_of
 from cbam_core.semantics import CURRENT, Semantics
 from cbam_core.spec import ModelSpec
@@ -48,25 +49,29 @@ def build_network(
     global generator. Raises UnknownBackbone (timm has no such network or weights), AttentionNotSupported (it can carry
     none, or has no such stage), StateDictMismatch (published weights that do not fit).
     """
+    build = _builder(model, num_classes, in_channels, semantics)
     if seed is None or torch.get_default_device().type == "meta":
-        return _build(model, num_classes, in_channels, semantics)
+        return build()
     if semantics == 1:
         torch.manual_seed(seed_of(seed, "weights"))
-        return _build(model, num_classes, in_channels, semantics)
-    names = _parameter_names(model, num_classes, in_channels)
-    return build_seeded(lambda: _build(model, num_classes, in_channels, semantics), names, seed)
+        return build()
+    return build_seeded(build, _parameter_names(model, num_classes, in_channels), seed)
 
 
 @lru_cache(maxsize=64)
 def _parameter_names(model: ModelSpec, num_classes: int, in_channels: int) -> tuple[str, ...]:
     bare = model.model_copy(update={"pretrained": False})
-    return parameter_names(lambda: _build(bare, num_classes, in_channels, CURRENT))
+    return parameter_names(_builder(bare, num_classes, in_channels, CURRENT))
 
 
-def _build(model: ModelSpec, num_classes: int, in_channels: int, semantics: Semantics) -> nn.Module:
-    """The network, its weights drawn as torch's global generator gives them."""
+def _builder(model: ModelSpec, num_classes: int, in_channels: int, semantics: Semantics) -> Callable[[], nn.Module]:
+    """What builds the network, its weights drawn as torch's global generator gives them."""
     if is_timm(model.backbone):
-        return build_timm(model, num_classes, in_channels, semantics=semantics)
+        return timm_builder(model, num_classes, in_channels, semantics=semantics)
+    return lambda: _build(model, num_classes, in_channels)
+
+
+def _build(model: ModelSpec, num_classes: int, in_channels: int) -> nn.Module:
     attention = AttentionPlan(model.attention, _stages(model))
     if model.backbone in MOBILENETS:
         shape = MobileNetPlan(width=model.width, stem=model.stem or "imagenet")

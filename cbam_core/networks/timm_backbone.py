@@ -1,5 +1,7 @@
 """Any network of timm's that passes maps on, with attention on the branches of its blocks."""
 
+from collections.abc import Callable
+
 from torch import nn
 
 from cbam_core.attention import Attention
@@ -15,33 +17,54 @@ from cbam_core.semantics import CURRENT, Semantics
 from cbam_core.spec import ModelSpec
 
 
-def build_timm(model: ModelSpec, num_classes: int, in_channels: int, *, semantics: Semantics = CURRENT) -> nn.Module:
-    """timm's network with attention in each of its blocks (BAM: after the last block of each stage but the last).
+def timm_builder(
+    model: ModelSpec, num_classes: int, in_channels: int, *, semantics: Semantics = CURRENT
+) -> Callable[[], nn.Module]:
+    """What builds timm's network with attention in each of its blocks (BAM: between the stages).
 
+    The blocks are found now, from a network on the meta device, and what is returned builds one network and no other.
     A stage is what lies at one resolution. Under semantics 1 attention stands behind each block, as it did.
-    Raises UnknownBackbone, WeightsUnavailable or AttentionNotSupported.
+    Raises UnknownBackbone or AttentionNotSupported; what is returned, also WeightsUnavailable.
     """
     name = model.backbone.removeprefix(TIMM_PREFIX)
-    network = create_timm(name, pretrained=model.pretrained, num_classes=num_classes, in_channels=in_channels)
-    if model.attention.type == "none":
+    attach_to: Callable[[nn.Module], None] = _nothing
+    if model.attention.type != "none":
+        attach_to = _behind_blocks(model, name) if semantics == 1 else _on_branches(model, name)
+
+    def build() -> nn.Module:
+        network = create_timm(name, pretrained=model.pretrained, num_classes=num_classes, in_channels=in_channels)
+        attach_to(network)
         return network
-    if semantics == 1:
-        blocks = find_blocks(name)
-        attach_behind_blocks(network, blocks, _plan(model, max(block.stage for block in blocks)))
-        return network
+
+    return build
+
+
+def _nothing(_network: nn.Module) -> None:
+    """Attach no attention."""
+
+
+def _behind_blocks(model: ModelSpec, name: str) -> Callable[[nn.Module], None]:
+    blocks = find_blocks(name)
+    plan = _plan(model, max(block.stage for block in blocks))
+    return lambda network: attach_behind_blocks(network, blocks, plan)
+
+
+def _on_branches(model: ModelSpec, name: str) -> Callable[[nn.Module], None]:
     sites = find_sites(name)
     last_of_stage = {site.stage: site for site in sites}
     plan = _plan(model, max(last_of_stage))
-    for site in sites:
-        after_stage = (
-            plan.after_stage(site.stage, site.end_feature.channels) if last_of_stage[site.stage] is site else None
-        )
-        if isinstance(after_stage, Attention):
-            attach(network, site.end, "output", after_stage, channels_last=site.end_feature.channels_last)
-        in_block = plan.in_block(site.stage, site.feature.channels)
-        if isinstance(in_block, Attention):
-            attach(network, site.module, site.place, in_block, channels_last=site.feature.channels_last)
-    return network
+
+    def attach_to(network: nn.Module) -> None:
+        for site in sites:
+            in_block = plan.in_block(site.stage, site.feature.channels)
+            if isinstance(in_block, Attention):
+                attach(network, site.module, site.place, in_block, channels_last=site.feature.channels_last)
+        for stage, site in last_of_stage.items():
+            after = plan.after_stage(stage, site.end_feature.channels)
+            if isinstance(after, Attention):
+                attach(network, site.end, "output", after, channels_last=site.end_feature.channels_last)
+
+    return attach_to
 
 
 def _plan(model: ModelSpec, last: int) -> AttentionPlan:

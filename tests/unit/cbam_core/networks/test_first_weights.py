@@ -7,6 +7,7 @@ from torch import nn
 from cbam_core.attention import Attention
 from cbam_core.networks import build_network
 from cbam_core.networks.first_weights import build_seeded, parameter_names
+from cbam_core.networks.timm_sites import find_sites
 from cbam_core.spec import ModelSpec
 
 BACKBONES = ["cifar_resnet20", "resnet18", "mobilenet_v1", "timm:regnetx_002", "timm:convnext_atto"]
@@ -95,6 +96,14 @@ def test_the_first_semantics_draws_as_it_always_did(backbone, name, expected):
     """Stored from the commit before there was a number: torch.manual_seed(seed_of(5, "weights")), then the network."""
     state = weights(model(backbone, "cbam"), semantics=1, seed=5)
     assert state[name].flatten()[:3].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_first_build_of_a_process_is_like_all_others():
+    """The sites are looked for, and remembered, outside of what is seeded."""
+    find_sites.cache_clear()
+    first = weights(model("timm:test_resnet", "gct"), seed=5)
+    again = weights(model("timm:test_resnet", "gct"), seed=5)
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def test_a_meta_network_has_no_weights_to_seed():
