@@ -14,6 +14,7 @@ from cbam_core.errors import AttentionNotSupported
 from cbam_core.explain import describe
 from cbam_core.explain.cost import attention_names
 from cbam_core.networks import build_network, synchronise_batch_norm
+from cbam_core.networks.inner_attention import inner_attention
 from cbam_core.networks.timm_sites import find_sites
 from cbam_core.spec import ModelSpec
 from tests.unit.cbam_core.networks.timm_names import QUICK, REFUSED, REST, image_size
@@ -34,6 +35,9 @@ def stem_gradient(network: nn.Module, size: int) -> float:
     """The norm of the gradient at the first convolution, in training mode, for two images."""
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.Linear) and not module.weight.any():
+            nn.init.trunc_normal_(module.weight, std=0.02)  # a head that starts at zero hands no gradient on
     nn.functional.cross_entropy(network.train()(images), torch.tensor([0, 1])).backward()
     stem = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     return stem.weight.grad.norm().item()
@@ -194,3 +198,11 @@ def test_a_network_without_blocks_says_so(monkeypatch):
     monkeypatch.setattr(timm, "create_model", lambda _name, num_classes, in_chans, **_: Opaque(num_classes, in_chans))
     with pytest.raises(AttentionNotSupported, match="no blocks that can be told apart"):
         bare(model("opaque", "cbam"))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("efficientnet_b0", 16), ("seresnet18", 8), ("legacy_seresnet18", 8), ("resnet18", 0)]
+)
+def test_attention_inside_is_counted_and_ours_is_not(name, count):
+    assert inner_attention(bare(model(name))) == count
+    assert inner_attention(bare(model(name, "global_context"))) == count

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -129,8 +130,14 @@ def test_a_narrow_kernel_of_channels_is_noticed():
     assert found == {("/model/attention/kernel_size", "kernel_over_channels")}
 
 
+def test_attention_that_the_backbone_has_of_its_own_is_noticed():
+    inside = replace(MEASURED, inner_attention=16)
+    found = advice(inside, train=train(), model=model(backbone="timm:efficientnet_b0"))
+    assert ("/model/backbone", "attention_inside") in found
+
+
 def test_every_rule_has_a_case():
-    assert len(RULES) == 11, "a new rule wants a line in the table above"
+    assert len(RULES) == 12, "a new rule wants a line in the table above"
 
 
 def test_memory_is_the_sum_that_the_formula_says():
