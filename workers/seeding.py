@@ -1,17 +1,14 @@
 """Randomness as a function of the seed and the step, so that nothing about it needs to be remembered to resume."""
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator
 
 import torch
 
+from cbam_core.seeding import seed_of
 
-def seed_of(*parts: int | str) -> int:
-    """A well-mixed 63-bit seed from what it depends on, such as (seed, "epoch", 3)."""
-    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+__all__ = ["generator_of", "reproducible", "seed_generators", "seed_of"]
 
 
 def generator_of(*parts: int | str) -> torch.Generator:

@@ -1,15 +1,21 @@
 """From what a spec says about the network to the network."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
+import torch
 from torch import nn
 
 from cbam_core.backbones import CIFAR_RESNETS, MOBILENETS, is_timm, stage_count
 from cbam_core.networks.attach import AttentionPlan
+from cbam_core.networks.first_weights import build_seeded, parameter_names
 from cbam_core.networks.mobilenet import MobileNetPlan, MobileNetV1
 from cbam_core.networks.pretrained import load_published_weights
 from cbam_core.networks.resnet import ResNet, ResNetPlan
-from cbam_core.networks.timm_backbone import build_timm
+from cbam_core.networks.timm_backbone import timm_builder
+from cbam_core.seeding import seed_of
+from cbam_core.semantics import CURRENT, Semantics
 from cbam_core.spec import ModelSpec
 
 RESNET_PLANS: dict[str, ResNetPlan] = {
@@ -26,16 +32,46 @@ RESNET_PLANS: dict[str, ResNetPlan] = {
 """The networks of ImageNet's residual family, with their ImageNet stem."""
 
 
-def build_network(model: ModelSpec, num_classes: int, in_channels: int = 3) -> nn.Module:
+def build_network(
+    model: ModelSpec,
+    num_classes: int,
+    in_channels: int = 3,
+    *,
+    semantics: Semantics = CURRENT,
+    seed: int | None = None,
+) -> nn.Module:
     """The network that `model` describes: images N in_channels H W in, class scores N num_classes out.
 
-    Weights start from torch's global random generator, or from timm's published ones where `pretrained` is set
-    (which timm downloads, or finds in its cache). Inside `torch.device("meta")` nothing is allocated.
-    Raises UnknownBackbone (timm has no such network or weights), AttentionNotSupported (it can carry none, or has
-    no such stage), StateDictMismatch (published weights that do not fit).
+    Weights start from timm's published ones where `pretrained` is set (which timm downloads, or finds in its cache),
+    and what is not among those at random: each parameter from `seed` and its name, and torch's global generator stays
+    as it is; or one after the other from that generator where `seed` is left out. Inside `torch.device("meta")` nothing
+    is allocated. `semantics` is what the experiment began with (`cbam_core.semantics`); under 1, `seed` seeds the
+    global generator. Raises UnknownBackbone (timm has no such network or weights), AttentionNotSupported (it can carry
+    none, or has no such stage), StateDictMismatch (published weights that do not fit).
     """
+    build = _builder(model, num_classes, in_channels, semantics)
+    if seed is None or torch.get_default_device().type == "meta":
+        return build()
+    if semantics == 1:
+        torch.manual_seed(seed_of(seed, "weights"))
+        return build()
+    return build_seeded(build, _parameter_names(model, num_classes, in_channels), seed)
+
+
+@lru_cache(maxsize=64)
+def _parameter_names(model: ModelSpec, num_classes: int, in_channels: int) -> tuple[str, ...]:
+    bare = model.model_copy(update={"pretrained": False})
+    return parameter_names(_builder(bare, num_classes, in_channels, CURRENT))
+
+
+def _builder(model: ModelSpec, num_classes: int, in_channels: int, semantics: Semantics) -> Callable[[], nn.Module]:
+    """What builds the network, its weights drawn as torch's global generator gives them."""
     if is_timm(model.backbone):
-        return build_timm(model, num_classes, in_channels)
+        return timm_builder(model, num_classes, in_channels, semantics=semantics)
+    return lambda: _build(model, num_classes, in_channels)
+
+
+def _build(model: ModelSpec, num_classes: int, in_channels: int) -> nn.Module:
     attention = AttentionPlan(model.attention, _stages(model))
     if model.backbone in MOBILENETS:
         shape = MobileNetPlan(width=model.width, stem=model.stem or "imagenet")

@@ -17,6 +17,7 @@ def synchronise_batch_norm(network: nn.Module) -> nn.Module:
         from timm.layers.norm_act import convert_sync_batchnorm  # torch's own drops the activation that some norms hold
 
         synchronised: nn.Module = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        synchronised._forward_hooks.update(network._forward_hooks)  # attention that follows it
         return synchronised
     for name, child in network.named_children():
         setattr(network, name, synchronise_batch_norm(child))

@@ -29,6 +29,7 @@ class Measured:
     sites: tuple[AttentionSite, ...]
     kept_bytes_per_image: int
     largest_kept_bytes: int
+    inner_attention: int = 0
 
 
 def _request_of(model: ModelSpec, channels: int, classes: int, image_size: int) -> str:

@@ -26,6 +26,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
 
     from cbam_core.explain import describe, kept_for_backward
     from cbam_core.networks import build_network
+    from cbam_core.networks.inner_attention import inner_attention
 
     model = ModelSpec.model_validate_json(json.dumps(request["model"]))
     shape = (request["channels"], request["image_size"], request["image_size"])
@@ -43,6 +44,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         "parameters": cost.parameters,
         "macs": cost.macs,
         "sites": [asdict(site) for site in cost.attention],
+        "inner_attention": inner_attention(network),
         "kept_bytes_per_image": kept.bytes_per_image,
         "largest_kept_bytes": kept.largest,
     }

@@ -128,6 +128,16 @@ def _kernel_over_map(case: RecipeContext) -> Iterator[RecipeWarning]:
         )
 
 
+def _attention_inside(case: RecipeContext) -> Iterator[RecipeWarning]:
+    if case.measured.inner_attention:
+        yield RecipeWarning(
+            "/model/backbone",
+            "attention_inside",
+            f"{case.spec.model.backbone} has {case.measured.inner_attention} modules of channel attention of its own "
+            "(as SE): with `attention: none` it is no plain network, and other attention comes on top",
+        )
+
+
 def _stem_for_small_images(case: RecipeContext) -> Iterator[RecipeWarning]:
     model, size = case.spec.model, case.spec.data.image_size
     if size <= 64 and model.stem is None and model.backbone in RESNETS and not model.pretrained:
@@ -318,6 +328,7 @@ def _gpus(case: RecipeContext) -> Iterator[RecipeWarning]:
 RULES: tuple[Rule, ...] = (
     _narrow_bottleneck,
     _kernel_over_map,
+    _attention_inside,
     _stem_for_small_images,
     _published_weights,
     _regularisation,

@@ -1,7 +1,5 @@
 """The networks: counts the paper prints or that follow from its formulas, where attention sits, how weights start."""
 
-import copy
-import pickle
 from itertools import pairwise
 
 import pytest
@@ -12,13 +10,12 @@ from pydantic import ValidationError
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from cbam_core.attention import BAM, CBAM, SE, Attention
+from cbam_core.attention import BAM, CBAM, SE
 from cbam_core.backbones import BACKBONES, WITH_PUBLISHED_WEIGHTS, stage_count
 from cbam_core.errors import AttentionNotSupported, StateDictMismatch, UnknownBackbone
 from cbam_core.explain import describe
 from cbam_core.networks import build_network, synchronise_batch_norm
 from cbam_core.networks.pretrained import fit_weights
-from cbam_core.networks.timm_backbone import find_blocks
 from cbam_core.spec import ModelSpec
 
 
@@ -210,69 +207,6 @@ def test_same_seed_same_network():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize(
-    ("name", "count", "stages"),
-    [
-        ("resnet18", 8, 4),
-        ("convnext_atto", 12, 4),
-        ("efficientnet_b0", 16, 5),
-        ("regnetx_002", 13, 4),
-        ("densenet121", 4, 4),
-        ("vgg11", 6, 6),
-    ],
-)
-def test_blocks_of_timms_networks(name, count, stages):
-    """Blocks as the published architectures count them; VGG has none and is tapped where timm taps it."""
-    blocks = find_blocks(name)
-    assert len(blocks) == count
-    assert max(block.stage for block in blocks) == stages
-    network = bare(model(f"timm:{name}", "cbam"), 10)
-    assert len(describe(network, (3, 224, 224)).attention) == count
-
-
-@pytest.mark.parametrize("name", ["convnext_atto", "densenet121", "regnetx_002"])
-def test_attention_in_timms_networks_takes_effect(name):
-    torch.manual_seed(0)
-    network = build_network(model(f"timm:{name}", "gct"), 10).eval()
-    plain = build_network(model(f"timm:{name}"), 10).eval()
-    shared = {key.replace(".block.", "."): tensor for key, tensor in network.state_dict().items()}
-    plain.load_state_dict({key: shared[key] for key in plain.state_dict()})
-    x = torch.randn(1, 3, 64, 64)
-    assert torch.allclose(network(x), plain(x), atol=1e-5)  # GCT starts as the identity
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, Attention):
-                module.beta.copy_(torch.linspace(-1, 1, len(module.beta)))
-    assert not torch.allclose(network(x), plain(x), atol=1e-3)
-    twin = pickle.loads(pickle.dumps(copy.deepcopy(network)))
-    assert torch.equal(twin(x), network(x))
-
-
-def test_bam_stands_between_the_stages_of_timms_networks():
-    names = [site.name for site in describe(bare(model("timm:resnet18", "bam"), 10), (3, 224, 224)).attention]
-    assert names == ["layer1.1.attention", "layer2.1.attention", "layer3.1.attention"]
-    names = [site.name for site in describe(bare(model("timm:resnet18", "se", stages=[4]), 10), (3, 64, 64)).attention]
-    assert names == ["layer4.0.attention", "layer4.1.attention"]
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("vit_tiny_patch16_224", "returns tokens N L C"),
-        ("swin_tiny_patch4_window7_224", "channels last"),
-        ("hrnet_w18_small", "returns a list"),
-        ("test_byobnet", None),
-        ("naflexvit_base_patch16_gap", "cannot carry attention"),
-    ],
-)
-def test_what_cannot_carry_attention_says_why(name, reason):
-    if reason is None:
-        assert find_blocks(name)
-        return
-    with pytest.raises(AttentionNotSupported, match=reason):
-        bare(model(f"timm:{name}", "cbam"))
-
-
 def test_what_timm_does_not_have():
     with pytest.raises(UnknownBackbone, match="timm:no_such_net"):
         bare(model("timm:no_such_net"))
@@ -379,22 +313,3 @@ def test_cbam_adds_what_its_formula_says(backbone, reduction):
     ]
     added = sum(2 * c * (c // reduction) + c // reduction + c + 100 for c in widths)
     assert parameters(network) - parameters(bare(model(backbone))) == added
-
-
-class Opaque(nn.Module):
-    """A network whose layers cannot be told apart: one convolution, called by nobody's name."""
-
-    def __init__(self, num_classes: int, in_chans: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(num_classes, in_chans, 1, 1))
-        self.feature_info = []
-        self.pretrained_cfg = {"input_size": (3, 8, 8)}
-
-    def forward(self, x):
-        return nn.functional.conv2d(x, self.weight).mean((2, 3))
-
-
-def test_a_network_without_blocks_says_so(monkeypatch):
-    monkeypatch.setattr(timm, "create_model", lambda _name, num_classes, in_chans, **_: Opaque(num_classes, in_chans))
-    with pytest.raises(AttentionNotSupported, match="no blocks that can be told apart"):
-        bare(model("timm:opaque", "cbam"))

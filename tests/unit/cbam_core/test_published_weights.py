@@ -26,7 +26,11 @@ def test_pretrained_starts_from_what_timm_publishes(cache, backbone, name):
     loaded = build_network(spec, 10).state_dict()
     taken = [key for key in published if key in loaded and torch.equal(published[key], loaded[key])]
     assert len(taken) == len(published) - 2  # all but the head, which has another width
-    assert any(".attention." in key for key in loaded)
+    assert any(".attention." in key or ".se." in key for key in loaded)
+    seeded = build_network(spec, 10, seed=5).state_dict()
+    fresh = [key for key in loaded if loaded[key].is_floating_point() and not torch.equal(loaded[key], seeded[key])]
+    assert {"fc.weight", "head.fc.weight"} & set(fresh), "the head and attention are drawn from the seed"
+    assert not set(taken) & set(fresh)
 
 
 @pytest.mark.parametrize(("backbone", "name"), [("resnet18", "resnet18"), ("timm:resnet26", "resnet26")])

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -153,6 +154,12 @@ def test_a_narrow_kernel_of_channels_is_noticed():
     few = Measured(1000, 10, (AttentionSite("a", "ECA", 8, 8, 8, 3, 3),), 1, 1)
     found = advice(few, train=train(), model=model(attention={"type": "eca", "kernel_size": 9}))
     assert found == {("/model/attention/kernel_size", "kernel_over_channels")}
+
+
+def test_attention_that_the_backbone_has_of_its_own_is_noticed():
+    inside = replace(MEASURED, inner_attention=16)
+    found = advice(inside, train=train(), model=model(backbone="timm:efficientnet_b0"))
+    assert ("/model/backbone", "attention_inside") in found
 
 
 def test_every_rule_has_a_case():
