@@ -140,7 +140,7 @@ def _train(
     _require(spec, gang)
     dataset = _load(assignment, gang.device)
     event("the data is loaded")
-    cost = _cost(spec.model, dataset.num_classes, dataset.input_shape)
+    cost = _cost(spec.model, dataset.num_classes, dataset.input_shape, assignment.semantics)
     trainer = Trainer(assignment, gang, dataset, tracker=tracker, report=report, stop=stop)
     event("the network is built")
     logger.info(
@@ -247,10 +247,11 @@ def _tracker(assignment: Assignment) -> Tracker:
 
 
 @lru_cache(maxsize=16)
-def _cost(model: ModelSpec, num_classes: int, input_shape: tuple[int, int, int]) -> Description:
+def _cost(model: ModelSpec, num_classes: int, input_shape: tuple[int, int, int], semantics: Semantics) -> Description:
     """Parameters and multiply-adds, counted on a network without memory; once for all trials of a warm worker."""
     with torch.device("meta"):
-        network = build_network(model.model_copy(update={"pretrained": False}), num_classes, input_shape[0])
+        bare = model.model_copy(update={"pretrained": False})
+        network = build_network(bare, num_classes, input_shape[0], semantics=semantics)
     return describe(network, input_shape)
 
 

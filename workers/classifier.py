@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from cbam_core.networks import build_network
+from cbam_core.semantics import EARLIEST, Semantics, known
 from cbam_core.spec import ExperimentSpec, ModelSpec
 
 
@@ -40,22 +41,23 @@ def load_classifier(weights: Path) -> tuple[Classifier, tuple[int, int, int]]:
     channels, height, width = about["input_shape"]
     model = ExperimentSpec.model_validate(about["spec"]).model.model_copy(update={"pretrained": False})
     shape = model, len(about["classes"]), channels
-    network = copy.deepcopy(_weightless(*shape))
+    semantics = known(about.get("semantics", EARLIEST))
+    network = copy.deepcopy(_weightless(*shape, semantics))
     network.load_state_dict(state, assign=True)
     if any(buffer.is_meta for buffer in network.buffers()):  # those that are not saved, such as the filter of a blur
-        network = build_network(*shape)
+        network = build_network(*shape, semantics=semantics)
         network.load_state_dict(state)
     return Classifier(network, about["mean"], about["std"]).eval(), (channels, height, width)
 
 
 def describe_weights(weights: Path) -> dict[str, Any]:
-    """What an exported safetensors file says of itself: spec, classes, mean, std, input_shape."""
+    """What an exported safetensors file says of itself: spec, classes, mean, std, input_shape, semantics."""
     with safe_open(weights, framework="pt") as file:
         return {name: json.loads(value) for name, value in file.metadata().items()}
 
 
 @lru_cache(maxsize=4)
-def _weightless(model: ModelSpec, num_classes: int, in_channels: int) -> nn.Module:
+def _weightless(model: ModelSpec, num_classes: int, in_channels: int, semantics: Semantics) -> nn.Module:
     """The network without memory, to be copied: that takes a third of the time of building it on the meta device."""
     with torch.device("meta"):
-        return build_network(model, num_classes, in_channels)
+        return build_network(model, num_classes, in_channels, semantics=semantics)

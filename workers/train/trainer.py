@@ -62,9 +62,14 @@ class Trainer:
         self.checkpoints = Checkpoints(assignment.folder.checkpoints, self.spec.checkpoint)
         self._fence = Fence(assignment)
 
-        torch.manual_seed(seed_of(self.recipe.seed_of("init"), "weights"))
         channels = dataset.input_shape[0]
-        network = build_network(self.spec.model, dataset.num_classes, channels)
+        network = build_network(
+            self.spec.model,
+            dataset.num_classes,
+            channels,
+            semantics=assignment.semantics,
+            seed=self.recipe.seed_of("init"),
+        )
         self._choose_kernels(network)
         share = RankShard(gang.rank, gang.world_size, self.recipe.global_batch_size)
         if self.recipe.compile:

@@ -22,8 +22,7 @@ from workers.train.checkpoint import Checkpoints
 def plain_loop(spec, steps):
     """The same recipe in plain PyTorch: SGD with a cosine rate; losses and rates of the first `steps` steps."""
     train, digits = spec.train, load_dataset(spec.data)
-    torch.manual_seed(seed_of(train.seed, "weights"))
-    network = build_network(spec.model, 10, 1)
+    network = build_network(spec.model, 10, 1, seed=train.seed)
     optimizer = torch.optim.SGD(
         network.parameters(), train.optimizer.lr, train.optimizer.momentum, weight_decay=train.optimizer.weight_decay
     )
