@@ -129,7 +129,7 @@ def _kernel_over_map(case: RecipeContext) -> Iterator[RecipeWarning]:
 
 
 def _attention_inside(case: RecipeContext) -> Iterator[RecipeWarning]:
-    if case.measured.inner_attention:
+    if case.measured is not None and case.measured.inner_attention:
         yield RecipeWarning(
             "/model/backbone",
             "attention_inside",
