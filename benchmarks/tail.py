@@ -1,6 +1,7 @@
 """Time and memory of the end of a residual block, relu(attention(norm(z)) + shortcut): eager, compiled and fused.
 
     python -m benchmarks.tail [--inference] [--batch 128] [--rounds 9] [--json PATH]
+    python -m benchmarks.tail --traffic
 
 For the map at the end of each stage of ResNet-50 at 224 × 224: forward and backward in training mode, or forward in
 eval mode. Weights are fp32, maps bf16 in channels_last, under autocast as in a training. Contestants take turns;
@@ -8,10 +9,14 @@ medians. The device is kept busy until a turn is enqueued, so that its time is w
 whose convolutions let the host run ahead; the host's time stands beside it. Inputs change with every iteration, so
 that none comes from the cache. The network's time counts each stage as often as ResNet-50 has blocks in it.
 U is the time of reading or writing the map once at the speed of a large copy.
+
+With `--traffic` nothing is measured: what the compiled tails of the first stage read and write, forward and backward,
+is counted in the code that inductor generates for this device, in U, one read or write of the map in bf16.
 """
 
 import argparse
 import itertools
+import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -80,6 +85,9 @@ def main() -> None:
     stages = TINY_STAGES if options.tiny else STAGES
     if options.tiny:
         options.batch, options.rounds = 2, 1
+    if options.traffic:
+        _report_traffic(stages[0], device, report)
+        return
     speed = copy_bytes_per_second(device, 2**20 if options.tiny else 2**30)
     report.add(copy_gb_per_second=speed / 1e9)
     print(f"a copy moves {speed / 1e9:.0f} GB/s, read and written")
@@ -158,6 +166,44 @@ def tails(
         yield FUSED, fused
     else:
         report.note(f"{FUSED}, {stage.channels} channels: left out, {reason}")
+
+
+def _report_traffic(stage: Stage, device: torch.device, report: Report) -> None:
+    for attention in ATTENTIONS:
+        forward, both = counted_traffic(attention, stage, device)
+        print(f"{attention + ' compiled':<15} {forward:5.1f} U forward, {both:5.1f} U forward and backward", flush=True)
+        report.add(contestant=f"{attention} compiled", forward_units=forward, units=both)
+
+
+def counted_traffic(attention: str, stage: Stage, device: torch.device, *, batch: int = 4) -> tuple[float, float]:
+    """What a compiled tail reads and writes in U, forward and altogether, by inductor's own count of its kernels."""
+    from torch._functorch import config as autograd_config
+    from torch._inductor import compile_fx, config, metrics
+
+    module = nn.Identity() if attention == "none" else create_attention(attention, stage.channels)
+    if hasattr(module, "fused"):
+        module.fused = "off"
+    shape = (batch, stage.channels, stage.side, stage.side)
+    unit_bytes = 2 * torch.Size(shape).numel()
+    z, shortcut = (torch.randn(shape, device=device, dtype=torch.bfloat16) for _ in range(2))
+    z, shortcut = (x.contiguous(memory_format=torch.channels_last).requires_grad_() for x in (z, shortcut))
+    log = compile_fx.inductor_metrics_log
+    level, propagate = log.level, log.propagate
+    torch._dynamo.reset()
+    metrics.reset()
+    try:
+        log.setLevel(logging.INFO)  # or it does not count
+        log.propagate = False
+        with config.patch(fx_graph_cache=False), autograd_config.patch(enable_autograd_cache=False):
+            compiled = torch.compile(Tail(module, stage.channels).to(device), dynamic=False)
+            with torch.autocast(device.type, torch.bfloat16):
+                result = compiled(z, shortcut)
+            forward = metrics.num_bytes_accessed
+            result.backward(torch.ones_like(result))
+            return forward / unit_bytes, metrics.num_bytes_accessed / unit_bytes
+    finally:
+        log.setLevel(level)
+        log.propagate = propagate
 
 
 def why_not_fused(tail: Tail, z: Tensor, shortcut: Tensor) -> str | None:
@@ -276,6 +322,7 @@ def _ratios(report: Report, times: dict[str, float], kept: dict[str, float], *, 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inference", action="store_true", help="eval mode, forward only")
+    parser.add_argument("--traffic", action="store_true", help="count what compiled tails read and write, and end")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=9, help="turns of every contestant; the median counts")
     parser.add_argument("--tiny", action="store_true", help="small maps, once, to see that it works")

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cbam_core import fused
 from cbam_core.errors import LossNotFinite
 from cbam_core.image_folders.layout import PartName
-from cbam_core.networks import build_network, published_normalisation
+from cbam_core.networks import published_normalisation
 from cbam_core.normalisation import Normalisation
 from workers.data import Dataset
 from workers.data.batches import Batches, RankShard
@@ -26,10 +25,10 @@ from workers.seeding import seed_generators, seed_of
 from workers.tracking.tracker import Tracker
 from workers.train.assessment import AssessedName, Evaluator
 from workers.train.checkpoint import Checkpoints
-from workers.train.compiler import forget_other_code
 from workers.train.distributed import ProcessGroup
 from workers.train.evaluate import Evaluation
 from workers.train.learner import Learner
+from workers.train.network import make_network
 from workers.train.optimizer import learning_rate
 from workers.train.run_ahead import PendingLoss, RunAhead, copy_to_host
 from workers.train.throughput import Throughput
@@ -62,18 +61,8 @@ class Trainer:
         self.checkpoints = Checkpoints(assignment.folder.checkpoints, self.spec.checkpoint)
         self._fence = Fence(assignment)
 
-        channels = dataset.input_shape[0]
-        network = build_network(
-            self.spec.model,
-            dataset.num_classes,
-            channels,
-            semantics=assignment.semantics,
-            seed=self.recipe.seed_of("init"),
-        )
-        self._choose_kernels(network)
         share = RankShard(gang.rank, gang.world_size, self.recipe.global_batch_size)
-        if self.recipe.compile:
-            forget_other_code(self._compiled_for(share))
+        network = make_network(assignment, dataset, gang, share)
         self.learner = Learner(self.recipe, network, gang)
         self.batches = Batches(
             dataset,
@@ -85,7 +74,7 @@ class Trainer:
             loaders=self.spec.data.workers_per_rank,
         )
         self.evaluator = Evaluator(dataset, self.batches, gang, stop=self._stop_while_evaluating)
-        self._normalise_by(published_normalisation(self.spec.model, channels) or dataset.normalisation)
+        self._normalise_by(published_normalisation(self.spec.model, dataset.input_shape[0]) or dataset.normalisation)
         self.total_steps = self.recipe.epochs * self.batches.steps_per_epoch
         self.log_every = math.ceil(self.total_steps / CURVE_POINTS)
         self.pace = Throughput(self.recipe.global_batch_size)
@@ -305,14 +294,6 @@ class Trainer:
             )
         )
 
-    def _choose_kernels(self, network: nn.Module) -> None:
-        """Log which kernels end the residual blocks. Raises SpecError where `train.fused` is `on` and cannot be."""
-        reason = fused.configure(network, self.recipe.fused, self.gang.device, channels_last=self.recipe.channels_last)
-        if self.spec.model.attention.type == "cbam":
-            logger.info(
-                "CBAM's residual tails: %s", "fused kernels" if reason is None else f"plain modules, as {reason}"
-            )
-
     def _normalise_by(self, normalisation: Normalisation) -> None:
         self.normalisation = normalisation
         self.batches.normalise_by(normalisation)
@@ -357,13 +338,6 @@ class Trainer:
         every = self.spec.checkpoint.every_steps
         at_its_step = every is None or self.step % every == 0
         return self.done or at_its_step or self.checkpoints.is_among_best(self.metrics)
-
-    def _compiled_for(self, share: RankShard) -> tuple[object, ...]:
-        """What decides the code that torch.compile makes of the network."""
-        fields = {"precision", "channels_last", "accumulate", "sync_batch_norm", "deterministic", "fused"}
-        recipe = self.recipe.model_dump(mode="json", include=fields)
-        model, dataset = self.spec.model.model_dump_json(), self.dataset
-        return model, dataset.num_classes, dataset.input_shape, share, *recipe.values(), self.gang.device
 
     @property
     def _evaluated_now(self) -> bool:

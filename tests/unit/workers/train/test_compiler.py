@@ -69,7 +69,7 @@ def test_any_number_of_networks_is_compiled_each_for_its_own_shape(attempt):
 def test_a_trainer_tells_trainings_apart_by_what_is_compiled(tiny_spec, assign, train, monkeypatch):
     told = []
     monkeypatch.setattr(Learner, "__init__", _without_compiling(Learner.__init__))
-    monkeypatch.setattr("workers.train.trainer.forget_other_code", told.append)
+    monkeypatch.setattr("workers.train.network.forget_other_code", told.append)
     base = {"epochs": 1, "compile": True}
     others = [{"precision": "bf16"}, {"channels_last": True}, {"accumulate": 2}, {"global_batch_size": 128}]
     others += [{"fused": "off"}, {"deterministic": False}]
