@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,8 @@ from service.domain.states import State
 from service.errors import ServiceError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from service.client.client import Client
     from service.schemas.experiments import ExperimentView
 
@@ -118,6 +120,8 @@ def _facts(client: "Client", view: "ExperimentView") -> list[tuple[str, object]]
         ("project", view.project),
         ("state", f"{view.state}  {summary(view)}".rstrip()),
         ("message", view.message),
+        *_asked(view.spec),
+        ("images", str(view.summary.get("split", ""))),
         *((name, f"{value:.6g}") for name, value in sorted(view.metrics.items())),
         ("parameters", _number(view.summary.get("parameters"))),
         ("MACs", _number(view.summary.get("macs"))),
@@ -126,6 +130,23 @@ def _facts(client: "Client", view: "ExperimentView") -> list[tuple[str, object]]
         ("MLflow", view.links.mlflow or ""),
     ]
     return [(name, value) for name, value in facts if value != ""]
+
+
+def _asked(spec: "Mapping[str, Any]") -> list[tuple[str, object]]:
+    """The network, the data and the seed of a spec as the server has it, which may be damaged by hand."""
+
+    def at(*path: str) -> object:
+        value: object = spec
+        for name in path:
+            value = value.get(name, "") if isinstance(value, dict) else ""
+        return value
+
+    return [
+        ("backbone", at("model", "backbone")),
+        ("attention", at("model", "attention", "type")),
+        ("dataset", at("data", "dataset")),
+        ("seed", at("train", "seed")),
+    ]
 
 
 def _number(value: object) -> str:

@@ -104,6 +104,8 @@ def preview(
     columns = ("name", ">parameters", ">of attention", ">MACs", ">of attention", ">sites", ">steps")
     print_table(table(columns, [(name, *_costs(view)) for name, view in shown]))
     for name, view in shown:
+        if view.split:
+            say(f"{name}: {view.split}")
         for warning in view.warnings:
             note(f"{name}: {warning.pointer}: {warning.detail}")
 
