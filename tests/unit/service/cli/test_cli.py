@@ -46,7 +46,10 @@ def test_submit_list_show_cancel(cbam, server, spec_file):
     assert [view["id"] for view in json.loads(out)] == [second["id"]]
     assert first["id"] in cbam("list")[1]
 
-    assert "QUEUED" in cbam("show", first["id"])[1]
+    shown = {line.split()[0]: line.split()[1:] for line in cbam("show", first["id"])[1].splitlines() if line.strip()}
+    assert shown["state"] == ["QUEUED"]
+    asked = {"backbone": "cifar_resnet20", "attention": "cbam", "dataset": "digits", "seed": "0"}
+    assert {name: shown[name] for name in asked} == {name: [value] for name, value in asked.items()}
     assert json.loads(cbam("show", first["id"], "--json")[1])["id"] == first["id"]
 
     code, out, err = cbam("cancel", first["id"], "no-such-id")
