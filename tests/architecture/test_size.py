@@ -23,6 +23,12 @@ EXCEPTIONS = {
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
+def test_a_test_file_has_a_name_of_its_own():
+    """Else pytest collects one of the two, in a run of both."""
+    names = Counter(path.name for path in FILES if path.name.startswith("test_"))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
