@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 from yaml.nodes import MappingNode, ScalarNode
 
 from cbam_core.errors import SpecError
@@ -89,6 +90,15 @@ class _Dumper(yaml.SafeDumper):
 for _name, _pattern, _first in _CORE_SCHEMA:
     _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), _first)
     _Dumper.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), _first)
+
+
+def _refuse(_loader: _Loader, node: yaml.Node) -> None:
+    kind = node.tag.removeprefix(_TAG)
+    raise ConstructorError(None, None, f"!!{kind} is no type of YAML's core schema", node.start_mark)
+
+
+for _name in ("binary", "omap", "pairs", "set", "timestamp"):
+    _Loader.add_constructor(_TAG + _name, _refuse)
 _Loader.add_constructor(f"{_TAG}int", _Loader.construct_yaml_int)
 _Loader.add_constructor(f"{_TAG}float", _Loader.construct_yaml_float)
 _Dumper.add_representer(WrittenInt, _Dumper.represent_int)
@@ -99,7 +109,7 @@ def parse_yaml(text: str) -> Any:
     """The value in a YAML (or JSON) text. Raises SpecError that names the line where it is broken."""
     try:
         return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError: a number of too many digits
+    except (yaml.YAMLError, ValueError, KeyError) as error:  # the latter: too many digits, and `!!bool maybe`
         raise SpecError(f"not valid YAML: {error}") from error
     except RecursionError as error:
         raise SpecError("not valid YAML: it is nested too deeply") from error

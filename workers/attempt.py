@@ -175,9 +175,12 @@ def _train(
 def _load(assignment: Assignment, device: torch.device) -> Dataset:
     """The images, on the training device where none are read ahead."""
     data = assignment.spec.data
-    dataset = load_dataset(data, assignment.data_roots, allow_download=assignment.allow_download)
-    if assignment.semantics == EARLIEST:
-        dataset = dataset.without_test()
+    dataset = load_dataset(
+        data,
+        assignment.data_roots,
+        allow_download=assignment.allow_download,
+        with_test=assignment.semantics != EARLIEST,
+    )
     return dataset if data.workers_per_rank else dataset.to(device)
 
 

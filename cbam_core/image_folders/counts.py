@@ -36,7 +36,7 @@ def count_images(
     Raises ListingTooLong where not even the classes are known in time.
     """
     deadline = time.monotonic() + seconds
-    layout = layout_of(root, val, roots)
+    layout = layout_of(root, val, roots, deadline=deadline)
     train = ClassFolders(layout.folders["train"], roots, deadline=deadline)
     train.check_names()
     try:

@@ -32,8 +32,18 @@ class FolderLayout:
     """Folders beside train that are no part."""
 
 
-def layout_of(root: Path, val: ValSpec | Literal["folder"], roots: DataRoots) -> FolderLayout:
+def layout_of(
+    root: Path,
+    val: ValSpec | Literal["folder"],
+    roots: DataRoots,
+    *,
+    with_test: bool = True,
+    deadline: float | None = None,
+) -> FolderLayout:
     """What becomes of the folders below `root`. Raises DataError, with what is there instead, for no layout.
+
+    Without `with_test` nothing is test, and its folder is not looked at. With a `deadline` (of time.monotonic) it
+    raises ListingTooLong.
 
     Three folders are taken as they are. Of two, the one beside train is test, or where `val` is `folder`, val. Without
     any, a fifth of train is cut off as test. Val is cut from what is left of train, where it has no folder.
@@ -41,7 +51,7 @@ def layout_of(root: Path, val: ValSpec | Literal["folder"], roots: DataRoots) ->
     there: dict[str, Path] = {name: root / name for name in ("train", *HELD_OUT) if os.path.isdir(root / name)}
     unread: tuple[str, ...] = ()
     if "train" not in there:
-        beside = ClassFolders(root, roots)
+        beside = ClassFolders(root, roots, deadline=deadline)
         if there or not beside.names:
             raise DataError(f"{shown(root)} has no train folder, but {beside.contents()}; {EXPECTED}")
         there["train"] = root
@@ -49,14 +59,14 @@ def layout_of(root: Path, val: ValSpec | Literal["folder"], roots: DataRoots) ->
         unread = _others(root, there)
     held_out = [there[name] for name in HELD_OUT if name in there]
     if val == "folder" and not held_out:
-        found = ClassFolders(root, roots).contents()
+        found = ClassFolders(root, roots, deadline=deadline).contents()
         raise DataError(
             f"data.val is folder, and {shown(root)} has no val folder, but {found}; leave it out: val is cut from train"
         )
     folders: dict[PartName, Path] = {"train": there["train"]}
     if len(held_out) == len(HELD_OUT) or val == "folder":
         folders["val"] = held_out.pop(0)
-    if held_out:
+    if held_out and with_test:
         folders["test"] = held_out[0]
     became: dict[str, str] = {name: _words(root, folder) for name, folder in folders.items()}
     if val != "folder":

@@ -29,15 +29,20 @@ class UnclearId(ServiceError):
     """No experiment, or more than one, is named so."""
 
 
-def whole(client: "Client", given: str) -> str:
+def whole(client: "Client", given: str, *, exactly: bool = False) -> str:
     """The id that is meant. Raises UnclearId where none of the newest experiments is named so, or several are.
 
-    A name that is the whole of what was given goes before names that only begin so.
+    An id goes before every name: anybody may name an experiment after another's id. A name that is the whole of what
+    was given goes before names that only begin so, which nothing is taken for `exactly`.
     """
     named = _newest(client, q=given) if given else []
     found = {view.id: view for view in named if view.name == given}
-    if WHOLE_ID.fullmatch(given) and not found:
+    if WHOLE_ID.fullmatch(given) and (not found or _is_there(client, given)):
         return given
+    if not found and len(named) == AMONG:
+        raise UnclearId(f"{given!r} is in the names of more than {AMONG} experiments: give the id, see `cbam list`")
+    if exactly and not found:
+        raise UnclearId(f"among the newest {AMONG} no experiment is named {given!r}; see `cbam list`")
     if START_OF_ID.fullmatch(given):
         found |= {view.id: view for view in _newest(client) if view.id.startswith(given)}
     found = found or {view.id: view for view in named if view.name.startswith(given)}
@@ -48,6 +53,16 @@ def whole(client: "Client", given: str) -> str:
     some = [f"  {view.id}  {view.name}  {view.state}" for view in [*found.values()][:SHOWN]]
     more = ["  …"] * (len(found) > SHOWN)
     raise UnclearId("\n".join([f"{len(found)} experiments may be meant by {given!r}; say which:", *some, *more]))
+
+
+def _is_there(client: "Client", experiment_id: str) -> bool:
+    from service.client.errors import NotFound
+
+    try:
+        client.view(experiment_id)
+    except NotFound:
+        return False
+    return True
 
 
 def _newest(client: "Client", q: str | None = None) -> "list[ExperimentView]":

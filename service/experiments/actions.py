@@ -11,7 +11,7 @@ from cbam_core.data_roots import DataRoots
 from cbam_core.pointers import MOST_ERROR_ITEMS, pointer_part
 from cbam_core.printable import unprintable
 from cbam_core.semantics import CURRENT
-from cbam_core.spec import ExperimentSpec
+from cbam_core.spec import ExperimentSpec, ValSpec
 from cbam_core.tags import WHY_RESERVED, reserved
 from service.database.models.experiments import Experiment
 from service.domain.roles import Caller, require_change
@@ -28,6 +28,10 @@ NOT_COMPARABLE = (
     "not comparable with the experiment that it was made from: that one's semantics are {}, this one's {}; val is cut "
     "from train now, first weights are drawn by module, and attention of timm's networks stands on the branch"
 )
+ADDED: dict[tuple[str, str], Any] = {
+    ("data", "val"): ValSpec().model_dump(mode="json"),
+    ("train", "seeds"): None,
+}
 WISHES = {"cancel": Desired.CANCEL, "pause": Desired.PAUSE, "resume": Desired.RUN}
 
 
@@ -40,8 +44,19 @@ def submit(
     spec that is too large, tags that are not a user's to give), IdempotencyConflict (the key came with another body),
     ExperimentDeleted (what it stands for is gone), or DiskQuotaExceeded.
     """
-    body = check(settings, spec)
-    return store.submit(spec, owner=caller.name, key=key, body_hash=_hash(body), quota_disk=settings.quota_disk)
+    body_hash = _hash(_as_ever(spec.model_dump(mode="json")))
+    if (known := store.submitted(key, owner=caller.name, body_hash=body_hash)) is not None:
+        return known, False  # whatever has become of its data since
+    check(settings, spec)
+    return store.submit(spec, owner=caller.name, key=key, body_hash=body_hash, quota_disk=settings.quota_disk)
+
+
+def _as_ever(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields without what later versions have added and the spec leaves to its default: one body, one hash."""
+    for (part, name), default in ADDED.items():
+        if fields[part][name] == default:
+            fields[part] = {other: value for other, value in fields[part].items() if other != name}
+    return fields
 
 
 def _hash(body: object) -> str:
@@ -62,14 +77,16 @@ def clone(
     The copy of an older experiment has the current semantics, and its first event says what that changes.
     """
     fields = original.spec if isinstance(original.spec, dict) else {}  # damaged by hand
+    body_hash = _hash({"clone": original.id, "overrides": dict(overrides)})
+    if (known := store.submitted(key, owner=caller.name, body_hash=body_hash)) is not None:
+        return known, False
     spec = checked(apply_patch(fields, overrides))
     check(settings, spec)
-    body = {"clone": original.id, "overrides": dict(overrides)}
     return store.submit(
         spec,
         owner=caller.name,
         key=key,
-        body_hash=_hash(body),
+        body_hash=body_hash,
         cloned_from=original.id,
         message=not_comparable(original) or "",
         quota_disk=settings.quota_disk,

@@ -47,7 +47,9 @@ def check_folder(data_roots: Iterable[Path], data: DataSpec) -> None:
         return
     deadline = time.monotonic() + LISTING_SECONDS
     try:
-        folders = ClassFolders(layout_of(root, data.val, roots).folders["train"], roots, deadline=deadline)
+        folders = ClassFolders(
+            layout_of(root, data.val, roots, deadline=deadline).folders["train"], roots, deadline=deadline
+        )
         folders.check_names()
         if not any(folders.images(name) for name in folders.names):
             left_out = f"; left out: {folders.summary()}" if folders.left_out else ""

@@ -32,7 +32,7 @@ _ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FOLDER = _ROOT | os.O_NOFOLLOW
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # opening a pipe must not wait for its writer
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO})
-_RECORDS = re.compile(r"mlflow_run\.json|attempts/[^/]+/(?:fence|result\.json)")
+_RECORDS = re.compile(r"mlflow_run\.json|attempts/[^/]+/(?:fence|result\.json)", re.IGNORECASE)
 _KINDS = (
     (FileKind.SPEC, r"spec\.yaml"),
     (FileKind.LOG, r"attempts/.*\.log"),

@@ -17,6 +17,7 @@ from service.database import outbox
 from service.database.disk_usage import require_room
 from service.database.engine import Database
 from service.database.listing import cursor_of, labels_of, page_query
+from service.database.models.auth import FileLink
 from service.database.models.experiments import Attempt, Deletion, Event, Experiment, IdempotencyKey, Label, Pruning
 from service.database.transitions import change_state
 from service.domain.filters import Cursor, Filter, Sort
@@ -99,6 +100,13 @@ class ExperimentStore:
             assert known is not None
             return known, False
 
+    def submitted(self, key: str | None, *, owner: str, body_hash: str) -> Experiment | None:
+        """What this owner has submitted under the key in the last day. Raises what `submit` raises of a known key."""
+        if key is None:
+            return None
+        with self.database.reading() as session:
+            return _known(session, owner, key, body_hash)
+
     def get(self, experiment_id: str) -> Experiment:
         """One experiment. Raises ExperimentNotFound."""
         with self.database.reading() as session:
@@ -177,6 +185,7 @@ class ExperimentStore:
             if not dry_run:
                 row.pruned, row.pruned_at = scope, utc_now()
                 row.version += 1
+                session.execute(delete(FileLink).where(FileLink.experiment_id == row.id))
                 session.merge(Pruning(experiment_id=row.id, what=scope, at=row.pruned_at))
                 session.add(_event_beside(row, f"pruned: {scope}, {human_bytes(size)}", by=by))
             return row, size

@@ -113,20 +113,23 @@ class Stack:
         if self._running(record):
             wanted = self.settings.taken()
             others = [
-                name for name in self.settings.chosen() if record.settings.get(name, wanted[name]) != wanted[name]
+                name
+                for name in self.settings.chosen()
+                if record.settings and record.settings.get(name, "") != wanted[name]
             ]
             if others and not restart:
                 lines = [
-                    f"  {name}: {without_login(record.settings[name]) or '(none)'}, and now "
+                    f"  {name}: {without_login(record.settings.get(name, '')) or '(none)'}, and now "
                     f"{without_login(wanted[name]) or '(none)'}"
                     for name in others
                 ]
                 raise StackError("\n".join(["the stack runs with other settings:", *lines, RESTART]))
-            self.settings = self.settings.keeping({name: record.settings[name] for name in record.chosen})
             if restart:
                 self._end(record)
             elif not record.settings:  # a version that noted none has started it
                 return
+            else:
+                self.settings = self.settings.keeping({name: record.settings[name] for name in record.chosen})
         record.settings, record.chosen = self.settings.taken(), self.settings.chosen()
 
     def _choose_ports(self, record: StackRecord) -> None:

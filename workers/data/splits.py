@@ -50,6 +50,19 @@ def cut(
     return mask
 
 
+def joined(one: Tensor, other: Tensor) -> Tensor:
+    """The finest groups (N) that keep together what either of two groupings (N each) keeps together."""
+    together: Tensor = one.unique(return_inverse=True)[1]
+    other = other.unique(return_inverse=True)[1]
+    while True:  # each takes the least number within its group of the other, until nothing changes
+        before = together
+        for groups in (other, before):
+            least = torch.full((len(together),), len(together)).scatter_reduce(0, groups, together, "amin")
+            together = least[groups]
+        if torch.equal(together, before):
+            return together
+
+
 def same_pixels(images: Tensor) -> Tensor:
     """A number for every image (uint8 N C H W), the same for those whose pixels all are: N."""
     flat = images.flatten(1)

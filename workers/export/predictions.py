@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,10 +62,15 @@ def _table(rows: PredictionRows) -> Any:
     return pa.table({
         "split": pa.array([rows.split] * count, pa.string()),
         "index": pa.array(rows.index.numpy()),
-        "path": pa.array([None] * count if rows.path is None else rows.path, pa.string()),
+        "path": pa.array([None] * count if rows.path is None else [_text(path) for path in rows.path], pa.string()),
         "label": pa.array(rows.label.int().numpy()),
         "predicted": pa.array(rows.predicted.int().numpy()),
         "top5": top5.cast(pa.list_(pa.int32())),
         "probability": pa.array(rows.probability.numpy()),
         "loss": pa.array(rows.loss.numpy()),
     })  # fmt: skip
+
+
+def _text(path: str) -> str:
+    """A file's name may be any bytes; what is no UTF-8 of it is shown as \\xff."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -41,9 +41,9 @@ def without_proxy_to_loopback(environment: Mapping[str, str]) -> dict[str, str]:
 
     An empty proxy would do for one program; but its children, and what else it fetches, may need the proxy.
     """
-    given = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    if given.strip() == "*" or not any(name.lower().endswith("_proxy") for name in environment):
+    given = ",".join(environment.get(name, "") for name in ("no_proxy", "NO_PROXY"))
+    if "*" in given.split(",") or not any(name.lower().endswith("_proxy") for name in environment):
         return {}
-    names = [name for part in given.split(",") if (name := part.strip())]
+    names = list(dict.fromkeys(name for part in given.split(",") if (name := part.strip())))
     all_names = ",".join([*names, *(name for name in LOOPBACK if name not in names)])
     return {"no_proxy": all_names, "NO_PROXY": all_names}

@@ -99,7 +99,7 @@ class Checkpoints:
         for step in best_steps(self._manifests(), policy) if self._policy.keep_best else ():
             try:
                 self._verify(step)
-            except CheckpointError as error:
+            except (CheckpointError, OSError) as error:
                 logger.warning("the best checkpoint is not evaluated on test: %s", error)
                 return -1
             return step

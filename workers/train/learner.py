@@ -92,6 +92,8 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """All that learning has changed."""
+        if self.average is not None:
+            self._copy_buffers(self.average)  # those of the last evaluation are another step's
         return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cbam_core.errors import LossNotFinite
+from cbam_core.errors import CheckpointError, LossNotFinite
 from cbam_core.image_folders.layout import PartName
 from cbam_core.networks import published_normalisation
 from cbam_core.normalisation import Normalisation
@@ -111,7 +111,8 @@ class Trainer:
                     self.train_step(batches)
                 if self._checkpoint_may_be_due():
                     self.save(only_if_due=True)
-            if self._agreed is None:
+        if self._agreed is None:
+            with contextlib.closing(self.batches):
                 self.assess()
         self.gang.settle()
         return self._agreed
@@ -202,21 +203,35 @@ class Trainer:
         with self.learner.predicting() as predict:
             if "val" not in self.evaluator.kept and self._evaluate("val", predict, keep_as="val") is None:
                 return
+            self.batches.close()  # the processes that read val make room for those that read test
             if self.dataset.test is None or not self._assess_on_test("test", predict):
                 return
         best = self.gang.from_leader(self.checkpoints.best() if self.gang.leads else -1)
-        if best not in (-1, self.step):
-            with self.learner.predicting_as(self.checkpoints.load(best)["learner"]) as predict:
+        if best not in (-1, self.step) and (state := self._state_of(best)) is not None:
+            with self.learner.predicting_as(state["learner"]) as predict:
                 self._assess_on_test("test_best", predict)
 
+    def _state_of(self, step: int) -> dict[str, Any] | None:
+        """The state in a checkpoint; None, on all ranks, where any of them cannot read it: the training is done."""
+        state = None
+        try:
+            state = self.checkpoints.load(step)
+        except CheckpointError as error:
+            logger.warning("the best checkpoint is not evaluated on test: %s", error)
+        unread = self.gang.sum(torch.tensor(float(state is None), device=self.gang.device))
+        return None if unread else state
+
     def _assess_on_test(self, name: Literal["test", "test_best"], predict: Callable[[Tensor], Tensor]) -> bool:
-        """Evaluate on test and log it as `name`; whether that was not left off."""
+        """Evaluate on test and log as `name` what is finite; whether that was not left off."""
         self.say("evaluating")
-        evaluation = self._evaluate("test", predict, keep_as=name)
+        evaluation = self.evaluator.evaluate("test", predict, keep_as=name)
         if evaluation is None:
             return False
-        self.metrics = self.metrics | evaluation.metrics(name)
-        self.tracker.log(self.step, evaluation.metrics(name))
+        metrics = {key: value for key, value in evaluation.metrics(name).items() if math.isfinite(value)}
+        if len(metrics) < len(evaluation.metrics(name)):
+            logger.warning("%s/loss is %s: some test image has no finite score", name, evaluation.loss)
+        self.metrics = self.metrics | metrics
+        self.tracker.log(self.step, metrics)
         logger.info("%s/loss %.4f  %s/top1 %.4f", name, evaluation.loss, name, evaluation.top1)
         self.say("evaluating")
         return True

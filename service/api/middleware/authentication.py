@@ -73,6 +73,7 @@ class Authentication:
         self.requests = TokenBuckets(per_second=settings.rate_per_second, burst=settings.rate_burst)
         minutely = settings.failed_logins_per_minute
         self.failures = TokenBuckets(per_second=minutely / 60, burst=minutely)
+        self.wrong_links = TokenBuckets(per_second=minutely / 60, burst=minutely)
         self.stays: WeakValueDictionary[tuple[str, bool], TokenRecheck] = WeakValueDictionary()  # of those who are here
         self.welcome: OrderedDict[str, None] = OrderedDict()  # fingerprints of tokens that were good lately
 
@@ -126,15 +127,18 @@ class Authentication:
         return _later(path, wait, "this token asks too often") if wait else None
 
     async def _use_link(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on without a caller. Links that are not there count as failed logins do, and are no longer looked up."""
+        """Pass on without a caller. Of links that are not there, only so many a minute are looked up.
+
+        They are not counted among failed logins: any page of the web may have a browser try some from here.
+        """
         network = network_of(_address(scope))
 
         async def counting(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] == 404:
-                self.failures.take(network)
+                self.wrong_links.take(network)
             await send(message)
 
-        wait = self.failures.wait_seconds(network)
+        wait = self.wrong_links.wait_seconds(network)
         refusal = _later(scope["path"], wait, "too many links that are not there were tried from this address")
         await (refusal if wait else self.app)(scope, receive, counting)
 

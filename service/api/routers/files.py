@@ -54,7 +54,8 @@ class Conditions:
 
     def is_there(self, file: OpenFile) -> bool:
         """Whether the caller has this version already."""
-        return file.etag in (one.strip() for one in (self.if_none_match or "").split(","))
+        known = [one.strip().removeprefix("W/") for one in (self.if_none_match or "").split(",")]
+        return file.etag in known or known == ["*"]
 
     def span(self, file: OpenFile) -> tuple[int, int] | None:
         """Which bytes to send, None for all; closes the file where it has none of them."""

@@ -173,7 +173,7 @@ def _verb(action: Action) -> Callable[..., None]:
 
 
 def delete(experiment_ids: Ids, as_json: AsJson = False) -> None:
-    """Delete experiments that have ended, with their logs and checkpoints. Their MLflow runs stay."""
+    """Delete experiments that have ended, named by id or whole name, with their files. Their MLflow runs stay."""
     from service.client.client import Client
 
     deleted: list[str] = []
@@ -183,7 +183,7 @@ def delete(experiment_ids: Ids, as_json: AsJson = False) -> None:
             client.delete(one)
             deleted.append(one)
 
-        all_well = each(client, experiment_ids, deed)
+        all_well = each(client, experiment_ids, deed, exactly=True)
     if as_json:
         print_json({"deleted": deleted})
     else:
@@ -193,12 +193,15 @@ def delete(experiment_ids: Ids, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def each(client: "Client", given: Sequence[str], deed: Callable[[str], None]) -> bool:
-    """Do it to each; what is refused is told, and does not hold up the others. Returns whether nothing was refused."""
+def each(client: "Client", given: Sequence[str], deed: Callable[[str], None], *, exactly: bool = False) -> bool:
+    """Do it to each; what is refused is told, and does not hold up the others. Returns whether nothing was refused.
+
+    `exactly`: to ids and whole names alone, for what cannot be taken back.
+    """
     all_well = True
     for one in given:
         try:
-            deed(whole(client, one))
+            deed(whole(client, one, exactly=exactly))
         except ServerUnreachable:
             raise
         except ServiceError as error:

@@ -88,7 +88,12 @@ class Split:
 
     def some(self, mask: Tensor) -> Self:
         """Those where `mask` (N) is true."""
-        return replace(self, images=self.images[mask], labels=self.labels[mask], positions=self.origin[mask])
+        files = None
+        if self.files is not None:
+            files = tuple(file for file, taken in zip(self.files, mask.tolist(), strict=True) if taken)
+        return replace(
+            self, images=self.images[mask], labels=self.labels[mask], positions=self.origin[mask], files=files
+        )
 
     def resized(self, size: int) -> Self:
         """The same images, `size` × `size`."""
@@ -136,10 +141,6 @@ class Dataset:
         """A dataset normalised by the statistics of its own training images."""
         mean, std = channel_statistics(train.images)
         return cls(train, val, test, classes, mean, std, became)
-
-    def without_test(self) -> Self:
-        """The same for an experiment that never reads a test."""
-        return replace(self, test=None, became={name: text for name, text in self.became.items() if name != "test"})
 
     @property
     def split(self) -> str:

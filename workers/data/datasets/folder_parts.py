@@ -17,8 +17,9 @@ from cbam_core.data_roots import DataRoots
 from cbam_core.datasets import TEST_FRACTION
 from cbam_core.errors import DataError
 from cbam_core.image_folders.layout import FolderLayout, PartName
+from cbam_core.image_folders.listing import some
 from cbam_core.spec import ValSpec
-from workers.data.splits import cut, val_mask
+from workers.data.splits import cut, joined, val_mask
 
 logger = logging.getLogger(__name__)
 Files = Sequence[tuple[Path, int]]
@@ -51,13 +52,36 @@ def divide(
     """
     files = {name: read(folder) for name, folder in layout.folders.items()}
     origins = {name: torch.arange(len(of)) for name, of in files.items()}
-    if "test" not in files and val != "folder":
-        _cut_off("test", _test_mask(files["train"], roots), files, origins)
-    if "val" not in files and val != "folder":
-        train = files["train"]
-        groups = _groups(train, layout.folders["train"], val.group) if val.group else copies(train, roots)
-        _cut_off("val", val_mask(_labels(train), val, groups), files, origins)
+    if val != "folder" and files.keys() != {"train", "val", "test"}:
+        groups = _together(files["train"], layout.folders["train"], val, roots)
+        if "test" not in files:
+            mask = cut(_labels(files["train"]), TEST_FRACTION, "test", groups=groups)
+            _cut_off("test", mask, files, origins)
+            groups = None if groups is None else groups[~mask]
+        if "val" not in files:
+            _cut_off("val", val_mask(_labels(files["train"]), val, groups), files, origins)
+        _warn_of_missing(files, classes)
     return FolderParts(files, origins, classes, layout.became)
+
+
+def _together(files: Files, folder: Path, val: ValSpec, roots: DataRoots) -> Tensor | None:
+    """A number for each file, the same for those that must stay in one part: of one group, or copies of one another."""
+    same = copies(files, roots)
+    if val.group is None:
+        return same
+    groups = _groups(files, folder, val.group)
+    return groups if same is None else joined(groups, same)
+
+
+def _warn_of_missing(files: Mapping[PartName, Files], classes: tuple[str, ...]) -> None:
+    """Log the classes that groups have left without an image in a part. Raises DataError where train lacks one."""
+    for name, of_part in files.items():
+        there = {label for _, label in of_part}
+        missing = [title for label, title in enumerate(classes) if label not in there]
+        if missing and name == "train":
+            raise DataError(f"no image to train on is left of {some(missing)}: give more images, or smaller groups")
+        if missing:
+            logger.warning("%s has no images of %d classes: %s", name, len(missing), some(missing))
 
 
 def copies(files: Files, roots: DataRoots) -> Tensor | None:
@@ -86,10 +110,6 @@ def _size(path: Path) -> int:
 def _digest(path: Path, roots: DataRoots) -> bytes:
     with roots.open(path) as file:
         return hashlib.file_digest(file, "sha256").digest()
-
-
-def _test_mask(files: Files, roots: DataRoots) -> Tensor:
-    return cut(_labels(files), TEST_FRACTION, "test", groups=copies(files, roots))
 
 
 def _labels(files: Files) -> Tensor:

@@ -44,4 +44,4 @@ def _differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> Iterab
         if part in present["images"] and present["images"][part] != count:
             yield f"{part} has {present['images'][part]:,} images and had {count:,}"
     if before == now and saved["images"] == present["images"] and saved["names"] != present["names"]:
-        yield "there are as many images, but some have other names"
+        yield "there are as many images, but some have other names, or are in another part"

@@ -4,6 +4,8 @@ Either decoded once, by many threads, and held as uint8 like every other dataset
 where they are and decoded whenever a batch wants them.
 """
 
+import hashlib
+import json
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -94,14 +96,14 @@ class ImageFiles:
         return Path(os.fsdecode(self.names[start : int(self.ends[index])].numpy().tobytes()))
 
 
-def load_imagefolder(root: Path, data: DataSpec, *, roots: DataRoots) -> Dataset:
+def load_imagefolder(root: Path, data: DataSpec, *, roots: DataRoots, with_test: bool = True) -> Dataset:
     """All images below `root`, at `data.image_size`, three channels; classes are the folders' names, in order.
 
     Those of val and test are cropped to `data.crop_pct` (see `decode`), those to train on are not.
     Raises DataError, with what to do, for a wrong layout, an unreadable image, a link that leads out of `roots`, or
     more than memory holds.
     """
-    parts = _list(root, data, roots)
+    parts = _list(root, data, roots, with_test=with_test)
     _check_memory(sum(map(len, parts.files.values())) * 3 * data.image_size**2)
     read = {
         name: replace(
@@ -115,9 +117,9 @@ def load_imagefolder(root: Path, data: DataSpec, *, roots: DataRoots) -> Dataset
     return replace(dataset, names=_digest(root, parts))
 
 
-def open_imagefolder(root: Path, data: DataSpec, *, roots: DataRoots) -> Dataset:
+def open_imagefolder(root: Path, data: DataSpec, *, roots: DataRoots, with_test: bool = True) -> Dataset:
     """The same, left on disk. Raises DataError likewise, but of the images only a sample is read."""
-    parts = _list(root, data, roots)
+    parts = _list(root, data, roots, with_test=with_test)
     for name in parts.files.keys() - {"train"}:
         _read(_spread(parts.files[name], TRIED_IMAGES), data.image_size, _crop_pct(name, data), roots=roots)
     sample = _read(_spread(parts.files["train"], STATISTICS_IMAGES), data.image_size, roots=roots)
@@ -146,19 +148,21 @@ def open_imagefolder(root: Path, data: DataSpec, *, roots: DataRoots) -> Dataset
 
 
 def _digest(root: Path, parts: FolderParts) -> str:
-    return names_digest(root, (path for files in parts.files.values() for path, _ in files))
+    """Of the names in each part: a file that goes from one to another makes other data."""
+    digests = {name: names_digest(root, (path for path, _ in files)) for name, files in parts.files.items()}
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def _crop_pct(part: PartName, data: DataSpec) -> float:
     return 1.0 if part == "train" else data.crop_pct
 
 
-def _list(root: Path, data: DataSpec, roots: DataRoots) -> FolderParts:
+def _list(root: Path, data: DataSpec, roots: DataRoots, *, with_test: bool) -> FolderParts:
     """The images of every part, and the classes' names.
 
     Nothing is listed that lies out of `roots`: its names alone would tell.
     """
-    layout = layout_of(root, data.val, roots)
+    layout = layout_of(root, data.val, roots, with_test=with_test)
     warn_of_unread(root, layout)
     classes = _class_names(layout.folders["train"], roots)
     return divide(layout, classes, lambda folder: _files(folder, classes, roots), data.val, roots=roots)

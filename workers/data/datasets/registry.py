@@ -31,8 +31,13 @@ READ: dict[str, Callable[[Path, DataRoots], Source]] = {
 """Published datasets, from their root, and what may be opened at all."""
 
 
-def load_dataset(data: DataSpec, data_roots: tuple[str, ...] = (), *, allow_download: bool = False) -> Dataset:
-    """The dataset that `data` names. Raises DataError, with what to do, where it is missing, damaged or not allowed."""
+def load_dataset(
+    data: DataSpec, data_roots: tuple[str, ...] = (), *, allow_download: bool = False, with_test: bool = True
+) -> Dataset:
+    """The dataset that `data` names. Raises DataError, with what to do, where it is missing, damaged or not allowed.
+
+    Without `with_test`, a test folder beside the val folder is not read.
+    """
     if data.download and not allow_download:
         raise DataError("the operator allows no downloads (CBAM_ALLOW_DOWNLOAD); put the dataset into its root by hand")
     if data.root is None:
@@ -40,7 +45,9 @@ def load_dataset(data: DataSpec, data_roots: tuple[str, ...] = (), *, allow_down
     roots = DataRoots.of(data_roots)
     root = allowed_root(data.root, roots)
     if data.dataset == "imagefolder":
-        return (open_imagefolder if data.workers_per_rank else load_imagefolder)(root, data, roots=roots)
+        return (open_imagefolder if data.workers_per_rank else load_imagefolder)(
+            root, data, roots=roots, with_test=with_test
+        )
     return _read(data, root, roots).divide(data.val, data.image_size)
 
 

@@ -102,3 +102,11 @@ def test_what_is_written_is_read_again_by_either_version_of_yaml(value):
 
 def test_what_was_read_can_be_written():
     assert to_yaml(parse_yaml("a: 010\nb: 1.50\n")) == "a: 10\nb: 1.5\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["!!bool maybe", "!!timestamp x", "!!timestamp 2026-01-01", "!!set {a}", "!!binary YQ=="]
+)
+def test_types_beyond_the_core_schema_are_refused(text):
+    with pytest.raises(SpecError, match="not valid YAML"):
+        parse_yaml(f"a: {text}")

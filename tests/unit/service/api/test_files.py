@@ -172,6 +172,8 @@ def test_a_range_goes_on_only_with_the_version_that_it_began_with(http, files, f
     ranged = {"Range": "bytes=10-19", "If-Range": tag}
     assert http.get(place, headers=ranged).status_code == 206
     assert http.get(place, headers={"If-None-Match": f'"x", {tag}'}).status_code == 304
+    assert http.get(place, headers={"If-None-Match": f"W/{tag}"}).status_code == 304, "as a proxy that packs gives it"
+    assert http.get(place, headers={"If-None-Match": "*"}).status_code == 304
     folder.weights.write_bytes(WEIGHTS + b"more")
     assert (http.get(place, headers=ranged).status_code, http.head(place).headers["ETag"] == tag) == (200, False)
     by_time = {"Range": "bytes=10-19", "If-Range": http.head(place).headers["Last-Modified"]}
@@ -374,3 +376,4 @@ def test_a_link_ends(http, files, folder, leader, monkeypatch, change):
 def test_who_guesses_links_is_told_to_wait(http):
     codes = [http.get("/v1/downloads/a.pt", params={"key": f"cbam_link_{index}"}).status_code for index in range(5)]
     assert codes == [404, 404, 404, 429, 429]
+    assert http.get("/v1/whoami").status_code == 200, "a page of the web can make a browser do this"

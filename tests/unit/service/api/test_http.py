@@ -7,7 +7,8 @@ import pytest
 from service.dispatcher.store import AttemptEnd
 from service.domain.filters import Filter
 from service.domain.states import Move, State
-from tests.support.specs import spec_dict
+from service.experiments import actions
+from tests.support.specs import spec, spec_dict
 
 PROBLEM = "application/problem+json"
 
@@ -164,6 +165,33 @@ def test_the_same_key_gives_the_same_experiment(http):
     assert first.json()["id"] == again.json()["id"]
     other = http.post("/v1/experiments", json=spec_dict(name="other"), headers=key)
     assert (other.status_code, other.headers["content-type"]) == (422, PROBLEM)
+
+
+def test_the_same_key_gives_the_same_experiment_whatever_has_become_of_its_data(http, settings):
+    root, key = settings.data_roots[0] / "mine", {"Idempotency-Key": "once"}
+    for name in ("cats", "dogs"):
+        (root / name).mkdir(parents=True)
+        (root / name / "1.png").touch()
+    body = spec_dict(data={"dataset": "imagefolder", "root": str(root)})
+    first = http.post("/v1/experiments", json=body, headers=key)
+    assert first.status_code == 201, first.text
+    copy = http.post(f"{first.headers['Location']}/clone", json={}, headers={"Idempotency-Key": "copy"})
+    root.rename(root.with_name("elsewhere"))
+    assert http.post("/v1/experiments", json=body).status_code == 422
+    again = http.post("/v1/experiments", json=body, headers=key)
+    assert (again.status_code, again.json()["id"]) == (201, first.json()["id"])
+    again = http.post(f"{first.headers['Location']}/clone", json={}, headers={"Idempotency-Key": "copy"})
+    assert (again.status_code, again.json()["id"]) == (201, copy.json()["id"])
+
+
+def test_a_body_has_the_hash_that_it_had_before_fields_were_added():
+    """A client may repeat a submission over an upgrade."""
+    body = spec(train={"epochs": 1}).model_dump(mode="json")
+    before = json.loads(json.dumps(body))
+    del before["data"]["val"], before["train"]["seeds"]
+    assert actions._as_ever(body) == before
+    told = spec(train={"epochs": 1}, data={"dataset": "digits", "val": "folder"}).model_dump(mode="json")
+    assert actions._as_ever(told)["data"]["val"] == "folder"
 
 
 def test_a_key_whose_experiment_is_deleted_is_gone_for_a_submission_and_for_a_copy(http, leader):

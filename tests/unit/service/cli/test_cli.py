@@ -245,6 +245,22 @@ def test_the_first_characters_of_an_id_are_enough_where_they_are_clear(cbam, ser
     assert "cbam list" in cbam("show", "no-such")[2]
 
 
+def test_an_id_is_no_other_experiments_name(cbam, server, spec_file):
+    mine = json.loads(cbam("submit", spec_file, "--json")[1])[0]["id"]
+    theirs = json.loads(cbam("submit", spec_file, "--set", f"name={mine}", "--json")[1])[0]
+    assert theirs["name"] == mine
+    assert json.loads(cbam("show", mine, "--json")[1])["id"] == mine
+
+
+def test_what_is_deleted_is_named_whole(cbam, server, spec_file):
+    made = json.loads(cbam("submit", spec_file, "--set", "name=se-final", "--json")[1])[0]["id"]
+    assert cbam("cancel", "se-fin")[0] == 0
+    code, _, err = cbam("delete", "se-fin")
+    assert code == 1
+    assert "no experiment is named 'se-fin'" in err
+    assert cbam("show", made)[0] == 0
+
+
 def test_a_table_in_a_pipe_is_one_plain_line_for_each_row(cbam, server, spec_file):
     cbam("submit", spec_file, spec_file)
     lines = cbam("list")[1].splitlines()

@@ -83,7 +83,7 @@ def test_a_folder_that_takes_long_to_list_is_left_to_the_workers(http, opened, m
     touch(opened / "mine", "train/cat/1.jpg")
     assert "one class" in refusal(http, folder(opened / "mine"))
 
-    def slow(*_):
+    def slow(*_, **__):
         raise ListingTooLong
 
     monkeypatch.setattr(early_checks, "layout_of", slow)

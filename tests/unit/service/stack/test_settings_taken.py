@@ -57,7 +57,15 @@ def test_a_restart_ends_what_runs_and_takes_the_new_settings(running, tmp_path):
     stack._agree_on_settings(record, restart=True)
     assert leader(running.processes["api"]) is None
     assert record.processes == {}
-    assert (record.settings["CBAM_DATA_ROOTS"], record.settings["CBAM_LEASE_SECONDS"]) == ("", "7.0")
+    assert record.settings["CBAM_DATA_ROOTS"] == ""
+    assert record.settings == stack.settings.taken(), "also of what is left out, and was set before"
+    assert record.settings["CBAM_LEASE_SECONDS"] != "7.0"
+
+
+def test_a_setting_that_was_none_is_another_one(running, tmp_path):
+    stack = Stack(StackSettings(home=tmp_path, quota_cpus=2.5))
+    with pytest.raises(StackError, match=r"CBAM_QUOTA_CPUS: \(none\), and now 2\.5"):
+        stack.up()
 
 
 def test_a_password_is_not_shown(running, tmp_path):

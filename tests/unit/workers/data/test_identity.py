@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workers.data.datasets.identity import names_digest
+from cbam_core.errors import DataError
+from cbam_core.spec import DataSpec
+from workers.data import load_dataset
+from workers.data.datasets.identity import check_same_data, names_digest
 from workers.train.checkpoint import Checkpoints
 
 
@@ -124,3 +127,16 @@ def test_the_digest_depends_on_the_names_below_the_root_alone(tmp_path):
     assert names_digest(tmp_path, paths) != names_digest(tmp_path, paths[:1])
     joined = [tmp_path / "a" / "1.pngb", tmp_path / "\udcff.png"]
     assert names_digest(tmp_path, paths) != names_digest(tmp_path, joined)
+
+
+def test_a_file_that_goes_to_another_part_makes_other_data(tmp_path):
+    """Which images are cut off may change with a file that becomes a copy of another, or stops being one."""
+    write_images(tmp_path, cat=20, dog=20)
+    shutil.rmtree(tmp_path / "val")
+    data = DataSpec(dataset="imagefolder", root=str(tmp_path), image_size=8)
+    before = load_dataset(data, (str(tmp_path),))
+    (tmp_path / "train/cat/1.png").write_bytes((tmp_path / "train/cat/0.png").read_bytes())
+    after = load_dataset(data, (str(tmp_path),))
+    assert sorted(before.train.paths()) != sorted(after.train.paths()), "else this test shows nothing"
+    with pytest.raises(DataError, match="or are in another part"):
+        check_same_data(before.identity, after.identity)

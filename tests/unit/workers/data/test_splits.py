@@ -15,7 +15,7 @@ from cbam_core.spec import DataSpec, ValSpec
 from workers.data import Dataset, load_dataset
 from workers.data.datasets.base import Split
 from workers.data.datasets.source import Source
-from workers.data.splits import cut, same_pixels, val_mask
+from workers.data.splits import cut, joined, same_pixels, val_mask
 
 
 def kept(data: DataSpec) -> dict[str, int]:
@@ -227,6 +227,57 @@ def test_copies_of_a_file_stay_in_one_part(tmp_path):
     ]
     assert [len(part) for part in (dataset.train, dataset.val, dataset.test)] == [96, 32, 32]
     assert sum(map(len, originals)) == len(set().union(*originals)) == 40
+
+
+def test_groups_and_copies_stay_in_one_part_of_a_test_that_is_cut_too(tmp_path):
+    data = make(tmp_path, "train", count=40)
+    twin = tmp_path / "train" / "cat"
+    (twin / "p90-0.png").write_bytes((twin / "p0-0.png").read_bytes())  # of another group, and a copy
+    dataset = became(data, val={"fraction": 0.2, "group": r"^(\w+/p\d+)-"})
+    groups = [
+        {re.search(r"train/(\w+/p\d+)-", name)[1] for name in part.paths()}
+        for part in (dataset.train, dataset.val, dataset.test)
+    ]
+    assert sum(map(len, groups)) == len(set().union(*groups)) == 41
+    (of_twins,) = [part for part in groups if "cat/p90" in part]
+    assert "cat/p0" in of_twins
+    assert len(dataset.test) == 16
+
+
+SEVEN = st.lists(st.integers(0, 6), min_size=12, max_size=12)
+
+
+@given(one=SEVEN, other=SEVEN)
+@settings(max_examples=100, deadline=None)
+def test_joined_groups_are_the_finest_that_hold_both(one, other):
+    """Against the components of a graph, by hand."""
+    component = list(range(12))
+    pairs = [(i, j) for i in range(12) for j in range(12)]
+    for _ in range(12):
+        for i, j in pairs:
+            if one[i] == one[j] or other[i] == other[j]:
+                component[i] = component[j] = min(component[i], component[j])
+    ours = joined(torch.tensor(one), torch.tensor(other)).tolist()
+    assert all((ours[i] == ours[j]) == (component[i] == component[j]) for i, j in pairs)
+
+
+def test_a_class_that_groups_leave_without_val_is_told(tmp_path, caplog):
+    data = make(tmp_path, "train", "test", count=10)
+    dataset = became(data, val={"fraction": 0.1, "group": r"^(cat|dog/p\d+)"})  # all cats are one patient
+    assert set(dataset.val.labels.tolist()) == {1}
+    assert "val has no images of 1 classes: cat" in caplog.text
+
+
+def test_a_test_folder_that_nobody_reads_may_hold_anything(tmp_path):
+    """An experiment from before there was a test: unlabelled images lie there, as competitions give them."""
+    data = make(tmp_path, "train", "val")
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "1.png").touch()
+    old = data.model_copy(update={"val": "folder"})
+    dataset = load_dataset(old, (str(tmp_path),), with_test=False)
+    assert dataset.split == "20 train (the folder train), 20 val (the folder val), no test"
+    with pytest.raises(DataError, match="test has no images"):
+        load_dataset(data, (str(tmp_path),))
 
 
 def test_a_group_that_is_not_found_names_the_file(tmp_path):

@@ -44,6 +44,8 @@ def test_no_library_asks_a_proxy_for_loopback(monkeypatch, given):
 
 def test_where_there_is_no_proxy_or_none_is_wanted_nothing_is_set():
     assert without_proxy_to_loopback({"PATH": "/bin"}) == {}
+    both = without_proxy_to_loopback(PROXY | {"no_proxy": "a", "NO_PROXY": "corp.internal, a"})
+    assert both["no_proxy"].startswith("a,corp.internal,localhost")
     assert without_proxy_to_loopback(PROXY | {"no_proxy": "*"}) == {}
 
 

@@ -1,6 +1,8 @@
 """What is reported at the end: val and test of the final weights, test of the best, every prediction, read once."""
 
 import json
+import math
+import os
 
 import pyarrow.parquet as pq
 import pytest
@@ -8,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from cbam_core.errors import CheckpointError
 from cbam_core.semantics import as_meant
 from tests.support.journals import logged
 from workers.classifier import load_classifier
@@ -16,6 +19,7 @@ from workers.data.batches import Batches
 from workers.data.datasets import digits
 from workers.data.datasets.base import Split
 from workers.protocol.outcome import read_outcome
+from workers.train.assessment import Evaluator
 from workers.train.checkpoint import Checkpoints
 
 
@@ -170,3 +174,67 @@ def test_paths_stand_beside_the_predictions_of_files(tiny_spec, assign, train, t
     assert parts["val"].path.str.fullmatch(r"train/(cat|dog)/p\d+-\d+\.png").all()
     assert len(parts["val"]) == 4
     assert read_outcome(assignment.folder.attempt(1)).summary["split"].startswith("36 train (the folder train), 4 val")
+
+
+def noisy():
+    """A recipe whose last weights are not its best."""
+    schedule = {"type": "multistep", "milestones": [3], "gamma": 1.0}
+    return {"epochs": 5, "schedule": schedule, "optimizer": {"type": "sgd", "lr": 0.5}}
+
+
+def log_of(assignment) -> str:
+    return assignment.folder.attempt(1).log(0).read_text()
+
+
+def test_a_best_checkpoint_that_cannot_be_read_costs_no_training(tiny_spec, assign, train, monkeypatch):
+    def unreadable(_checkpoints, step):
+        raise CheckpointError(f"cannot read step {step}")
+
+    monkeypatch.setattr(Checkpoints, "load", unreadable)
+    assignment = assign(tiny_spec(train=noisy()))
+    outcome, _ = train(assignment)
+    assert outcome.outcome == "succeeded", outcome.message
+    assert "the best checkpoint is not evaluated on test: cannot read step" in log_of(assignment)
+    assert set(of_parts(assignment.folder)) == {"val", "test"}
+
+
+def test_a_test_image_without_a_finite_score_costs_no_training(tiny_spec, assign, train, monkeypatch):
+    evaluate = Evaluator.evaluate
+
+    def overflowing(evaluator, part, predict, **fields):
+        scores = (lambda images: predict(images) * math.inf) if part == "test" else predict
+        return evaluate(evaluator, part, scores, **fields)
+
+    monkeypatch.setattr(Evaluator, "evaluate", overflowing)
+    assignment = assign(tiny_spec(train={"epochs": 1}))
+    outcome, _ = train(assignment)
+    assert outcome.outcome == "succeeded", outcome.message
+    assert "test/loss" not in outcome.metrics
+    assert "test/top1" in outcome.metrics
+    assert "some test image has no finite score" in log_of(assignment)
+    assert assignment.folder.weights.exists()
+
+
+def test_a_checkpoint_of_before_its_evaluation_has_the_running_statistics_of_its_step(tiny_spec, assign, train):
+    """The average's are those of the last evaluation, until it is evaluated or saved."""
+    spec = tiny_spec(train={"epochs": 2, "ema": {"decay": 0.9}})
+    assignment = assign(spec)
+    train(assignment, stop_when=lambda progress: progress.step == 5 and "pause")
+    saved = Checkpoints(assignment.folder.checkpoints, spec.checkpoint).load(5)["learner"]
+    running = {name: value for name, value in saved["network"].items() if name.endswith("running_mean")}
+    assert running
+    assert all(torch.equal(saved["average"][name], value) for name, value in running.items())
+
+
+def test_a_name_that_is_no_text_is_shown_as_it_is(tiny_spec, assign, train, tmp_path):
+    from tests.unit.workers.data.test_splits import make
+
+    data = make(tmp_path / "images", "train", "test", count=20)
+    odd = os.fsencode(tmp_path / "images" / "test" / "cat" / "p0-0.png")
+    os.rename(odd, odd.replace(b"p0-0", b"\xff"))
+    assignment = assign(
+        tiny_spec(data=data.model_dump(), train={"epochs": 1, "global_batch_size": 8}), data_roots=(str(tmp_path),)
+    )
+    outcome, _ = train(assignment)
+    assert outcome.outcome == "succeeded", outcome.message
+    assert "test/cat/\\xff.png" in set(of_parts(assignment.folder)["test"].path)
