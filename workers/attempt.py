@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from cbam_core.errors import Stalled, Superseded
+from cbam_core.errors import DataError, Stalled, Superseded
 from cbam_core.explain import Description, describe
 from cbam_core.networks import build_network
 from cbam_core.semantics import EARLIEST, Semantics
@@ -138,7 +138,7 @@ def _train(
     gang = stack.enter_context(gang_of(assignment))
     event("the gang has met")
     _require(spec, gang)
-    dataset = _load(assignment, gang.device)
+    dataset = _load(assignment, gang)
     event("the data is loaded")
     cost = _cost(spec.model, dataset.num_classes, dataset.input_shape, assignment.semantics)
     trainer = Trainer(assignment, gang, dataset, tracker=tracker, report=report, stop=stop)
@@ -172,8 +172,8 @@ def _train(
     )
 
 
-def _load(assignment: Assignment, device: torch.device) -> Dataset:
-    """The images, on the training device where none are read ahead."""
+def _load(assignment: Assignment, gang: ProcessGroup) -> Dataset:
+    """The images, on the training device where none are read ahead. Raises DataError where rank 0 has others."""
     data = assignment.spec.data
     dataset = load_dataset(
         data,
@@ -181,7 +181,9 @@ def _load(assignment: Assignment, device: torch.device) -> Dataset:
         allow_download=assignment.allow_download,
         with_test=assignment.semantics != EARLIEST,
     )
-    return dataset if data.workers_per_rank else dataset.to(device)
+    if gang.from_leader(dataset.fingerprint) != dataset.fingerprint:
+        raise DataError(f"rank {gang.rank} has other images than rank 0: copy the same folder to every node")
+    return dataset if data.workers_per_rank else dataset.to(gang.device)
 
 
 def _predictions(trainer: Trainer) -> list[PredictionRows]:

@@ -10,6 +10,7 @@ import torch
 from cbam_core.spec import DataSpec
 from tests.support.ports import free_port
 from workers.data import load_dataset
+from workers.protocol.outcome import read_outcome
 from workers.protocol.storage import ExperimentFolder
 
 JOIN = """
@@ -283,3 +284,21 @@ def test_what_ranks_say_of_each_image_gives_the_metrics_exactly(run_ranks, tmp_p
         assert of_part.label.tolist() == known.labels.tolist()
         top1 = int((of_part.predicted == of_part.label).sum()) / len(known)
         assert [metrics[f"{part}/top1"] for metrics in told] == [top1] * world_size
+
+
+def test_ranks_with_other_images_do_not_train(run_ranks, tmp_path):
+    """A copy of the folder on every node, one of which differs: they would train on each other's test images."""
+    code = """
+    import workers.attempt as attempt
+    from cbam_core.spec import ValSpec
+    from workers.protocol.stop import StopSignal
+
+    if rank == 1:
+        load = attempt.load_dataset
+        attempt.load_dataset = lambda data, *a, **kw: load(data.model_copy(update={"val": ValSpec(seed=1)}), *a, **kw)
+    print(attempt.run(assignment, stop=StopSignal(), report=lambda progress: None).outcome)
+    """
+    assert run_ranks(code, 2) == ["failed\n"] * 2
+    told = read_outcome(ExperimentFolder(tmp_path, "e1").attempt(1))
+    assert (told.reason, told.rank) == ("DATA_ERROR", 1)
+    assert "rank 1 has other images than rank 0" in told.message

@@ -1,5 +1,7 @@
 """A dataset: uint8 images and their labels, in memory or on disk, and the statistics that may normalise them."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
@@ -11,6 +13,7 @@ from torch.nn import functional as F
 from cbam_core.datasets import PartSizes
 from cbam_core.errors import DataError
 from cbam_core.normalisation import Normalisation
+from cbam_core.seeding import seed_of
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,12 @@ class Dataset:
         if self.test is not None:
             images["test"] = len(self.test)
         return {"classes": list(self.classes), "images": images, "names": self.names}
+
+    @property
+    def fingerprint(self) -> int:
+        """63 bits of what all ranks must have alike: the identity, and which images are val."""
+        val = hashlib.sha256(self.val.origin.cpu().numpy().tobytes()).hexdigest()
+        return seed_of(json.dumps(self.identity, sort_keys=True), val)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
