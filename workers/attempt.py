@@ -100,7 +100,9 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
         tracked = tracker.close(outcome)
         if assignment.rank == 0 and outcome.outcome != "failed":
             outcome = replace(outcome, mlflow_run_id=tracker.run_id, tracked=tracked).record(attempt)
-        progress(replace(progress.last, phase="ended", eta_seconds=None, heartbeat=time.time()))
+        progress(
+            replace(progress.last, phase="ended", eta_seconds=None, heartbeat=time.time(), mlflow_run_id=tracker.run_id)
+        )
         logger.info("%s%s", outcome.outcome, f" ({outcome.reason})" if outcome.reason else "")
     return outcome
 

@@ -1,6 +1,7 @@
 """What a person sees: the run in MLflow, and the pages of the API."""
 
 import re
+import time
 
 import pytest
 from playwright.sync_api import expect
@@ -17,13 +18,24 @@ def test_the_link_of_an_experiment_leads_to_its_run_with_its_parameters(page, fi
     expect(page.get_by_text("cifar_resnet20").first).to_be_visible()
 
 
+def revealed(page, text):
+    """The first place of `text` on a page that draws what is in view: it is scrolled until it comes."""
+    found = page.get_by_text(text).first
+    size = page.viewport_size
+    page.mouse.move(size["width"] / 2, size["height"] / 2)
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while not found.count() and time.monotonic() < deadline:
+        page.mouse.wheel(0, size["height"] / 3)
+        page.wait_for_timeout(300)
+    found.scroll_into_view_if_needed(timeout=PATIENCE_MS)
+    return found
+
+
 def test_the_run_shows_its_curves(page, finished):
     page.goto(finished.links.mlflow)
     page.get_by_role("tab", name="Model metrics").click(timeout=PATIENCE_MS)
     for curve in ("train/loss", "val/loss", "val/top1"):
-        legend = page.get_by_text(f"looked-at ({curve})").first
-        legend.scroll_into_view_if_needed(timeout=PATIENCE_MS)
-        expect(legend).to_be_visible()
+        expect(revealed(page, f"looked-at ({curve})")).to_be_visible()
     drawn = page.locator("svg .scatterlayer path.js-line")
     expect(drawn.nth(2)).to_be_attached(timeout=PATIENCE_MS)  # three lines; a legend comes before its line
     points = re.findall(r"[ML,]", drawn.first.get_attribute("d") or "")

@@ -35,7 +35,9 @@ def leave_weights(folder, spec):
         input_shape=(1, 16, 16),
         normalisation=Normalisation(mean=(0.5,), std=(0.5,)),
         device=torch.device("cpu"),
-        confusion=None,
+        semantics=2,
+        confusions={},
+        predictions=(),
     )
     folder.path.mkdir(parents=True, exist_ok=True)
     export(trained, folder)

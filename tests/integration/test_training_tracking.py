@@ -176,9 +176,10 @@ def test_exported_programs_come_back_from_mlflow_and_predict_as_the_network_does
 
 @pytest.fixture
 def train_images():
-    from workers.data.datasets.digits import load_digits
+    from cbam_core.spec import DataSpec
+    from workers.data import load_dataset
 
-    digits = load_digits(8)
+    digits = load_dataset(DataSpec(dataset="digits", image_size=8))
     images = digits.train.images[:16] / 255
     return images, (images - digits.mean[0]) / digits.std[0]
 

@@ -124,7 +124,9 @@ def _cloud(port: int, cpus: int, grows_by: Mapping[str, Any]) -> dict[str, Any]:
 
 def end(process: psutil.Process, *, named: str) -> None:
     """Kill a head, its children, and those of its processes that became orphans: they name its folder."""
-    doomed = [process, *process.children(recursive=True)]
+    doomed = [process]
+    with suppress(psutil.NoSuchProcess):  # where it has ended by itself, which is told already
+        doomed += process.children(recursive=True)
     doomed += [other for other in psutil.process_iter() if other.pid != os.getpid() and named in _title(other)]
     for one in doomed:
         with suppress(psutil.NoSuchProcess):
