@@ -40,7 +40,9 @@ class PredictionRows:
 
 
 def write_predictions(folder: ExperimentFolder, parts: Sequence[PredictionRows], classes: Sequence[str]) -> None:
-    """One row per image and part. Left out, with a warning, where pyarrow is not installed."""
+    """One row per image and part; nothing where there is no part. Left out, with a warning, without pyarrow."""
+    if not parts:
+        return
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
