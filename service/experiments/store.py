@@ -105,7 +105,9 @@ class ExperimentStore:
         if key is None:
             return None
         with self.database.reading() as session:
-            return _known(session, owner, key, body_hash)
+            seen = session.get(IdempotencyKey, (owner, key))
+            is_old = seen is None or seen.created_at < utc_now() - KEY_LIFE
+            return None if is_old else _known(session, owner, key, body_hash)
 
     def get(self, experiment_id: str) -> Experiment:
         """One experiment. Raises ExperimentNotFound."""
