@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from cbam_core.bounds import Epochs, at_most
-from cbam_core.datasets import DATASETS, DOWNLOADABLE
+from cbam_core.datasets import DATASETS, DOWNLOADABLE, HELD_OUT
 from cbam_core.spec_model import Share, SpecModel, TypeAlone
 from cbam_core.timm_options import TimmOptimizerSpec, refusal
 
@@ -144,6 +144,11 @@ class DataSpec(SpecModel):
     def val_fraction(self) -> float | None:
         """Of the training images that become val, where the dataset has none; None: the part held out is val."""
         return self.val.fraction if isinstance(self.val, ValSpec) else None
+
+    @property
+    def became(self) -> dict[str, str]:
+        """Where val and test come from, in words, of a dataset that is published in two parts."""
+        return {"val": self.val.words, "test": HELD_OUT} if isinstance(self.val, ValSpec) else {"val": HELD_OUT}
 
     @field_validator("root")
     @classmethod

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from cbam_core.attention.options import BAMOptions, CBAMOptions, ECAOptions, TripletOptions
 from cbam_core.backbones import BASIC_RESNETS, BOTTLENECK_RESNETS
-from cbam_core.datasets import HELD_OUT, DatasetFacts, PartSizes
+from cbam_core.datasets import DatasetFacts, PartSizes
 from cbam_core.explain.site import AttentionSite
-from cbam_core.spec import AdamWSpec, ExperimentSpec, MultistepSchedule, SGDSpec, StepSchedule, ValSpec
+from cbam_core.spec import AdamWSpec, ExperimentSpec, MultistepSchedule, SGDSpec, StepSchedule
 from service.preview.memory_estimate import images_per_pass
 from service.preview.profiler import Measured
 
@@ -59,9 +59,7 @@ class RecipeContext:
     @property
     def split(self) -> str:
         """Where they come from, in words; empty where only a folder knows that the server does not see."""
-        val = self.spec.data.val
-        published = {"val": val.words if isinstance(val, ValSpec) else HELD_OUT, "test": HELD_OUT}
-        return self.images.words(published if self.facts.became is None else self.facts.became)
+        return self.images.words(self.spec.data.became if self.facts.became is None else self.facts.became)
 
     @property
     def steps_per_epoch(self) -> int | None:

@@ -41,14 +41,14 @@ def load_dataset(
     if data.download and not allow_download:
         raise DataError("the operator allows no downloads (CBAM_ALLOW_DOWNLOAD); put the dataset into its root by hand")
     if data.root is None:
-        return MADE[data.dataset](data.image_size).divide(data.val, data.image_size)
+        return MADE[data.dataset](data.image_size).divide(data)
     roots = DataRoots.of(data_roots)
     root = allowed_root(data.root, roots)
     if data.dataset == "imagefolder":
         return (open_imagefolder if data.workers_per_rank else load_imagefolder)(
             root, data, roots=roots, with_test=with_test
         )
-    return _read(data, root, roots).divide(data.val, data.image_size)
+    return _read(data, root, roots).divide(data)
 
 
 def _read(data: DataSpec, root: Path, roots: DataRoots) -> Source:

@@ -2,13 +2,11 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from cbam_core.datasets import HELD_OUT
-from cbam_core.spec import ValSpec
+from cbam_core.spec import DataSpec
 from workers.data.datasets.base import Dataset, Split
 from workers.data.splits import same_pixels, val_mask
 
@@ -24,18 +22,19 @@ class Source:
     classes: tuple[str, ...]
     groups: Tensor | None = None
 
-    def divide(self, val: ValSpec | Literal["folder"], image_size: int) -> Dataset:
+    def divide(self, data: DataSpec) -> Dataset:
         """Val cut from the training images, or the part held out; all resized. Raises DataError where none is left.
 
         Images with the same pixels stay in one part.
         """
+        val, image_size = data.val, data.image_size
         if val == "folder":
             train, held_out = self.train.resized(image_size), self.test.resized(image_size)
-            return Dataset.of(train, held_out, None, self.classes, {"val": HELD_OUT})
+            return Dataset.of(train, held_out, None, self.classes, data.became)
         mask = val_mask(self.train.labels, val, self._together())
         parts = (self.train.some(~mask), self.train.some(mask), self.test)
         train, chosen, test = (part.resized(image_size) for part in parts)
-        return Dataset.of(train, chosen, test, self.classes, {"val": val.words, "test": HELD_OUT})
+        return Dataset.of(train, chosen, test, self.classes, data.became)
 
     def _together(self) -> Tensor:
         if self.groups is not None:

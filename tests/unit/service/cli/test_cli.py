@@ -10,22 +10,13 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from service.api.app import create_app
 from service.cli.main import app
 from service.cli.specs import read_overrides
 from service.client.client import Client
-from tests.support.live_server import serving
 from tests.support.live_service import live_service
 from tests.support.ports import free_port
 from tests.support.specs import spec_dict
 from workers.protocol.storage import ExperimentFolder
-
-
-@pytest.fixture
-def server(settings, monkeypatch):
-    with serving(create_app(settings)) as url:
-        monkeypatch.setenv("CBAM_URL", url)
-        yield url
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import update
 
-from service.api.app import create_app
 from service.client.client import Client
 from service.client.errors import Gone
 from service.database.models.experiments import Experiment
@@ -15,7 +14,6 @@ from service.dispatcher.store import AttemptEnd
 from service.domain.pruning import PruneScope
 from service.domain.states import Move, State
 from service.domain.values import utc_now
-from tests.support.live_server import serving
 from tests.support.specs import spec
 
 
@@ -24,13 +22,6 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture
-def server(settings, monkeypatch):
-    with serving(create_app(settings)) as url:
-        monkeypatch.setenv("CBAM_URL", url)
-        yield url
 
 
 @pytest.fixture

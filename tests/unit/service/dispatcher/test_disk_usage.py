@@ -5,7 +5,6 @@ import pytest
 from service.auth.tokens import Tokens
 from service.database.disk_usage import disk_usage
 from service.dispatcher.disk_usage import QUOTA_SECONDS, DiskMeter, size_of
-from service.dispatcher.dispatcher import Dispatcher
 from service.dispatcher.file_store import LIVE_SECONDS, FileStore, Measured
 from service.domain.states import State
 from service.domain.values import utc_now
@@ -18,16 +17,6 @@ from workers.protocol.storage import ExperimentFolder
 
 QUOTA = 10_000
 LONG = {"train": {"epochs": 1000, "global_batch_size": 128}}
-
-
-@pytest.fixture
-def store(http):
-    return http.app.state.store
-
-
-@pytest.fixture
-def dispatcher(store, cluster, settings, clock):
-    return Dispatcher(store.database, cluster, settings, clock=clock)
 
 
 def put(settings, experiment_id: str, size: int, name: str = "state.pt") -> ExperimentFolder:

@@ -8,7 +8,6 @@ from sqlalchemy import update
 
 from service.auth.tokens import Tokens
 from service.database.models.experiments import Experiment, Pruning
-from service.dispatcher.dispatcher import Dispatcher
 from service.dispatcher.file_cleanup import FileCleanup
 from service.domain.pruning import PruneScope
 from service.domain.roles import Role
@@ -22,16 +21,6 @@ from tests.support.waiting import wait_until
 from workers.protocol.storage import ExperimentFolder
 
 LONG = {"train": {"epochs": 1000, "global_batch_size": 128}}
-
-
-@pytest.fixture
-def store(http):
-    return http.app.state.store
-
-
-@pytest.fixture
-def dispatcher(store, cluster, settings, clock):
-    return Dispatcher(store.database, cluster, settings, clock=clock)
 
 
 @pytest.fixture

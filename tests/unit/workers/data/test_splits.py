@@ -87,7 +87,7 @@ def test_copies_of_an_image_never_stand_in_train_and_val():
     source = Source(
         Split(images.contiguous(), torch.zeros(400, dtype=torch.int64)), Split(images[:4], torch.zeros(4)), ("a",)
     )
-    dataset = source.divide(ValSpec(fraction=0.25), 8)
+    dataset = source.divide(DataSpec(dataset="digits", image_size=8, val=ValSpec(fraction=0.25)))
     assert not pixels(dataset.train) & pixels(dataset.val)
     assert len(dataset.val) == 100
 
@@ -95,7 +95,9 @@ def test_copies_of_an_image_never_stand_in_train_and_val():
 def test_test_images_that_are_training_images_too_are_warned_of(caplog):
     images = torch.arange(100, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 8, 8).contiguous()
     labels = torch.zeros(100, dtype=torch.int64)
-    Source(Split(images, labels), Split(images[90:], labels[90:]), ("a",)).divide(ValSpec(), 8)
+    Source(Split(images, labels), Split(images[90:], labels[90:]), ("a",)).divide(
+        DataSpec(dataset="digits", image_size=8)
+    )
     assert "10 of the 10 test images are, pixel for pixel, training images too" in caplog.text
 
 
