@@ -10,7 +10,7 @@ import pytest
 from service.client.client import Client
 from service.domain.states import State
 from service.schemas.experiments import ExperimentView
-from tests.compose.containers import ComposeCluster, finish, some_epochs
+from tests.compose.containers import ComposeCluster, finish, remove_leftovers, some_epochs
 
 KEPT = os.environ.get("CBAM_COMPOSE_KEEP")  # a folder: the cluster goes on running, for the next run of the tests
 
@@ -36,6 +36,8 @@ def cluster(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """A running cluster with two workers of one CPU each."""
     folder = Path(KEPT) if KEPT else tmp_path_factory.mktemp("compose")
     cluster = ComposeCluster("cbam-test", folder, workers=2)
+    if not cluster.env_file.exists():  # else it is the one that was kept
+        remove_leftovers(cluster.name)
     try:
         cluster.script("build")
         print(f"\nMEASURED first start: {cluster.up():.1f} s")

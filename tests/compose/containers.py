@@ -114,6 +114,14 @@ def _ports(path: Path) -> dict[str, int]:
     return ports
 
 
+def remove_leftovers(project: str) -> None:
+    """Remove what an interrupted run left of a project: its database has passwords that nobody knows any more."""
+    mine = f"--filter=label=com.docker.compose.project={project}"
+    for kind, listing in (("container", ["ls", "--all"]), ("network", ["ls"]), ("volume", ["ls"])):
+        if found := docker(kind, *listing, "--quiet", mine).split():
+            docker(kind, "rm", *([] if kind == "network" else ["--force"]), *found)
+
+
 def docker(*words: str, check: bool = True) -> str:
     """Run docker; what it prints."""
     done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False)

@@ -6,7 +6,7 @@ import pytest
 
 from service.client.client import Client
 from service.domain.states import Reason, State
-from tests.compose.containers import ComposeCluster, finish, reach_epoch
+from tests.compose.containers import ComposeCluster, finish, reach_epoch, remove_leftovers
 from tests.support.specs import spec_dict
 
 OLD_ID = "0000000000000000000000old1"
@@ -40,6 +40,7 @@ def another(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """One worker, a small volume, and a database at revision 0001 with one experiment in it before the first start."""
     folder = tmp_path_factory.mktemp("another")
     cluster = ComposeCluster("cbam-test-2", folder, workers=1, override="tests/compose/small-volume.yml")
+    remove_leftovers(cluster.name)
     try:
         cluster.script("build")
         cluster.script("run", "migrate", "python", "-c", FIRST_RELEASE)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from service.domain.states import State
-from tests.compose.containers import ROOT, ComposeCluster, docker, finish, some_epochs
+from tests.compose.containers import ROOT, ComposeCluster, docker, finish, remove_leftovers, some_epochs
 
 FAR = "cbam-test-far"
 
@@ -35,6 +35,8 @@ def first_machine(swarm: None, tmp_path: Path) -> Iterator[ComposeCluster]:
     where = {"TYPE": "none", "OPTIONS": "bind", "DEVICE": str(storage)}
     settings = {f"CBAM_STORAGE_{key}": value for key, value in where.items()}
     cluster = ComposeCluster("cbam-test-3", tmp_path, workers=1, override="docker/machines.yml", **settings)
+    for name in (FAR, cluster.name):
+        remove_leftovers(name)
     try:
         cluster.script("build")
         cluster.up()
