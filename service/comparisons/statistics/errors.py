@@ -24,5 +24,13 @@ class UnknownControl(StatisticsError):
     """The control is none of the variants."""
 
 
+class UnequalImages(StatisticsError):
+    """The results of a variant do not fit the number of images that was given."""
+
+
 class TooFewSeeds(StatisticsError):
     """This needs at least two seeds."""
+
+
+class UnusableProbe(StatisticsError):
+    """A probe needs at least two rounds of control and variant alike, and positive images/s."""
