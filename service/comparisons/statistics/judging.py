@@ -88,7 +88,7 @@ def _count(name: str, scores: Scores, images: int) -> Counts:
     if scores.correct is not None:
         if scores.correct.ndim != 2 or scores.correct.shape[1] != images or scores.correct.dtype != np.bool_:
             raise UnequalImages(f"{name}: predictions must be a Boolean matrix of seeds x {images} images")
-        return np.count_nonzero(scores.correct, axis=1).astype(np.int64)
+        return np.asarray(np.count_nonzero(scores.correct, axis=1), dtype=np.int64)
     if scores.counts is None:
         raise UnequalImages(f"{name}: there are neither predictions nor counts")
     counts = scores.counts
