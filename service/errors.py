@@ -16,6 +16,14 @@ class ExperimentNotFound(ServiceError):
     """There is no experiment with this id."""
 
 
+class StudyNotFound(ServiceError):
+    """There is no study with this id."""
+
+
+class NoPredictions(ServiceError):
+    """The experiment kept no predictions of single images."""
+
+
 class NoSuchFile(ServiceError):
     """The experiment has no file with this path, or none that is shown."""
 
@@ -77,6 +85,14 @@ class IllegalAction(ServiceError):
         super().__init__(f"cannot {action} an experiment that is {state}; {allowed}")
 
 
+class IllegalStudyAction(IllegalAction):
+    """The study's state does not allow this."""
+
+    def __init__(self, action: str, state: str, legal: Sequence[str]) -> None:
+        super().__init__(action, state, legal)
+        self.args = (self.args[0].replace("an experiment", "a study"),)
+
+
 class PrunedExperiment(IllegalAction):
     """The checkpoints that the experiment would go on from have been pruned."""
 
@@ -104,6 +120,10 @@ class IdempotencyConflict(ServiceError):
 
 class ExperimentDeleted(ServiceError):
     """What was submitted with this Idempotency-Key has been deleted; use another key to submit it anew."""
+
+
+class StudyDeleted(ServiceError):
+    """The study that was submitted with this Idempotency-Key has been deleted; use another key to submit it anew."""
 
 
 class VersionConflict(ServiceError):

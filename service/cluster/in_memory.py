@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from service.cluster.base import ClusterView, GangKey, GangView, Launch, Need, Node, StopMode
@@ -39,6 +39,7 @@ class InMemoryCluster:
     answers: bool = True  # False: its workers do not, and whether they live is unknown
     obeys_stop: bool = True
     writes_records: bool = True  # False: as on a full disk
+    export: Callable[[Launch], object] | None = None  # leaves the files of a training that ends well
     starts: list[GangKey] = field(default_factory=list)
     dumped: list[GangKey] = field(default_factory=list)
     asked_for: tuple[Need, ...] = ()
@@ -126,6 +127,8 @@ class InMemoryCluster:
         if gang.stop_mode is not None:
             self._end(gang, "paused" if gang.stop_mode == "pause" else "cancelled")
         elif gang.step == total:
+            if self.export is not None:
+                self.export(gang.launch)
             self._end(gang, "succeeded")
 
     def _end(self, gang: _FakeGang, ending: Ending, reason: str | None = None, message: str = "") -> None:

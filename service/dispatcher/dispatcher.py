@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from service.cluster.base import Cluster, ClusterView, GangKey
+from service.comparisons.planner import ComparisonPlanner
 from service.database.engine import Database
 from service.database.lease import Leadership
 from service.database.models.experiments import Experiment
@@ -28,9 +29,12 @@ from service.dispatcher.prometheus import DispatcherMetrics
 from service.dispatcher.reconciler import Reconciler
 from service.dispatcher.scheduler import Scheduler
 from service.dispatcher.store import DispatcherStore, Live
+from service.domain.studies import StudyKind
 from service.errors import ClusterUnavailable, NotLeading
 from service.log_format import log_context
 from service.settings import Settings
+from service.studies.controller import StudyController
+from service.studies.rows import StudyRows
 
 log = logging.getLogger("service.dispatcher")
 
@@ -56,6 +60,9 @@ class Dispatcher:
             self.store, storage=settings.storage_root, tracking_uri=settings.mlflow_tracking_uri, clock=clock
         )
         self.file_cleanup = FileCleanup(self.store, storage=settings.storage_root, clock=clock)
+        planners = {StudyKind.COMPARISON: ComparisonPlanner()}
+        rows = StudyRows(database, self.leadership)
+        self.studies = StudyController(rows, planners, storage=settings.storage_root, clock=clock)
         self.status_writer = ClusterStatusWriter(self.store, clock=clock)
         self.trouble = ""  # why the cluster could not be seen when it was last looked at
         self.reconciler = Reconciler(
@@ -84,6 +91,7 @@ class Dispatcher:
             log.warning("the lease cannot be given back, and runs out by itself: %s", error.orig)
         self.run_finalizer.close()
         self.file_cleanup.close()
+        self.studies.close()
         self.disk_meter.close()
         self.cluster.close()
 
@@ -115,6 +123,7 @@ class Dispatcher:
     def _work(self) -> None:
         view = self._look()
         self.report.looked(view)
+        self.studies.tick()
         for row in self.store.unsettled():
             with self._apart(row):
                 self.reconciler.settle(row)

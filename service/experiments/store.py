@@ -6,14 +6,13 @@ A state changes in one place only, `change_state`: it checks the move and writes
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
 from cbam_core.spec import ExperimentSpec
-from service.database import outbox
 from service.database.disk_usage import require_room
 from service.database.engine import Database
 from service.database.listing import cursor_of, labels_of, page_query
@@ -24,7 +23,7 @@ from service.domain.filters import Cursor, Filter, Sort
 from service.domain.pruning import NEEDS_CHECKPOINTS, PruneScope, allowed_actions, require_prunable
 from service.domain.scheduling_spec import load_scheduling_spec
 from service.domain.states import Desired, Move, State
-from service.domain.values import human_bytes, new_id, utc_now
+from service.domain.values import human_bytes, utc_now
 from service.errors import (
     ExperimentDeleted,
     ExperimentNotFound,
@@ -33,6 +32,7 @@ from service.errors import (
     PrunedExperiment,
     VersionConflict,
 )
+from service.experiments.insertion import deadline_of, insert_experiment
 
 MOST_PAGE_BYTES = 4 * 2**20  # of a page of a list
 KEY_LIFE = timedelta(hours=24)  # an Idempotency-Key means nothing after that
@@ -88,7 +88,7 @@ class ExperimentStore:
                     if known := _known(session, owner, key, body_hash):
                         return known, False
                 require_room(session, owner, quota_disk)
-                row = _insert(session, spec, owner, cloned_from, message=message)
+                row = insert_experiment(session, spec, owner, cloned_from=cloned_from, message=message)
                 if key is not None:
                     session.add(_used(row, key, body_hash))
                 return row, True
@@ -209,14 +209,7 @@ class ExperimentStore:
         """
         with self.database.writing() as session:
             row = _found(session, experiment_id, lock=True)
-            require_allowed(row, "retry")
-            change_state(session, row, Move(State.QUEUED), by=by)
-            row.desired = Desired.RUN
-            row.free_retries = row.charged_retries = row.passed = 0
-            row.queued_at = utc_now()
-            row.deadline_at = _deadline(load_scheduling_spec(row.spec)[0].deadline_minutes, row.queued_at)
-            row.not_before = row.ended_at = None
-            row.tracking_closed = False
+            requeue_in(session, row, by=by)
             return row
 
     def events(self, experiment_id: str, *, after_seq: int = 0, limit: int | None = None) -> list[Event]:
@@ -254,36 +247,6 @@ def _as_many_as_fit(rows: Sequence[Experiment], *, specs: bool) -> int:
     return len(rows)
 
 
-def _insert(session: Session, spec: ExperimentSpec, owner: str, cloned_from: str | None, *, message: str) -> Experiment:
-    now = utc_now()
-    row = Experiment(
-        id=new_id(),
-        name=spec.name,
-        project=spec.project,
-        description=spec.description,
-        tags=spec.tags,
-        owner=owner,
-        priority=spec.priority,
-        spec=spec.model_dump(mode="json"),
-        cloned_from=cloned_from,
-        state=State.QUEUED,
-        progress={},
-        summary={},
-        created_at=now,
-        queued_at=now,
-        deadline_at=_deadline(spec.deadline_minutes, now),
-        disk_measured_at=now,  # it has no files
-    )
-    session.add(row)
-    session.flush()
-    event = Event(experiment_id=row.id, attempt=0, to_state=State.QUEUED, message=message, by=owner, at=now)
-    session.add(event)
-    session.flush()
-    outbox.tell(session, row, event)
-    session.add_all(labels_of(row))
-    return row
-
-
 def require_allowed(row: Experiment, action: str) -> None:
     """Raise IllegalAction, or PrunedExperiment which is one, where the action cannot be asked for."""
     legal = allowed_actions(State(row.state), pruned=row.pruned is not None)
@@ -293,13 +256,21 @@ def require_allowed(row: Experiment, action: str) -> None:
         raise IllegalAction(action, row.state, legal)
 
 
+def requeue_in(session: Session, row: Experiment, *, by: str) -> None:
+    """Queue one more time what failed or was cancelled, in a transaction that is open. Raises what `requeue` raises."""
+    require_allowed(row, "retry")
+    change_state(session, row, Move(State.QUEUED), by=by)
+    row.desired = Desired.RUN
+    row.free_retries = row.charged_retries = row.passed = 0
+    row.queued_at = utc_now()
+    row.deadline_at = deadline_of(load_scheduling_spec(row.spec)[0].deadline_minutes, row.queued_at)
+    row.not_before = row.ended_at = None
+    row.tracking_closed = False
+
+
 def _event_beside(row: Experiment, message: str, *, by: str) -> Event:
     """An event that leaves the state as it is: webhooks, which are told of changes of state, are not told."""
     return Event(experiment_id=row.id, attempt=row.attempt, to_state=row.state, message=message, by=by, at=utc_now())
-
-
-def _deadline(minutes: float | None, start: datetime) -> datetime | None:
-    return None if minutes is None else start + timedelta(minutes=minutes)
 
 
 def _used(row: Experiment, key: str, body_hash: str) -> IdempotencyKey:

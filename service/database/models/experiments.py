@@ -45,6 +45,7 @@ class Experiment(Base):
         Index("ix_experiments_ended", "ended_at", "created_at", "id"),
         Index("ix_experiments_disk", "owner", "disk_bytes"),
         Index("ix_experiments_measured", "disk_measured_at"),
+        Index("ix_experiments_study", "study_id", "created_at", "id"),
     )
 
     id: Mapped[str] = mapped_column(ShortWords(32), primary_key=True)
@@ -58,6 +59,7 @@ class Experiment(Base):
     spec: Mapped[dict[str, Any]]
     semantics: Mapped[int] = mapped_column(default=CURRENT, server_default="1")  # see cbam_core/semantics.py
     cloned_from: Mapped[str | None] = mapped_column(String(32))  # no foreign key: a copy outlives what it was made of
+    study_id: Mapped[str | None] = mapped_column(String(32))  # no foreign key: it may outlast its study
     state: Mapped[str] = mapped_column(String(16))
     desired: Mapped[str] = mapped_column(String(16), default="run")
     reason: Mapped[str | None] = mapped_column(String(32))
@@ -175,7 +177,7 @@ class Event(Base):
 class IdempotencyKey(Base):
     """A key that a client chose for one submission, and what was submitted under it. Owners do not share keys.
 
-    It outlasts the experiment: a submission that is sent again after a deletion must not train once more.
+    It outlasts the experiment, or the study: a submission that is sent again after a deletion must not train once more.
     """
 
     __tablename__ = "idempotency_keys"
@@ -183,5 +185,5 @@ class IdempotencyKey(Base):
     owner: Mapped[str] = mapped_column(ShortWords(128), primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     body_hash: Mapped[str] = mapped_column(String(64))
-    experiment_id: Mapped[str] = mapped_column(String(32))  # no foreign key: it is told that the experiment is gone
+    experiment_id: Mapped[str] = mapped_column(String(32))  # or a study's; no foreign key: it is told that it is gone
     created_at: Mapped[datetime] = mapped_column(index=True)

@@ -1,0 +1,188 @@
+"""What a comparison does next, decided from its rows alone. Pure: killed at any moment, it decides the same again.
+
+Experiments are begun in blocks of one seed, with the variants of a block in a shuffled order: what drifts over the
+hours (a machine that grows warm, others on it) meets all variants alike.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+import numpy as np
+
+from service.comparisons.statistics import Measured, Pairs, Precision, Scores, judge
+from service.domain.states import HOLDS_GANG, TERMINAL, Desired, Reason, State
+from service.domain.studies import (
+    BeginTrials,
+    PlannedTrial,
+    PlanSeeds,
+    Step,
+    StudyMove,
+    StudyReason,
+    StudyState,
+    WishFor,
+    seed_of,
+)
+
+MOST_OPEN = 64  # experiments of one comparison that wait or train at a time
+MOST_FAILED_IN_A_ROW = 5  # and at least a whole block of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSeen:
+    """One trial, and what became of its experiment.
+
+    `correct` images of the part that is compared were classified right; None while that is not known. `state` is None
+    where the experiment was deleted.
+    """
+
+    number: int
+    block: int
+    variant: str
+    state: State | None
+    desired: Desired = Desired.RUN
+    reason: Reason | None = None
+    message: str = ""
+    observed: bool = False
+    correct: int | None = None  # of a run that diverged, chance
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something of it is still to come: its end, or what it reached."""
+        if self.state is State.SUCCEEDED:
+            return not self.observed
+        return self.state is not None and self.state not in TERMINAL
+
+    @property
+    def is_broken(self) -> bool:
+        """Ended without a number; a run that diverged has one."""
+        return self.state is State.FAILED and self.reason is not Reason.LOSS_NOT_FINITE
+
+    @property
+    def counts(self) -> bool:
+        """Whether it has a number."""
+        return self.correct is not None and not self.is_open
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonSeen:
+    """All that the next steps of a comparison depend on."""
+
+    state: StudyState
+    desired: Desired
+    reason: StudyReason | None
+    message: str
+    seed: int
+    variants: tuple[str, ...]
+    control: str
+    seeds: int  # blocks that are wanted: the pilot's, until the number is chosen
+    precision: Precision | None  # None: as many as were said beforehand
+    pairs: Pairs
+    images: int | None  # in the part that is compared, once that is known
+    seeds_chosen: bool  # under `precision`: the pilot is over
+    trials: Sequence[TrialSeen]
+
+
+def decide(now: ComparisonSeen) -> list[Step]:
+    """The next steps, made together in one transaction; none where the comparison waits."""
+    if now.state is StudyState.STOPPING:
+        return _stopping(now)
+    if now.state not in (StudyState.ACTIVE, StudyState.PAUSING, StudyState.PAUSED):
+        return []
+    if now.desired is Desired.CANCEL:
+        return [StudyMove(StudyState.STOPPING, StudyReason.CANCELLED_BY_USER)]
+    if now.desired is Desired.PAUSE:
+        return _pausing(now)
+    if now.state is not StudyState.ACTIVE:
+        return [*_wish(now, Desired.RUN), StudyMove(StudyState.ACTIVE)]
+    return _active(now)
+
+
+def block_order(study_seed: int, block: int, variants: Sequence[str]) -> tuple[str, ...]:
+    """The variants in the order in which a block's experiments are queued."""
+    order = sorted(variants)
+    random.Random(f"{study_seed}:{block}").shuffle(order)  # drawn again alike, not secret
+    return tuple(order)
+
+
+def _active(now: ComparisonSeen) -> list[Step]:
+    if (failure := _given_up(now)) is not None:
+        return [failure]
+    begun = 1 + max((trial.block for trial in now.trials), default=-1)
+    still_open = sum(trial.is_open for trial in now.trials)
+    if begun < now.seeds:
+        room = MOST_OPEN - still_open >= len(now.variants) or not still_open
+        return [_block(now, begun)] if room else []
+    if still_open:
+        return []
+    if now.precision is not None and not now.seeds_chosen and all(trial.counts for trial in now.trials):
+        return [_choose_seeds(now, now.precision)]
+    return [StudyMove(StudyState.SUCCEEDED)]
+
+
+def _block(now: ComparisonSeen, block: int) -> BeginTrials:
+    seed = seed_of(now.seed, block)
+    order = block_order(now.seed, block, now.variants)
+    return BeginTrials(tuple(PlannedTrial(block, seed, variant) for variant in order))
+
+
+def _choose_seeds(now: ComparisonSeen, rule: Precision) -> PlanSeeds:
+    """Stein's second stage: the pilot's spread alone decides how many seeds there will be, for all variants."""
+    reached = {(trial.variant, trial.block): trial.correct for trial in now.trials}
+    counts = {name: np.array([reached[name, block] for block in range(now.seeds)]) for name in now.variants}
+    measured = Measured(
+        control=now.control,
+        variants={name: Scores(counts=values) for name, values in counts.items()},
+        images=now.images or 0,
+        pairs=now.pairs,
+        stopping=rule,
+    )
+    seeds = judge(measured).planned
+    return PlanSeeds(seeds, f"{seeds} seeds, chosen by the spread of the first {now.seeds}")
+
+
+def _given_up(now: ComparisonSeen) -> StudyMove | None:
+    """Where the experiments that ended last all failed: whatever is wrong would fail the others too."""
+    ended = sorted((trial for trial in now.trials if not trial.is_open), key=lambda trial: -trial.number)
+    failed = list(takewhile(lambda trial: trial.is_broken, ended))
+    if len(failed) < max(MOST_FAILED_IN_A_ROW, len(now.variants)):
+        return None
+    (reason, _), *_ = Counter(str(trial.reason) for trial in failed).most_common(1)
+    words = next(trial.message for trial in failed if str(trial.reason) == reason)
+    message = f"{len(failed)} experiments failed one after the other, most often with {reason}: {words}"
+    return StudyMove(StudyState.STOPPING, StudyReason.EXPERIMENTS_FAILED, message)
+
+
+def _pausing(now: ComparisonSeen) -> list[Step]:
+    if now.state is StudyState.PAUSED:
+        return []  # an experiment that a user has resumed meanwhile goes on
+    if now.state is StudyState.ACTIVE:
+        return [*_wish(now, Desired.PAUSE), StudyMove(StudyState.PAUSING)]
+    at_work = any(trial.state in HOLDS_GANG or trial.state is State.QUEUED for trial in now.trials)
+    return [*_wish(now, Desired.PAUSE)] if at_work else [StudyMove(StudyState.PAUSED)]
+
+
+def _stopping(now: ComparisonSeen) -> list[Step]:
+    if wishes := _wish(now, Desired.CANCEL):
+        return [*wishes]
+    if any(trial.state is not None and trial.state not in TERMINAL for trial in now.trials):
+        return []
+    failed = now.reason is StudyReason.EXPERIMENTS_FAILED
+    return [StudyMove(StudyState.FAILED if failed else StudyState.CANCELLED, now.reason, now.message)]
+
+
+def _wish(now: ComparisonSeen, desired: Desired) -> list[WishFor]:
+    """Of those that have not ended, and of which something else was wanted last."""
+    numbers = tuple(
+        trial.number
+        for trial in now.trials
+        if trial.state is not None and trial.state not in TERMINAL and _may_become(trial.desired, desired)
+    )
+    return [WishFor(numbers, desired)] if numbers else []
+
+
+def _may_become(old: Desired, new: Desired) -> bool:
+    """A wish to cancel stands; the dispatcher's own wish to make room is as good as one to run."""
+    return old is not new and old is not Desired.CANCEL and not (old is Desired.YIELD and new is Desired.RUN)

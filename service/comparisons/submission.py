@@ -1,0 +1,118 @@
+"""What a comparison asks for, as whole specs: one for each variant, which differ in what may be compared alone."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cbam_core.pointers import MOST_ERROR_ITEMS, pointer_part
+from cbam_core.spec import Elastic, ExperimentSpec
+from service.domain.spec_patch import apply_patch
+from service.errors import InvalidField, InvalidFields
+from service.experiments.submission import checked, spec_of
+from service.schemas.comparisons import ComparisonSpec
+
+LONGEST_STEM = 80  # characters of the comparison's name in those of its experiments
+HELD_EQUAL = (
+    "data",
+    "resources",
+    "checkpoint",
+    "retry",
+    "export",
+    "preemptible",
+    "deadline_minutes",
+    "name",
+    "project",
+    "description",
+    "tags",
+    "priority",
+    "train.epochs",
+    "train.global_batch_size",
+    "train.precision",
+    "train.deterministic",
+    "train.seed",
+    "train.seeds",
+)
+"""What all variants have alike, but for `data.augment`: a difference in one of these would be its own explanation."""
+MAY_DIFFER = "data.augment"
+
+
+def variant_specs(comparison: ComparisonSpec) -> dict[str, ExperimentSpec]:
+    """The spec of each variant's experiments, but for their names and seeds; in the order in which they were given.
+
+    Raises InvalidFields with pointers into the comparison.
+    """
+    base = _base(comparison)
+    fields = base.model_dump(mode="json")
+    specs: dict[str, ExperimentSpec] = {}
+    problems: list[tuple[str, str]] = []
+    for name, overrides in comparison.variants.items():
+        place = f"/variants/{pointer_part(name)}"
+        try:
+            specs[name] = checked(apply_patch(fields, overrides), prefix=place)
+        except InvalidField as error:
+            problems.append((f"{place}{error.pointer}", error.detail))
+        except InvalidFields as error:
+            problems += error.items
+        else:
+            problems += [(place, words) for words in _differences(base, specs[name])]
+    problems += _alike(specs)
+    if problems:
+        raise InvalidFields(problems[:MOST_ERROR_ITEMS])
+    return specs
+
+
+def trial_spec(fields: Mapping[str, Any], *, study: str, variant: str, block: int, seed: int) -> ExperimentSpec:
+    """The spec of one experiment of a comparison."""
+    train = {**fields["train"], "seed": seed}
+    name = f"{study[:LONGEST_STEM].rstrip()}-{variant}-{block}"
+    return ExperimentSpec.model_validate({**fields, "name": name, "train": train}, strict=False)
+
+
+def _base(comparison: ComparisonSpec) -> ExperimentSpec:
+    try:
+        base = spec_of(comparison.base)
+    except InvalidField as error:
+        raise InvalidField(f"/base{error.pointer}", error.detail) from error
+    except InvalidFields as error:
+        raise InvalidFields([(f"/base{pointer}", detail) for pointer, detail in error.items]) from error
+    where = "/base" if isinstance(comparison.base, ExperimentSpec) else "/base/overrides"
+    if isinstance(base.resources.workers, Elastic):
+        raise InvalidField(f"{where}/resources/workers", "the number of workers is held equal: give a number")
+    if base.train.seeds is not None:
+        raise InvalidField(f"{where}/train/seeds", "a comparison draws the seeds itself: leave it out")
+    has_no_test = base.data.val == "folder" and base.data.dataset != "imagefolder"  # whose folders are seen later
+    if comparison.metric == "test/top1" and has_no_test:
+        raise InvalidField(
+            "/metric",
+            "with `data.val: folder` there is no test; to compare by what was selected on, ask for `val/top1` by name",
+        )
+    return base.model_copy(update={"project": comparison.project or base.project})
+
+
+def _differences(base: ExperimentSpec, spec: ExperimentSpec) -> Iterator[str]:
+    """What a variant changes and may not."""
+    old, new = base.model_dump(mode="json"), spec.model_dump(mode="json")
+    for field in HELD_EQUAL:
+        before, after = _at(old, field), _at(new, field)
+        if before != after:
+            yield f"a comparison holds `{field}` equal; change it in `base`, for all variants"
+
+
+def _at(fields: Mapping[str, Any], path: str) -> Any:
+    value: Any = fields
+    for part in path.split("."):
+        value = value[part]
+    if path == "data":
+        return {name: item for name, item in value.items() if f"data.{name}" != MAY_DIFFER}
+    return value
+
+
+def _alike(specs: Mapping[str, ExperimentSpec]) -> list[tuple[str, str]]:
+    """Variants that are one and the same: their difference would be that of one run twice."""
+    seen: dict[str, str] = {}
+    found = []
+    for name, spec in specs.items():
+        first = seen.setdefault(spec.model_dump_json(), name)
+        if first != name:
+            place = f"/variants/{pointer_part(name)}"
+            found.append((place, f"it asks for the same as the variant {first}: nothing would differ"))
+    return found

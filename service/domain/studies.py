@@ -1,0 +1,114 @@
+"""The life of a study: a comparison or a sweep, which is many experiments and a decision about them.
+
+As for experiments, the table of moves is a constraint in the database too (`legal_study_moves`).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+
+from service.domain.states import Desired
+
+
+class StudyKind(StrEnum):
+    """What a study is for."""
+
+    COMPARISON = "comparison"
+
+
+class StudyState(StrEnum):
+    """Where a study is."""
+
+    ACTIVE = "ACTIVE"
+    PAUSING = "PAUSING"
+    PAUSED = "PAUSED"
+    STOPPING = "STOPPING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class StudyReason(StrEnum):
+    """Why a study ended as it did."""
+
+    CANCELLED_BY_USER = "CANCELLED_BY_USER"
+    EXPERIMENTS_FAILED = "EXPERIMENTS_FAILED"
+
+
+S = StudyState
+STUDY_TERMINAL = frozenset({S.SUCCEEDED, S.FAILED, S.CANCELLED})
+STUDY_MOVES: dict[StudyState, frozenset[StudyState]] = {
+    S.ACTIVE: frozenset({S.PAUSING, S.STOPPING, S.SUCCEEDED}),
+    S.PAUSING: frozenset({S.ACTIVE, S.PAUSED, S.STOPPING, S.SUCCEEDED}),
+    S.PAUSED: frozenset({S.ACTIVE, S.STOPPING}),
+    S.STOPPING: frozenset({S.CANCELLED, S.FAILED}),
+    S.SUCCEEDED: frozenset({S.ACTIVE}),  # with more seeds, or by a retry of experiments that failed
+    S.FAILED: frozenset({S.ACTIVE}),
+    S.CANCELLED: frozenset({S.ACTIVE}),
+}
+STUDY_ACTIONS: dict[StudyState, tuple[str, ...]] = {
+    S.ACTIVE: ("cancel", "pause", "add-seeds"),
+    S.PAUSING: ("cancel", "resume", "add-seeds"),
+    S.PAUSED: ("cancel", "resume", "add-seeds"),
+    S.STOPPING: (),
+    S.SUCCEEDED: ("retry", "add-seeds", "delete"),
+    S.FAILED: ("retry", "delete"),
+    S.CANCELLED: ("retry", "delete"),
+}
+"""What a user may ask for in each state; the answer to anything else names these."""
+STUDY_WISHES = {"cancel": Desired.CANCEL, "pause": Desired.PAUSE, "resume": Desired.RUN}
+
+
+def is_legal_study_move(source: StudyState, to: StudyState) -> bool:
+    """Whether the table allows the move."""
+    return to in STUDY_MOVES[source]
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """An experiment that a study wants: the seed of its block, and which of its variants."""
+
+    block: int
+    seed: int
+    variant: str
+
+
+@dataclass(frozen=True)
+class BeginTrials:
+    """Store these as trials, and submit their experiments in this order."""
+
+    trials: tuple[PlannedTrial, ...]
+
+
+@dataclass(frozen=True)
+class PlanSeeds:
+    """So many seeds are wanted from now on, and why."""
+
+    seeds: int
+    message: str
+
+
+@dataclass(frozen=True)
+class WishFor:
+    """What is wanted of the experiments of these trials."""
+
+    numbers: tuple[int, ...]
+    desired: Desired
+
+
+@dataclass(frozen=True)
+class StudyMove:
+    """A change of the study's own state, and why."""
+
+    to: StudyState
+    reason: StudyReason | None = None
+    message: str = ""
+
+
+Step = BeginTrials | PlanSeeds | WishFor | StudyMove
+
+
+def seed_of(study_seed: int, block: int) -> int:
+    """The seed of a block, fixed beforehand: the first 31 bits of the SHA-256 of "study_seed:block"."""
+    digest = hashlib.sha256(f"{study_seed}:{block}".encode()).digest()
+    return int.from_bytes(digest[:4]) >> 1

@@ -1,0 +1,1 @@
+"""What comparisons and sweeps share: rows, trials, decisions, and the controller that makes their next steps."""

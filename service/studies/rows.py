@@ -1,0 +1,251 @@
+"""What the dispatcher reads and writes of studies. Every write checks that it still leads, and the study's version."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from cbam_core.spec import ExperimentSpec
+from service.database.engine import Database
+from service.database.lease import Leadership
+from service.database.models.experiments import Experiment
+from service.database.models.studies import Study, Trial
+from service.database.study_transitions import change_study_state, note_decision
+from service.domain.states import TERMINAL, Desired, Reason, State
+from service.domain.studies import (
+    STUDY_TERMINAL,
+    BeginTrials,
+    PlannedTrial,
+    PlanSeeds,
+    Step,
+    StudyMove,
+    StudyState,
+    WishFor,
+)
+from service.domain.values import utc_now
+from service.errors import StaleMove
+from service.experiments.insertion import insert_experiment
+
+Signature = tuple[int, int, int, int]
+GOING_ON = [state for state in StudyState if state not in STUDY_TERMINAL]
+
+
+@dataclass(frozen=True)
+class TrialState:
+    """A trial and where its experiment is; `state` is None where that was deleted."""
+
+    number: int
+    block: int
+    variant: str
+    is_observed: bool
+    correct: int | None
+    images: int | None
+    state: State | None
+    desired: Desired
+    reason: Reason | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Unobserved:
+    """A trial whose experiment has succeeded, and of which it is not known yet what it reached."""
+
+    study: Study
+    number: int
+    experiment_id: str
+    summary: dict[str, Any]
+    metrics: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of a run. All is None where it left nothing to read."""
+
+    correct: int | None = None  # images that were classified right
+    images: int | None = None  # in all
+    classes: int | None = None
+    single_images: dict[str, Any] | None = None  # which of them were right, as a row holds it
+
+
+class StudyRows:
+    """The studies, as the leading dispatcher sees them."""
+
+    def __init__(self, database: Database, leadership: Leadership) -> None:
+        self.database = database
+        self.leadership = leadership
+
+    def going_on(self) -> dict[str, Signature]:
+        """The studies that have not ended, with what changes whenever a row of them does."""
+        counts = func.count(Experiment.id), func.coalesce(func.sum(Experiment.version), 0)
+        query = (
+            select(Study.id, Study.version, *counts)
+            .outerjoin(Experiment, Experiment.study_id == Study.id)
+            .where(Study.state.in_(GOING_ON))
+            .group_by(Study.id, Study.version)
+            .order_by(Study.created_at, Study.id)
+        )
+        observed = (select(Trial.study_id, func.count(Trial.observed_at)).group_by(Trial.study_id).join(Study)).where(
+            Study.state.in_(GOING_ON)
+        )
+        with self.database.reading() as session:
+            seen: dict[str, int] = {study_id: count for study_id, count in session.execute(observed)}  # noqa: C416
+            return {
+                key: (version, count, total, seen.get(key, 0)) for key, version, count, total in session.execute(query)
+            }
+
+    def load(self, study_id: str) -> tuple[Study, list[TrialState]] | None:
+        """A study and its trials by number; None where it is gone."""
+        query = (
+            select(
+                Trial.number,
+                Trial.block,
+                Trial.variant,
+                Trial.observed_at,
+                Trial.correct,
+                Trial.images,
+                Experiment.state,
+                Experiment.desired,
+                Experiment.reason,
+                Experiment.message,
+            )
+            .outerjoin(Experiment, Experiment.id == Trial.experiment_id)
+            .where(Trial.study_id == study_id)
+            .order_by(Trial.number)
+        )
+        with self.database.reading() as session:
+            study = session.get(Study, study_id)
+            return None if study is None else (study, [_trial_state(row) for row in session.execute(query)])
+
+    def apply(
+        self, study: Study, steps: Sequence[Step], specs: Mapping[PlannedTrial, ExperimentSpec], *, now_after: int
+    ) -> None:
+        """Make all the steps, and write down that they were decided, in one transaction.
+
+        `specs` has what each trial that begins is submitted as; `now_after` is the number of the last trial there is.
+        Raises StaleMove where the study has changed since it was read, NotLeading.
+        """
+        with self._writing() as session:
+            row = session.get(Study, study.id, with_for_update=True)
+            if row is None or row.version != study.version:
+                raise StaleMove
+            for step in steps:
+                self._make(session, row, step, specs, now_after)
+
+    def _make(
+        self, session: Session, row: Study, step: Step, specs: Mapping[PlannedTrial, ExperimentSpec], now_after: int
+    ) -> None:
+        by = self.leadership.holder
+        match step:
+            case StudyMove():
+                change_study_state(session, row, step, by=by)
+                return
+            case BeginTrials(trials):
+                _begin(session, row, trials, specs, now_after)
+                payload: dict[str, Any] = {"block": trials[0].block, "variants": [trial.variant for trial in trials]}
+                note_decision(session, row, "trials", payload, by=by)
+            case PlanSeeds(seeds, message):
+                row.seeds, row.seeds_chosen = seeds, True
+                note_decision(session, row, "seeds", {"seeds": seeds, "message": message}, by=by)
+            case WishFor(numbers, desired):
+                _wish(session, row, numbers, desired)
+                note_decision(session, row, "wish", {"trials": list(numbers), "desired": desired}, by=by)
+        row.version += 1
+        session.flush()
+
+    def unobserved(self, *, besides: Sequence[str] = (), limit: int = 100) -> list[Unobserved]:
+        """Trials of studies that go on whose experiments have succeeded and have not been read, without some."""
+        query = (
+            select(Study, Trial.number, Experiment.id, Experiment.summary, Experiment.progress)
+            .join(Trial, Trial.study_id == Study.id)
+            .join(Experiment, Experiment.id == Trial.experiment_id)
+            .where(Study.state.in_(GOING_ON), Experiment.state == State.SUCCEEDED, Trial.observed_at.is_(None))
+            .where(Experiment.id.not_in(besides))
+            .order_by(Study.created_at, Trial.number)
+            .limit(limit)
+        )
+        with self.database.reading() as session:
+            return [
+                Unobserved(study, number, experiment_id, summary, progress.get("metrics") or {})
+                for study, number, experiment_id, summary, progress in session.execute(query)
+            ]
+
+    def note_reading(self, of: Unobserved, reading: Reading) -> None:
+        """Write down what a run reached; once."""
+        with self._writing() as session:
+            session.execute(
+                update(Trial)
+                .where(Trial.study_id == of.study.id, Trial.number == of.number, Trial.observed_at.is_(None))
+                .values(
+                    observed_at=utc_now(),
+                    correct=reading.correct,
+                    images=reading.images,
+                    observed=reading.single_images,
+                )
+            )
+            if reading.classes is not None:
+                first = update(Study).where(Study.id == of.study.id, Study.classes.is_(None))
+                session.execute(first.values(classes=reading.classes))
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        with self.database.writing() as session:
+            self.leadership.guard(session)
+            yield session
+
+
+def _begin(
+    session: Session,
+    row: Study,
+    trials: Sequence[PlannedTrial],
+    specs: Mapping[PlannedTrial, ExperimentSpec],
+    now_after: int,
+) -> None:
+    now = utc_now()
+    for place, trial in enumerate(trials):
+        experiment = insert_experiment(
+            session,
+            specs[trial],
+            row.owner,
+            study_id=row.id,
+            queued_at=now + timedelta(microseconds=place),  # the queue keeps the order of the block
+            message=f"{row.kind} {row.name}: {trial.variant}, seed {trial.block + 1}",
+        )
+        session.add(
+            Trial(
+                study_id=row.id,
+                number=now_after + 1 + place,
+                experiment_id=experiment.id,
+                variant=trial.variant,
+                block=trial.block,
+                seed=trial.seed,
+            )
+        )
+
+
+def _wish(session: Session, row: Study, numbers: Sequence[int], desired: Desired) -> None:
+    ids = select(Trial.experiment_id).where(Trial.study_id == row.id, Trial.number.in_(numbers))
+    session.execute(
+        update(Experiment)
+        .where(Experiment.id.in_(ids), Experiment.state.not_in(TERMINAL), Experiment.desired != Desired.CANCEL)
+        .values(desired=desired, version=Experiment.version + 1)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _trial_state(row: Any) -> TrialState:
+    return TrialState(
+        number=row.number,
+        block=row.block,
+        variant=row.variant,
+        is_observed=row.observed_at is not None,
+        correct=row.correct,
+        images=row.images,
+        state=None if row.state is None else State(row.state),
+        desired=Desired(row.desired or Desired.RUN),
+        reason=None if row.reason is None else Reason(row.reason),
+        message=row.message or "",
+    )

@@ -1,0 +1,236 @@
+"""Queries for the API and the actions behind it: studies, their trials and what was decided of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, select, tuple_
+from sqlalchemy.orm import Session
+
+from cbam_core.spec import ExperimentSpec
+from service.database.disk_usage import require_room
+from service.database.engine import Database
+from service.database.models.experiments import Experiment, IdempotencyKey
+from service.database.models.studies import Decision, Study, Trial
+from service.database.study_transitions import change_study_state, note_decision
+from service.domain.states import Desired, Reason, State
+from service.domain.studies import STUDY_ACTIONS, STUDY_TERMINAL, STUDY_WISHES, StudyKind, StudyMove, StudyState
+from service.domain.values import new_id, utc_now
+from service.errors import IdempotencyConflict, IllegalStudyAction, StudyDeleted, StudyNotFound, VersionConflict
+from service.experiments.store import KEY_LIFE, requeue_in
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewStudy:
+    """A study as it is asked for; `specs` are those of its experiments by variant, but for names and seeds."""
+
+    kind: StudyKind
+    name: str
+    project: str
+    description: str
+    spec: dict[str, Any]
+    specs: Mapping[str, ExperimentSpec]
+    seed: int
+    seeds: int
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial and its experiment, None where that was deleted."""
+
+    trial: Trial
+    experiment: Experiment | None
+
+
+class StudyStore:
+    """The studies, as the API sees them."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def submit(
+        self, new: NewStudy, *, owner: str, key: str | None, body_hash: str, quota_disk: int | None
+    ) -> tuple[Study, bool]:
+        """Store a study as ACTIVE, or give the one that this owner submitted with the key; and whether it is new.
+
+        Raises IdempotencyConflict where the key came with another body, StudyDeleted, DiskQuotaExceeded.
+        """
+        with self.database.writing_alone(f"study key {owner} {key}") as session:
+            if key is not None:
+                session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < utc_now() - KEY_LIFE))
+                if (known := _known(session, owner, key, body_hash)) is not None:
+                    return known, False
+            require_room(session, owner, quota_disk)
+            row = Study(
+                id=new_id(),
+                kind=new.kind,
+                name=new.name,
+                project=new.project,
+                description=new.description,
+                owner=owner,
+                spec=new.spec,
+                specs={name: spec.model_dump(mode="json") for name, spec in new.specs.items()},
+                seed=new.seed,
+                seeds=new.seeds,
+                state=StudyState.ACTIVE,
+                created_at=utc_now(),
+            )
+            session.add(row)
+            session.flush()
+            note_decision(session, row, "move", {}, by=owner, states=(None, StudyState.ACTIVE))
+            if key is not None:
+                session.add(_used(row, key, body_hash))
+            return row, True
+
+    def get(self, study_id: str) -> Study:
+        """One study. Raises StudyNotFound."""
+        with self.database.reading() as session:
+            return _found(session, study_id)
+
+    def page(
+        self,
+        kind: StudyKind,
+        *,
+        owner: str | None = None,
+        states: Sequence[StudyState] = (),
+        limit: int = 50,
+        after: tuple[datetime, str] | None = None,
+    ) -> tuple[list[Study], tuple[datetime, str] | None]:
+        """Studies, newest first, and the place where the next page starts, or None on the last."""
+        query = select(Study).where(Study.kind == kind)
+        if owner is not None:
+            query = query.where(Study.owner == owner)
+        if states:
+            query = query.where(Study.state.in_(states))
+        if after is not None:
+            query = query.where(tuple_(Study.created_at, Study.id) < tuple_(*after))
+        query = query.order_by(Study.created_at.desc(), Study.id.desc()).limit(limit + 1)
+        with self.database.reading() as session:
+            rows = list(session.scalars(query))
+        shown = rows[:limit]
+        return shown, (shown[-1].created_at, shown[-1].id) if len(rows) > limit else None
+
+    def trials(self, study_id: str) -> list[TrialRow]:
+        """The trials of a study with their experiments, by number. Raises StudyNotFound."""
+        query = (
+            select(Trial, Experiment)
+            .outerjoin(Experiment, Experiment.id == Trial.experiment_id)
+            .where(Trial.study_id == study_id)
+            .order_by(Trial.number)
+        )
+        with self.database.reading() as session:
+            _found(session, study_id)
+            return [TrialRow(trial, experiment) for trial, experiment in session.execute(query)]
+
+    def decisions(self, study_id: str, *, after_seq: int = 0, limit: int | None = None) -> list[Decision]:
+        """What was decided of a study, oldest first. Raises StudyNotFound."""
+        query = select(Decision).where(Decision.study_id == study_id, Decision.seq > after_seq).order_by(Decision.seq)
+        with self.database.reading() as session:
+            _found(session, study_id)
+            return list(session.scalars(query.limit(limit)))
+
+    def wish(self, study_id: str, action: str, *, by: str) -> Study:
+        """Write down that somebody wants to cancel, pause or resume it; to ask twice is no error.
+
+        Raises StudyNotFound, IllegalStudyAction.
+        """
+        desired = STUDY_WISHES[action]
+        with self.database.writing() as session:
+            row = _found(session, study_id, lock=True)
+            was_asked = row.desired == desired and row.state not in STUDY_TERMINAL - {StudyState.CANCELLED}
+            if not was_asked:
+                require_study_action(row, action)
+                row.desired = desired
+                row.version += 1
+                note_decision(session, row, "asked", {"action": action}, by=by)
+            return row
+
+    def retry(self, study_id: str, *, by: str) -> Study:
+        """Queue its experiments that failed or were cancelled once more, and go on.
+
+        A run that diverged has a result, and is not trained again. Raises StudyNotFound, IllegalStudyAction,
+        PrunedExperiment.
+        """
+        with self.database.writing() as session:
+            row = _found(session, study_id, lock=True)
+            require_study_action(row, "retry")
+            change_study_state(session, row, StudyMove(StudyState.ACTIVE), by=by)
+            row.desired = Desired.RUN
+            query = (
+                select(Experiment)
+                .join(Trial, Trial.experiment_id == Experiment.id)
+                .where(Trial.study_id == study_id, Experiment.state.in_((State.FAILED, State.CANCELLED)))
+                .order_by(Trial.number)
+            )
+            for experiment in session.scalars(query.with_for_update(of=Experiment)).all():
+                if experiment.reason != Reason.LOSS_NOT_FINITE:
+                    requeue_in(session, experiment, by=by)
+            return row
+
+    def add_seeds(self, study_id: str, seeds: int, *, by: str, version: int | None = None) -> Study:
+        """Want `seeds` seeds in all, more than now. Whether results had been seen is kept with it.
+
+        Raises StudyNotFound, IllegalStudyAction, VersionConflict.
+        """
+        with self.database.writing() as session:
+            row = _found(session, study_id, lock=True)
+            if version is not None and row.version != version:
+                raise VersionConflict("the study has changed since this version of it was read; read it again")
+            if seeds == row.seeds:
+                return row
+            require_study_action(row, "add-seeds")
+            if row.state == StudyState.SUCCEEDED:
+                change_study_state(session, row, StudyMove(StudyState.ACTIVE), by=by)
+            is_seen = (Trial.study_id == row.id, Trial.observed_at.is_not(None))
+            seen = session.scalar(select(Trial.number).where(*is_seen).limit(1))
+            row.seeds, row.seeds_chosen = seeds, True
+            row.seeds_added = row.seeds_added or seen is not None
+            row.version += 1
+            note_decision(session, row, "seeds", {"seeds": seeds, "message": "added"}, by=by)
+            return row
+
+    def delete(self, study_id: str, remove: Callable[[Session, Experiment], None] | None = None) -> None:
+        """Forget a study that has ended; its experiments stay, or are handed to `remove`, in the same transaction.
+
+        Raises StudyNotFound, IllegalStudyAction.
+        """
+        with self.database.writing() as session:
+            row = _found(session, study_id, lock=True)
+            require_study_action(row, "delete")
+            if remove is not None:
+                query = select(Experiment).where(Experiment.study_id == study_id).with_for_update()
+                for experiment in session.scalars(query).all():
+                    remove(session, experiment)
+            session.execute(delete(Study).where(Study.id == study_id))
+
+
+def require_study_action(row: Study, action: str) -> None:
+    """Raise IllegalStudyAction where the action cannot be asked for in this state."""
+    legal = STUDY_ACTIONS[StudyState(row.state)]
+    if action not in legal:
+        raise IllegalStudyAction(action, row.state, legal)
+
+
+def _known(session: Session, owner: str, key: str, body_hash: str) -> Study | None:
+    seen = session.get(IdempotencyKey, (owner, key))
+    if seen is None:
+        return None
+    if seen.body_hash != body_hash:
+        raise IdempotencyConflict
+    if (row := session.get(Study, seen.experiment_id)) is None:
+        raise StudyDeleted
+    return row
+
+
+def _used(row: Study, key: str, body_hash: str) -> IdempotencyKey:
+    return IdempotencyKey(
+        owner=row.owner, key=key, body_hash=body_hash, experiment_id=row.id, created_at=row.created_at
+    )
+
+
+def _found(session: Session, study_id: str, *, lock: bool = False) -> Study:
+    row = session.get(Study, study_id, with_for_update=lock or None)
+    if row is None:
+        raise StudyNotFound(f"there is no study {study_id!r}")
+    return row

@@ -1,0 +1,338 @@
+"""Studies in the dispatcher's tick, over a real database and a fake cluster whose runs leave real predictions."""
+
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError
+
+from service.cluster.base import GangKey, Launch, Node
+from service.cluster.in_memory import InMemoryCluster
+from service.comparisons.submission import variant_specs
+from service.database.models.studies import Decision, Study, Trial
+from service.dispatcher.dispatcher import Dispatcher
+from service.domain.roles import LOCAL
+from service.domain.states import State
+from service.domain.studies import StudyKind, StudyState, seed_of
+from service.errors import IllegalStudyAction, StudyNotFound
+from service.experiments.actions import act
+from service.schemas.comparisons import ComparisonSpec
+from service.studies.store import NewStudy, StudyStore
+from service.testing import FakeClock
+from tests.support.dispatching import tick
+from tests.support.predictions import CLASSES, IMAGES, write_predictions
+from tests.support.specs import spec_dict
+from workers.protocol.storage import ExperimentFolder
+
+RIGHT = {"none": 20, "cbam": 30}
+
+
+def export(launch: Launch) -> None:
+    """What a training of that spec leaves: so many right, by its attention, and one more for odd seeds."""
+    spec = launch.spec
+    folder = ExperimentFolder(launch.storage, launch.key.experiment_id)
+    correct = RIGHT[spec.model.attention.type] + spec.train.seed % 2
+    write_predictions(folder.predictions, correct=correct)
+
+
+@pytest.fixture
+def cluster() -> InMemoryCluster:
+    return InMemoryCluster(nodes=(Node("node-1", 4.0, 0.0, 4.0, 0.0),), steps_per_look=5, export=export)
+
+
+@pytest.fixture
+def studies(database) -> StudyStore:
+    return StudyStore(database)
+
+
+def comparison(**changes: object) -> ComparisonSpec:
+    fields = {
+        "name": "does cbam help",
+        "base": spec_dict(),
+        "variants": {"plain": {"model.attention": "none"}, "cbam": {}},
+        "seeds": 3,
+    }
+    return ComparisonSpec.model_validate(fields | changes)
+
+
+def submitted(studies: StudyStore, spec: ComparisonSpec | None = None, *, key: str | None = None) -> Study:
+    spec = spec or comparison()
+    new = NewStudy(
+        kind=StudyKind.COMPARISON,
+        name=spec.name,
+        project="tests",
+        description="",
+        spec=spec.model_dump(mode="json"),
+        specs=variant_specs(spec),
+        seed=7,
+        seeds=spec.first_seeds,
+    )
+    study, _ = studies.submit(new, owner="local", key=key, body_hash=spec.model_dump_json(), quota_disk=None)
+    return study
+
+
+def until(dispatcher: Dispatcher, studies: StudyStore, study_id: str, state: StudyState, most: int = 120) -> None:
+    for _ in range(most):
+        if studies.get(study_id).state == state:
+            return
+        tick(dispatcher)
+        if dispatcher.studies.under_way is not None:
+            dispatcher.studies.under_way.exception()  # waits
+    pytest.fail(f"still {studies.get(study_id).state}: {studies.trials(study_id)}")
+
+
+def reached(studies: StudyStore, study_id: str) -> dict[tuple[str, int], tuple[int | None, int | None]]:
+    rows = [row.trial for row in studies.trials(study_id)]
+    return {(trial.variant, trial.block): (trial.correct, trial.images) for trial in rows}
+
+
+def test_a_comparison_trains_every_variant_with_every_seed_and_is_decided(dispatcher, studies):
+    study = submitted(studies)
+    until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
+    rows = studies.trials(study.id)
+    assert [row.trial.number for row in rows] == list(range(6))
+    assert [row.trial.block for row in rows] == [0, 0, 1, 1, 2, 2]
+    for row in rows:
+        assert row.experiment.study_id == study.id
+        assert row.experiment.state == State.SUCCEEDED
+        assert row.experiment.name == f"does cbam help-{row.trial.variant}-{row.trial.block}"
+        assert row.experiment.spec["train"]["seed"] == row.trial.seed == seed_of(7, row.trial.block)
+        assert row.experiment.spec["model"]["attention"]["type"] == {"plain": "none"}.get(row.trial.variant, "cbam")
+    odd = [seed_of(7, block) % 2 for block in range(3)]
+    assert reached(studies, study.id) == {
+        (variant, block): (right + odd[block], IMAGES)
+        for variant, right in (("plain", 20), ("cbam", 30))
+        for block in range(3)
+    }
+    done = studies.get(study.id)
+    assert (done.classes, done.ended_at is not None) == (CLASSES, True)
+    assert [row.kind for row in studies.decisions(study.id)] == ["move", "trials", "trials", "trials", "move"]
+
+
+def test_it_is_queued_in_the_order_of_its_blocks(dispatcher, studies, cluster):
+    study = submitted(studies)
+    until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
+    begun = {key.experiment_id: place for place, key in enumerate(cluster.starts)}
+    assert [begun[row.trial.experiment_id] for row in studies.trials(study.id)] == list(range(6))
+
+
+@pytest.mark.parametrize(
+    "most_writes", [7, pytest.param(5, marks=pytest.mark.slow), pytest.param(11, marks=pytest.mark.slow)]
+)
+def test_a_killed_dispatcher_decides_as_if_it_had_never_been_killed(
+    most_writes, database, cluster, settings, clock, studies
+):
+    """One after the other dies right behind its first, its second, … of `most_writes` transactions."""
+    whole = submitted(studies)
+    first = Dispatcher(database, cluster, settings, clock=clock)
+    until(first, studies, whole.id, StudyState.SUCCEEDED)
+    first.leadership.release()
+    killed = submitted(studies)
+    kills = 0
+    while studies.get(killed.id).state != StudyState.SUCCEEDED:
+        assert kills < 200, studies.trials(killed.id)
+        _live_and_die(Dispatcher(database, cluster, settings, clock=clock), clock, writes=1 + kills % most_writes)
+        kills += 1
+    assert kills > 5
+    assert _told(database, killed.id) == _told(database, whole.id)
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing catches it."""
+
+
+def _live_and_die(dispatcher: Dispatcher, clock: FakeClock, *, writes: int) -> None:
+    """After so many transactions, but for renewals of the lease: what would have followed in memory is lost."""
+    left = writes
+    for rows in (dispatcher.store, dispatcher.studies.rows):
+        writing = rows._writing
+
+        @contextmanager
+        def counted(writing=writing):
+            nonlocal left
+            with writing() as session:
+                yield session
+            left -= 1
+            if not left:
+                raise Killed
+
+        rows._writing = counted
+    with pytest.raises(Killed):
+        for _ in range(400):  # a gang that was claimed and never started is given up after minutes
+            dispatcher.tick()
+            clock.advance(2)
+            if dispatcher.studies.under_way is not None:
+                dispatcher.studies.under_way.exception()
+    dispatcher.studies.close()
+    dispatcher.leadership.release()
+
+
+def _told(database, study_id: str) -> tuple[list[tuple], list[tuple]]:
+    """What was decided, and what came of it, without what differs from one study to the next: ids and times."""
+    trial = select(Trial.number, Trial.block, Trial.variant, Trial.seed, Trial.correct, Trial.observed)
+    decided = select(Decision.kind, Decision.from_state, Decision.to_state, Decision.payload)
+    with database.reading() as session:
+        trials = session.execute(trial.where(Trial.study_id == study_id).order_by(Trial.number))
+        decisions = session.execute(decided.where(Decision.study_id == study_id).order_by(Decision.seq))
+        return [tuple(row) for row in trials], [tuple(row) for row in decisions]
+
+
+def test_a_cancel_frees_all_and_a_retry_goes_on(dispatcher, studies, cluster):
+    cluster.steps_per_look = 0
+    study = submitted(studies)
+    tick(dispatcher, 4)
+    studies.wish(study.id, "cancel", by="local")
+    asked = studies.get(study.id)
+    assert studies.wish(study.id, "cancel", by="local").version == asked.version, "to ask twice changes nothing"
+    until(dispatcher, studies, study.id, StudyState.CANCELLED)
+    assert {row.experiment.state for row in studies.trials(study.id)} == {State.CANCELLED}
+    with pytest.raises(IllegalStudyAction, match="cannot pause a study that is CANCELLED; it allows retry and delete"):
+        studies.wish(study.id, "pause", by="local")
+    cluster.steps_per_look = 5
+    studies.retry(study.id, by="local")
+    until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
+    assert len(studies.trials(study.id)) == 6
+    assert all(row.trial.correct for row in studies.trials(study.id))
+
+
+def test_a_pause_keeps_what_was_reached_and_a_resume_goes_on(dispatcher, studies, cluster):
+    cluster.steps_per_look = 1
+    study = submitted(studies)
+    tick(dispatcher, 4)
+    studies.wish(study.id, "pause", by="local")
+    until(dispatcher, studies, study.id, StudyState.PAUSED)
+    assert {row.experiment.state for row in studies.trials(study.id)} == {State.PAUSED}
+    tick(dispatcher, 10)
+    assert studies.get(study.id).state == StudyState.PAUSED
+    studies.wish(study.id, "resume", by="local")
+    until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
+
+
+def test_a_deleted_a_cancelled_and_a_failed_child_end_no_study(dispatcher, studies, store, cluster):
+    cluster.steps_per_look = 0
+    study = submitted(studies)
+    tick(dispatcher, 4)
+    cluster.steps_per_look = 5
+    first, second, *_ = (row.trial.experiment_id for row in studies.trials(study.id))
+    act(store, first, "cancel", caller=LOCAL)
+    cluster.fail(GangKey(second, 1), "DATA_ERROR")
+    for _ in range(6):
+        tick(dispatcher)
+    store.delete(first, by="local")
+    until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
+    rows = studies.trials(study.id)
+    assert rows[0].experiment is None
+    assert [row.trial.correct is None for row in rows] == [True, True, False, False, False, False]
+
+
+def test_it_ends_where_everything_fails(dispatcher, studies, cluster):
+    cluster.steps_per_look = 0
+    study = submitted(studies, comparison(seeds=20))
+    for _ in range(60):
+        for key, gang in list(cluster.gangs.items()):
+            if gang.outcome is None:
+                cluster.fail(key, "DATA_ERROR", "no such folder")
+        tick(dispatcher)
+    ended = studies.get(study.id)
+    assert (ended.state, ended.reason) == (StudyState.FAILED, "EXPERIMENTS_FAILED")
+    assert "no such folder" in ended.message
+    assert len(studies.trials(study.id)) <= 40
+
+
+def test_seeds_are_added_and_that_is_kept(dispatcher, studies):
+    study = submitted(studies)
+    assert not studies.add_seeds(study.id, 4, by="local").seeds_added, "nothing had been seen"
+    until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
+    more = studies.add_seeds(study.id, 5, by="local")
+    assert (more.seeds_added, more.state) == (True, StudyState.ACTIVE)
+    until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
+    assert len(studies.trials(study.id)) == 10
+
+
+def test_precision_chooses_the_number_of_seeds_once(dispatcher, studies):
+    rule = {"pilot": 3, "most": 6, "stop": {"rule": "precision", "half_width": 0.02}}
+    study = submitted(studies, comparison(seeds=rule))
+    until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
+    done = studies.get(study.id)
+    assert done.seeds_chosen
+    assert done.seeds == 6
+    assert len(studies.trials(study.id)) == 12
+    chosen = [row.payload for row in studies.decisions(study.id) if row.kind == "seeds"]
+    assert [payload["seeds"] for payload in chosen] == [6]
+
+
+def test_storage_that_does_not_answer_is_asked_again(dispatcher, studies, clock, monkeypatch):
+    calls = []
+
+    def unreadable(*_):
+        calls.append(clock())
+        raise PermissionError("away")
+
+    study = submitted(studies, comparison(seeds=2))
+    planner = dispatcher.studies.planners[StudyKind.COMPARISON]
+    monkeypatch.setattr(planner, "read", unreadable)
+    for _ in range(30):
+        tick(dispatcher)
+        if dispatcher.studies.under_way is not None:
+            dispatcher.studies.under_way.exception()
+    assert studies.get(study.id).state == StudyState.ACTIVE
+    assert 4 <= len(calls) <= 12, "each of the four runs, and again after 5 s, not in every tick"
+    monkeypatch.undo()
+    clock.advance(60)
+    until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
+
+
+def test_runs_without_predictions_count_by_what_they_reported(dispatcher, studies, cluster):
+    cluster.export = None
+    study = submitted(studies, comparison(seeds=2))
+    until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
+    assert {row.trial.observed_at is not None for row in studies.trials(study.id)} == {True}
+    assert {row.trial.correct for row in studies.trials(study.id)} == {None}, "it did not say of how many images"
+
+
+def test_a_study_that_cannot_be_decided_holds_up_no_other(dispatcher, studies, database):
+    broken, study = submitted(studies), submitted(studies)
+    with database.writing() as session:
+        session.execute(text("UPDATE studies SET specs = '{\"plain\": 5}' WHERE id = :id"), {"id": broken.id})
+    until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
+    assert studies.get(broken.id).state == StudyState.ACTIVE
+
+
+def test_the_database_refuses_a_move_that_is_not_in_the_table(studies, database):
+    study = submitted(studies)
+    with pytest.raises(IntegrityError), database.writing() as session:
+        session.add(
+            Decision(
+                study_id=study.id,
+                kind="move",
+                from_state="PAUSED",
+                to_state="FAILED",
+                payload={},
+                by="me",
+                at=study.created_at,
+            )
+        )
+    with pytest.raises(IntegrityError), database.writing() as session:
+        session.execute(text("UPDATE studies SET state = 'DREAMING' WHERE id = :id"), {"id": study.id})
+
+
+def test_it_is_deleted_with_its_trials_and_its_experiments_stay(dispatcher, studies, store, database):
+    study = submitted(studies)
+    with pytest.raises(IllegalStudyAction):
+        studies.delete(study.id)
+    until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
+    children = [row.trial.experiment_id for row in studies.trials(study.id)]
+    studies.delete(study.id)
+    with pytest.raises(StudyNotFound):
+        studies.get(study.id)
+    with database.reading() as session:
+        assert not session.scalars(select(Trial)).all()
+        assert not session.scalars(select(Decision)).all()
+    assert {store.get(child).study_id for child in children} == {study.id}
+    tick(dispatcher)
+
+
+def test_ended_studies_are_not_looked_at(dispatcher, studies):
+    study = submitted(studies)
+    until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
+    assert dispatcher.studies.rows.going_on() == {}
