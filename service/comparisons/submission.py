@@ -35,12 +35,11 @@ HELD_EQUAL = (
 MAY_DIFFER = "data.augment"
 
 
-def variant_specs(comparison: ComparisonSpec) -> dict[str, ExperimentSpec]:
+def variant_specs(comparison: ComparisonSpec, base: ExperimentSpec) -> dict[str, ExperimentSpec]:
     """The spec of each variant's experiments, but for their names and seeds; in the order in which they were given.
 
     Raises InvalidFields with pointers into the comparison.
     """
-    base = _base(comparison)
     fields = base.model_dump(mode="json")
     specs: dict[str, ExperimentSpec] = {}
     problems: list[tuple[str, str]] = []
@@ -67,14 +66,20 @@ def trial_spec(fields: Mapping[str, Any], *, study: str, variant: str, block: in
     return ExperimentSpec.model_validate({**fields, "name": name, "train": train}, strict=False)
 
 
-def _base(comparison: ComparisonSpec) -> ExperimentSpec:
+def place_of_base(comparison: ComparisonSpec) -> str:
+    """The pointer to the base's fields."""
+    return "/base" if isinstance(comparison.base, ExperimentSpec) else "/base/overrides"
+
+
+def base_spec(comparison: ComparisonSpec) -> ExperimentSpec:
+    """What all variants share, as a whole spec. Raises InvalidFields with pointers into the comparison."""
     try:
         base = spec_of(comparison.base)
     except InvalidField as error:
         raise InvalidField(f"/base{error.pointer}", error.detail) from error
     except InvalidFields as error:
         raise InvalidFields([(f"/base{pointer}", detail) for pointer, detail in error.items]) from error
-    where = "/base" if isinstance(comparison.base, ExperimentSpec) else "/base/overrides"
+    where = place_of_base(comparison)
     if isinstance(base.resources.workers, Elastic):
         raise InvalidField(f"{where}/resources/workers", "the number of workers is held equal: give a number")
     if base.train.seeds is not None:

@@ -8,13 +8,13 @@ from sqlalchemy.exc import IntegrityError
 
 from service.cluster.base import GangKey, Launch, Node
 from service.cluster.in_memory import InMemoryCluster
-from service.comparisons.submission import variant_specs
+from service.comparisons.submission import base_spec, variant_specs
 from service.database.models.studies import Decision, Study, Trial
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.roles import LOCAL
 from service.domain.states import State
 from service.domain.studies import StudyKind, StudyState, seed_of
-from service.errors import IllegalStudyAction, StudyNotFound
+from service.errors import ExperimentNotFound, IllegalStudyAction, StudyNotFound, VersionConflict
 from service.experiments.actions import act
 from service.schemas.comparisons import ComparisonSpec
 from service.studies.store import NewStudy, StudyStore
@@ -63,7 +63,7 @@ def submitted(studies: StudyStore, spec: ComparisonSpec | None = None, *, key: s
         project="tests",
         description="",
         spec=spec.model_dump(mode="json"),
-        specs=variant_specs(spec),
+        specs=variant_specs(spec, base_spec(spec)),
         seed=7,
         seeds=spec.first_seeds,
     )
@@ -319,10 +319,12 @@ def test_the_database_refuses_a_move_that_is_not_in_the_table(studies, database)
 def test_it_is_deleted_with_its_trials_and_its_experiments_stay(dispatcher, studies, store, database):
     study = submitted(studies)
     with pytest.raises(IllegalStudyAction):
-        studies.delete(study.id)
+        studies.delete(study.id, by="local")
     until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
     children = [row.trial.experiment_id for row in studies.trials(study.id)]
-    studies.delete(study.id)
+    with pytest.raises(VersionConflict):
+        studies.delete(study.id, by="local", version=1)
+    studies.delete(study.id, by="local")
     with pytest.raises(StudyNotFound):
         studies.get(study.id)
     with database.reading() as session:
@@ -330,6 +332,17 @@ def test_it_is_deleted_with_its_trials_and_its_experiments_stay(dispatcher, stud
         assert not session.scalars(select(Decision)).all()
     assert {store.get(child).study_id for child in children} == {study.id}
     tick(dispatcher)
+
+
+def test_its_experiments_are_deleted_with_it_where_that_is_asked_for(dispatcher, studies, store):
+    study = submitted(studies)
+    until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
+    children = [row.trial.experiment_id for row in studies.trials(study.id)]
+    studies.delete(study.id, by="ada", experiments=True)
+    for child in children:
+        with pytest.raises(ExperimentNotFound):
+            store.get(child)
+    assert set(dispatcher.store.deletions()) == set(children), "their files go too"
 
 
 def test_ended_studies_are_not_looked_at(dispatcher, studies):
