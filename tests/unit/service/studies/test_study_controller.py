@@ -10,10 +10,12 @@ from service.cluster.base import GangKey, Launch, Node
 from service.cluster.in_memory import InMemoryCluster
 from service.comparisons.submission import base_spec, variant_specs
 from service.database.models.studies import Decision, Study, Trial
+from service.database.models.webhooks import Webhook, WebhookDelivery
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.roles import LOCAL
 from service.domain.states import State
 from service.domain.studies import StudyKind, StudyState, seed_of
+from service.domain.values import utc_now
 from service.errors import ExperimentNotFound, IllegalStudyAction, StudyNotFound, VersionConflict
 from service.experiments.actions import act
 from service.schemas.comparisons import ComparisonSpec
@@ -343,6 +345,31 @@ def test_its_experiments_are_deleted_with_it_where_that_is_asked_for(dispatcher,
         with pytest.raises(ExperimentNotFound):
             store.get(child)
     assert set(dispatcher.store.deletions()) == set(children), "their files go too"
+
+
+def test_webhooks_are_told_of_its_end(dispatcher, studies, database):
+    with database.writing() as session:
+        for name, states in (("all", []), ("failures", ["FAILED"])):
+            session.add(_webhook(name, states))
+    study = submitted(studies)
+    until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
+    cancelled = submitted(studies)
+    studies.wish(cancelled.id, "cancel", by="local")
+    until(dispatcher, studies, cancelled.id, StudyState.CANCELLED)
+    with database.reading() as session:
+        told = session.scalars(select(WebhookDelivery).where(WebhookDelivery.type.startswith("comparison"))).all()
+    assert {(one.webhook_id, one.type, one.payload["data"]["id"]) for one in told} == {
+        ("all", "comparison.decided", study.id),
+        ("all", "comparison.ended", cancelled.id),
+    }
+    (first, _) = sorted(told, key=lambda one: one.type)
+    assert first.payload["data"]["path"] == f"/v1/comparisons/{study.id}"
+
+
+def _webhook(name: str, states: list[str]) -> Webhook:
+    return Webhook(
+        id=name, owner="local", url="https://example.org", secret="", states=states, enabled=True, created_at=utc_now()
+    )
 
 
 def test_ended_studies_are_not_looked_at(dispatcher, studies):
