@@ -78,6 +78,8 @@ def test_the_same_key_gives_the_same_comparison(http):
         ({"weights": "best", "metric": "val/top1"}, ""),
         ({"base": ...}, "/base"),
         ({"base": spec_dict(nonsense=1)}, "/base/nonsense"),
+        ({"base": spec_dict(tags={"variant": "mine"})}, "/base/tags/variant"),
+        ({"base": spec_dict(tags={f"tag-{number}": "" for number in range(63)})}, "/base/tags"),
         ({"base": spec_dict(resources={"workers": {"min": 1, "max": 2}})}, "/base/resources/workers"),
         ({"base": spec_dict(data={"dataset": "digits", "image_size": 8, "val": "folder"})}, "/metric"),
         (

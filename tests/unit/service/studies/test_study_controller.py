@@ -98,6 +98,7 @@ def test_a_comparison_trains_every_variant_with_every_seed_and_is_decided(dispat
         assert row.experiment.study_id == study.id
         assert row.experiment.state == State.SUCCEEDED
         assert row.experiment.name == f"does cbam help-{row.trial.variant}-{row.trial.block}"
+        assert row.experiment.tags == {"comparison": "does cbam help", "variant": row.trial.variant}
         assert row.experiment.spec["train"]["seed"] == row.trial.seed == seed_of(7, row.trial.block)
         assert row.experiment.spec["model"]["attention"]["type"] == {"plain": "none"}.get(row.trial.variant, "cbam")
     odd = [seed_of(7, block) % 2 for block in range(3)]
