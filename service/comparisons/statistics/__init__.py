@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cbam_core import lazy_names
 
 if TYPE_CHECKING:
-    from service.comparisons.statistics.cost import Ratio, probe_order, throughput_ratio
+    from service.comparisons.statistics.cost import probe_order, throughput_ratio
     from service.comparisons.statistics.equivalence import check_margin, tost
     from service.comparisons.statistics.errors import (
         MarginBelowResolution,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         UnusableProbe,
     )
     from service.comparisons.statistics.images import Crossed, ImageSums, crossed, image_sums, mcnemar
-    from service.comparisons.statistics.intervals import Interval
+    from service.comparisons.statistics.intervals import Interval, Ratio
     from service.comparisons.statistics.judgement import (
         Correlation,
         Judgement,
@@ -77,7 +77,7 @@ _HOMES = {
     "PairJudgement": "judgement",
     "Pairs": "measured",
     "Precision": "measured",
-    "Ratio": "cost",
+    "Ratio": "intervals",
     "Scope": "judgement",
     "Scores": "measured",
     "SeedsNeeded": "judgement",
