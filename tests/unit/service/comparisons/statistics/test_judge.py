@@ -148,6 +148,8 @@ def test_holm_takes_all_differences_together():
     assert min(pair.p_holm for pair in control.pairs) == 3 * min(pair.p for pair in control.pairs)
     assert {(pair.first, pair.second) for pair in every.pairs} >= {("variant 2", "variant 1"), ("variant 3", "plain")}
     assert all(pair.simultaneous.low < pair.interval.low for pair in control.pairs)
+    assert every.pairs[0].interval == control.pairs[0].interval
+    assert every.pairs[0].simultaneous.low < control.pairs[0].simultaneous.low
 
 
 def test_the_order_of_variants_does_not_matter(matrices):
@@ -269,6 +271,14 @@ def test_added_seeds_leave_the_anytime_interval_alone():
     assert pair.anytime.low < only(replace(measured, stopping=Fixed())).interval.low
 
 
+def test_added_seeds_leave_room_for_the_images_too():
+    drawn = next(draw_images(np.random.default_rng(5), 1, variants=2, seeds=12, of_variant=2.0))
+    fixed, added = only(of_images(drawn)), only(of_images(drawn, stopping=Added()))
+    assert [added.new_images.p, added.new_images.p_holm, added.new_images.p_equal] == [None] * 3
+    radius = (added.new_images.interval.high - added.new_images.interval.low) / 2
+    assert radius > (added.anytime.high - added.anytime.low) / 2 + 2.2 * fixed.new_images.image_variance**0.5
+
+
 def test_the_anytime_interval_is_wider_for_more_variants():
     rows = counts(spread(12), *([k + 9 for k in spread(12)],) * 3)
     one, three = (judge(of_counts(rows[:k], IMAGES, stopping=Added())).pairs[0] for k in (2, 4))
@@ -281,7 +291,7 @@ def test_results_that_do_not_belong_together_are_refused():
         judge(replace(good, control="plane"))
     with pytest.raises(UnpairedSeeds, match="'variant 1': 7"):
         judge(replace(good, variants={"plain": good.variants["plain"], "variant 1": Scores(counts=counts([1] * 7)[0])}))
-    with pytest.raises(TooFewSeeds):
+    with pytest.raises(TooFewSeeds, match="a pilot needs"):
         judge(replace(good, stopping=Precision(half_width=0.01, pilot=1)))
 
 

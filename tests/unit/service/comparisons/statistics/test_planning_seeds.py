@@ -49,7 +49,8 @@ def test_power_without_a_difference_is_the_level():
 
 def test_one_number_of_seeds_for_all_variants():
     assert two_stages([0.001, 0.004], half_width=0.003, pilot=8, most=20).seeds == 10
-    assert two_stages([0.001, 0.001], half_width=0.003, pilot=8, most=20).seeds == 8
+    short = two_stages([0.001, 0.001], half_width=0.003, pilot=8, most=20)
+    assert (short.seeds, short.wanted) == (8, 8)
     cut = two_stages([0.001, 0.008], half_width=0.003, pilot=8, most=20)
     assert (cut.seeds, cut.wanted) == (20, 40)
     assert two_stages([], half_width=0.003, pilot=8, most=20).seeds == 8
