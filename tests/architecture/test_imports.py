@@ -18,7 +18,7 @@ HEAVY = ("torch", "ray", "mlflow", "timm", "torchvision", "matplotlib", "sklearn
         ("service.cli.main", (*HEAVY, "pydantic", "httpx2", "sqlalchemy", "fastapi")),
         ("service.client.client", (*HEAVY, "sqlalchemy", "fastapi")),
         ("service.comparisons.statistics", (*HEAVY, "numpy", "pydantic", "sqlalchemy")),
-        ("service.comparisons.statistics.judging", ("torch", "pydantic", "sqlalchemy", "scipy.stats")),
+        ("service.comparisons.statistics.judging", (*HEAVY, "pydantic", "sqlalchemy")),
         ("service.comparisons.words", (*HEAVY, "numpy", "pydantic", "sqlalchemy")),
         ("service.dispatcher.__main__", HEAVY),
         ("cbam_core.spec", HEAVY),

@@ -4,7 +4,7 @@
 input, `judgement.py` its answer. It stands on `paired.py` (one difference over seeds), `multiple.py` (Holm),
 `equivalence.py` (equal within a margin), `images.py` (seeds and images crossed, McNemar), `planning.py` (how many
 seeds, when to stop) and `verdict.py` (the rules in order). `cost.py` is apart: ratios of images/s from probes.
-`distributions.py` alone imports SciPy; importing the package loads neither it nor NumPy.
+`distributions.py` alone imports SciPy, when it is first called; importing the package loads no NumPy either.
 """
 
 from typing import TYPE_CHECKING

@@ -22,7 +22,7 @@ from service.comparisons.statistics import (
     seeds_needed,
     throughput_ratio,
 )
-from tests.support.simulated_comparisons import MANY, draw_counts, draw_images, of_counts, of_images
+from tests.support.reference.simulated_comparisons import MANY, draw_counts, draw_images, of_counts, of_images
 
 pytestmark = pytest.mark.slow
 

@@ -24,7 +24,7 @@ from service.comparisons.statistics import (
     paired_difference,
     two_stages,
 )
-from tests.support.simulated_comparisons import draw_images, of_counts, of_images
+from tests.support.reference.simulated_comparisons import draw_images, of_counts, of_images
 
 IMAGES = 355
 
