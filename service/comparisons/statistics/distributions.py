@@ -6,14 +6,14 @@ statistics at their start. `tests/support/reference/statistics.R` has R's values
 
 import math
 from functools import cache
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 @cache
-def _special() -> ModuleType:
+def _special() -> Any:
     from scipy import special
 
     return special
