@@ -292,6 +292,7 @@ def _summary(trainer: Trainer, cost: Description, wall_seconds: float) -> dict[s
         "peak_memory_bytes": peak_memory_bytes(device),
         "wall_seconds": wall_seconds,
         "resumed_from_step": trainer.resumed_from,
+        "classes": trainer.dataset.num_classes,
         "train_images": len(trainer.dataset.train),
         "val_images": len(trainer.dataset.val),
         "test_images": None if trainer.dataset.test is None else len(trainer.dataset.test),
