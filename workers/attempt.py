@@ -31,6 +31,7 @@ from workers.seeding import reproducible
 from workers.tracing import FirstStep, event
 from workers.tracking.journal_tracker import JournalTracker
 from workers.tracking.mlflow_tracker import MlflowTracker
+from workers.tracking.provenance import code_version
 from workers.tracking.tracker import Tracker
 from workers.train.distributed import ProcessGroup, gang_of
 from workers.train.evaluate import Evaluation
@@ -56,6 +57,7 @@ class _LastProgress:
     def __init__(self, report: Callable[[Progress], None], fence: Fence, first_step: FirstStep) -> None:
         self._report, self._fence, self._first_step = report, fence, first_step
         self.last = Progress()
+        self.facts: dict[str, Any] = {}  # what is known of the training before its first step
 
     def __call__(self, progress: Progress) -> None:
         if progress.phase != "ended":
@@ -82,7 +84,7 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
 
         def give_up(seconds: float) -> None:
             with contextlib.suppress(OSError):  # no room for it: whoever stalls ends all the same
-                _failed(assignment, Stalled(_STALLED.format(seconds)), log, progress.last).record(attempt)
+                _failed(assignment, Stalled(_STALLED.format(seconds)), log, progress).record(attempt)
 
         tracker = Tracker()
         with contextlib.ExitStack() as stack, first_step.current():
@@ -93,7 +95,7 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
                 tracker = _tracker(assignment)
                 outcome = _train(assignment, stack, stop, report=progress, tracker=tracker, give_up=give_up)
             except Exception as error:
-                outcome = _failed(assignment, error, log, progress.last)
+                outcome = _failed(assignment, error, log, progress)
                 with contextlib.suppress(OSError):  # no room for it: what is returned is the only record
                     outcome = outcome.record(attempt)
         first_step.end(error=outcome.reason or "")
@@ -139,25 +141,15 @@ def _train(
     stack.enter_context(reproducible(spec.train.deterministic))
     gang = stack.enter_context(gang_of(assignment))
     event("the gang has met")
+    made_by = _made_by(gang)
     _require(spec, gang)
     dataset = _load(assignment, gang)
     event("the data is loaded")
     cost = _cost(spec.model, dataset.num_classes, dataset.input_shape, assignment.semantics)
     trainer = Trainer(assignment, gang, dataset, tracker=tracker, report=report, stop=stop)
     event("the network is built")
-    logger.info(
-        "%s on %s: attempt %d, rank %d of %d on %s, %d steps",
-        spec.name,
-        spec.data.dataset,
-        assignment.attempt,
-        gang.rank,
-        gang.world_size,
-        gang.device,
-        trainer.total_steps,
-    )
-    logger.info("images: %s", dataset.split)
-    facts = {"parameters": cost.parameters, "macs": cost.macs, "semantics": assignment.semantics}
-    tracker.tag({f"cbam.{name}": str(value) for name, value in (facts | {"split": dataset.split}).items()})
+    report.facts = _facts(cost, dataset) | made_by
+    _announce(assignment, trainer, tracker, made_by | {"parameters": cost.parameters, "macs": cost.macs})
     with _watched(assignment, report, give_up):
         mode = trainer.fit()
     if mode is None and gang.leads:
@@ -170,8 +162,35 @@ def _train(
         rank=assignment.rank,
         attempt=assignment.attempt,
         token=assignment.token,
-        summary=_summary(trainer, cost, time.perf_counter() - started),
+        summary=report.facts | _summary(trainer, cost.macs, time.perf_counter() - started),
     )
+
+
+def _made_by(gang: ProcessGroup) -> dict[str, Any]:
+    """What two runs must have alike, beside their specs, for a difference between them to be that of their networks."""
+    return {
+        "device": gang.devices(),
+        "world_size": gang.world_size,
+        "torch": str(torch.__version__),
+        "code": code_version(),
+    }
+
+
+def _announce(assignment: Assignment, trainer: Trainer, tracker: Tracker, tags: dict[str, Any]) -> None:
+    """Write what is about to be trained, and on what, into the log and the run's tags."""
+    logger.info(
+        "%s on %s: attempt %d, rank %d of %d on %s, %d steps",
+        assignment.spec.name,
+        assignment.spec.data.dataset,
+        assignment.attempt,
+        trainer.gang.rank,
+        trainer.gang.world_size,
+        trainer.gang.device,
+        trainer.total_steps,
+    )
+    logger.info("images: %s", trainer.dataset.split)
+    told = tags | {"semantics": assignment.semantics, "split": trainer.dataset.split}
+    tracker.tag({f"cbam.{name}": str(value) for name, value in told.items()})
 
 
 def _load(assignment: Assignment, gang: ProcessGroup) -> Dataset:
@@ -262,27 +281,35 @@ def _cost(model: ModelSpec, num_classes: int, input_shape: tuple[int, int, int],
     return describe(network, input_shape)
 
 
-def _summary(trainer: Trainer, cost: Description, wall_seconds: float) -> dict[str, Any]:
-    """What was trained and at what cost; wall_seconds and images_per_second are of this attempt alone."""
-    speed, device = trainer.pace.mean_images_per_second, trainer.gang.device
-    peak = peak_flops(device, trainer.recipe.precision, trainer.gang.world_size)
+def _facts(cost: Description, dataset: Dataset) -> dict[str, Any]:
+    """What is trained, on how many images, and what one of them costs."""
     return {
         "parameters": cost.parameters,
         "macs": cost.macs,
-        "images_per_second": speed,
-        "data_wait_share": trainer.pace.data_wait_share,
-        "model_flops_utilisation": model_flops_utilisation(cost.macs, speed, peak) if speed and peak else None,
-        "peak_memory_bytes": peak_memory_bytes(device),
-        "wall_seconds": wall_seconds,
-        "resumed_from_step": trainer.resumed_from,
-        "train_images": len(trainer.dataset.train),
-        "val_images": len(trainer.dataset.val),
-        "test_images": None if trainer.dataset.test is None else len(trainer.dataset.test),
-        "split": trainer.dataset.split,
+        "classes": dataset.num_classes,
+        "train_images": len(dataset.train),
+        "val_images": len(dataset.val),
+        "test_images": None if dataset.test is None else len(dataset.test),
+        "split": dataset.split,
     }
 
 
-def _failed(assignment: Assignment, error: Exception, log: RankLog, last: Progress) -> Outcome:
+def _summary(trainer: Trainer, macs: int, wall_seconds: float) -> dict[str, Any]:
+    """How fast the training was and what it took; wall_seconds and images_per_second are of this attempt alone."""
+    speed, device = trainer.pace.mean_images_per_second, trainer.gang.device
+    peak = peak_flops(device, trainer.recipe.precision, trainer.gang.world_size)
+    return {
+        "images_per_second": speed,
+        "data_wait_share": trainer.pace.data_wait_share,
+        "model_flops_utilisation": model_flops_utilisation(macs, speed, peak) if speed and peak else None,
+        "peak_memory_bytes": peak_memory_bytes(device),
+        "wall_seconds": wall_seconds,
+        "resumed_from_step": trainer.resumed_from,
+    }
+
+
+def _failed(assignment: Assignment, error: Exception, log: RankLog, progress: _LastProgress) -> Outcome:
+    """How it failed. A run that diverged has a result in a comparison, so what is known at its start is told too."""
     logger.error("the attempt failed", exc_info=error)
     reason = classify(error)
     hint = f"\n{_OUT_OF_MEMORY_HINT}" if reason == "CUDA_OOM" else ""
@@ -290,8 +317,9 @@ def _failed(assignment: Assignment, error: Exception, log: RankLog, last: Progre
         outcome="failed",
         reason=reason,
         message=f"{type(error).__name__}: {error}{hint}\n\nLast log lines:\n{log.last_lines(_LAST_LINES)}",
-        step=last.step,
-        metrics=last.metrics,
+        step=progress.last.step,
+        metrics=progress.last.metrics,
+        summary=progress.facts,
         rank=assignment.rank,
         attempt=assignment.attempt,
         token=assignment.token,
