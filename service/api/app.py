@@ -27,6 +27,7 @@ from service.api.routers import (
     bulk,
     catalog,
     cluster,
+    comparisons,
     downloads,
     experiments,
     files,
@@ -46,11 +47,27 @@ from service.experiments.files import ExperimentFiles
 from service.experiments.store import ExperimentStore
 from service.preview.profiler import NetworkProfiler
 from service.settings import Settings
+from service.studies.store import StudyStore
 from service.webhooks.store import WebhookStore
 
 log = logging.getLogger(__name__)
 BODY_LIMIT_BYTES = 256 * 1024
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+ROUTERS = (
+    experiments,
+    comparisons,
+    bulk,
+    pruning,
+    history,
+    files,
+    downloads,
+    streams,
+    catalog,
+    auth,
+    webhooks,
+    cluster,
+    health,
+)
 DESCRIPTION = """
 Does CBAM help on my data and backbone, by how much, at what cost? Submit an experiment spec, watch it train, review it
 in MLflow. Errors are RFC 9457 `application/problem+json` with the JSON pointer of each field that is wrong.
@@ -88,6 +105,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.store = store
+    app.state.studies = StudyStore(store.database)
     app.state.operations = operations
     app.state.tokens = tokens
     app.state.audit = audit
@@ -101,8 +119,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     _add_files(app, settings)
     problems.install(app)
-    routers = (experiments, bulk, pruning, history, files, downloads, streams, catalog, auth, webhooks, cluster, health)
-    for module in routers:
+    for module in ROUTERS:
         app.include_router(module.router)
     openapi.install(app)
     _add_middleware(app, settings)

@@ -33,14 +33,16 @@ HELD_EQUAL = (
 )
 """What all variants have alike, but for `data.augment`: a difference in one of these would be its own explanation."""
 MAY_DIFFER = "data.augment"
+TAGS = ("comparison", "variant")
+"""What its experiments, and their MLflow runs, are tagged with."""
+MOST_TAGS = 64
 
 
-def variant_specs(comparison: ComparisonSpec) -> dict[str, ExperimentSpec]:
+def variant_specs(comparison: ComparisonSpec, base: ExperimentSpec) -> dict[str, ExperimentSpec]:
     """The spec of each variant's experiments, but for their names and seeds; in the order in which they were given.
 
     Raises InvalidFields with pointers into the comparison.
     """
-    base = _base(comparison)
     fields = base.model_dump(mode="json")
     specs: dict[str, ExperimentSpec] = {}
     problems: list[tuple[str, str]] = []
@@ -63,22 +65,33 @@ def variant_specs(comparison: ComparisonSpec) -> dict[str, ExperimentSpec]:
 def trial_spec(fields: Mapping[str, Any], *, study: str, variant: str, block: int, seed: int) -> ExperimentSpec:
     """The spec of one experiment of a comparison."""
     train = {**fields["train"], "seed": seed}
+    tags = {**fields["tags"], "comparison": study, "variant": variant}
     name = f"{study[:LONGEST_STEM].rstrip()}-{variant}-{block}"
-    return ExperimentSpec.model_validate({**fields, "name": name, "train": train}, strict=False)
+    return ExperimentSpec.model_validate({**fields, "name": name, "train": train, "tags": tags}, strict=False)
 
 
-def _base(comparison: ComparisonSpec) -> ExperimentSpec:
+def place_of_base(comparison: ComparisonSpec) -> str:
+    """The pointer to the base's fields."""
+    return "/base" if isinstance(comparison.base, ExperimentSpec) else "/base/overrides"
+
+
+def base_spec(comparison: ComparisonSpec) -> ExperimentSpec:
+    """What all variants share, as a whole spec. Raises InvalidFields with pointers into the comparison."""
     try:
         base = spec_of(comparison.base)
     except InvalidField as error:
         raise InvalidField(f"/base{error.pointer}", error.detail) from error
     except InvalidFields as error:
         raise InvalidFields([(f"/base{pointer}", detail) for pointer, detail in error.items]) from error
-    where = "/base" if isinstance(comparison.base, ExperimentSpec) else "/base/overrides"
+    where = place_of_base(comparison)
     if isinstance(base.resources.workers, Elastic):
         raise InvalidField(f"{where}/resources/workers", "the number of workers is held equal: give a number")
     if base.train.seeds is not None:
         raise InvalidField(f"{where}/train/seeds", "a comparison draws the seeds itself: leave it out")
+    if taken := [name for name in TAGS if name in base.tags]:
+        raise InvalidField(f"{where}/tags/{taken[0]}", "a comparison gives its experiments this tag: leave it out")
+    if len(base.tags) + len(TAGS) > MOST_TAGS:
+        raise InvalidField(f"{where}/tags", f"a comparison adds {len(TAGS)} tags: give {MOST_TAGS - len(TAGS)} at most")
     has_no_test = base.data.val == "folder" and base.data.dataset != "imagefolder"  # whose folders are seen later
     if comparison.metric == "test/top1" and has_no_test:
         raise InvalidField(

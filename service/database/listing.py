@@ -50,6 +50,8 @@ def _conditions(where: Filter, created: Any) -> list[ColumnElement[bool]]:
         found.append(Experiment.project == where.project)
     if where.owner is not None:
         found.append(Experiment.owner == where.owner)
+    if where.study is not None:
+        found.append(Experiment.study_id == where.study)
     if where.name_contains:
         found.append(Experiment.name.icontains(where.name_contains, autoescape=True))
     if where.created_after is not None:

@@ -10,9 +10,12 @@ from sqlalchemy.orm import Session
 from service.database.models.auth import Token
 from service.database.models.base import UtcDateTime
 from service.database.models.experiments import Event, Experiment
+from service.database.models.studies import Study
 from service.database.models.webhooks import Webhook, WebhookDelivery
+from service.domain.studies import StudyState
 
 STATE_CHANGED = "experiment.state_changed"
+DECIDED, ENDED = "{kind}.decided", "{kind}.ended"  # of a study: with a result, or without one
 MESSAGE_CHARACTERS = 2000
 
 
@@ -38,6 +41,14 @@ def tell(session: Session, row: Experiment, event: Event) -> None:
             session.add(delivery(webhook, STATE_CHANGED, _data(row, event), row.id, at=event.at))
 
 
+def tell_of_study(session: Session, row: Study, *, at: datetime) -> None:
+    """Leave a delivery for every webhook that waits for the end of a study in this state."""
+    kind = (DECIDED if row.state == StudyState.SUCCEEDED else ENDED).format(kind=row.kind)
+    for webhook in session.scalars(_WAITING, {"owner": row.owner, "project": row.project, "at": at}):
+        if not webhook.states or row.state in webhook.states:
+            session.add(delivery(webhook, kind, _data_of_study(row), None, at=at))
+
+
 def delivery(
     webhook: Webhook, kind: str, data: dict[str, Any], experiment_id: str | None, *, at: datetime
 ) -> WebhookDelivery:
@@ -51,6 +62,19 @@ def delivery(
         next_at=at,
         created_at=at,
     )
+
+
+def _data_of_study(row: Study) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "project": row.project,
+        "owner": row.owner,
+        "state": row.state,
+        "reason": row.reason,
+        "message": row.message[:MESSAGE_CHARACTERS],
+        "path": f"/v1/{row.kind}s/{row.id}",
+    }
 
 
 def _data(row: Experiment, event: Event) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from service.database import outbox
 from service.database.models.studies import Decision, Study
 from service.domain.studies import STUDY_TERMINAL, StudyMove, StudyState, is_legal_study_move
 from service.domain.values import utc_now
@@ -34,6 +35,8 @@ def change_study_state(session: Session, row: Study, move: StudyMove, *, by: str
     payload = {"reason": move.reason, "message": move.message}
     note_decision(session, row, "move", payload, by=by, states=(source, move.to))
     session.refresh(row)
+    if move.to in STUDY_TERMINAL:
+        outbox.tell_of_study(session, row, at=now)
 
 
 def note_decision(

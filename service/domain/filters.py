@@ -63,6 +63,7 @@ class Filter:
     states: Sequence[State] = ()
     project: str | None = None
     owner: str | None = None
+    study: str | None = None  # the id of the one that asked for it
     name_contains: str | None = None
     tags: Sequence[tuple[str, str | None]] = ()
     facets: Mapping[str, str] = field(default_factory=dict)

@@ -167,11 +167,7 @@ class ExperimentStore:
         with self.database.writing() as session:
             row = _found(session, experiment_id, lock=True)
             _check_version(row, version)
-            require_allowed(row, "delete")
-            note = Deletion(experiment_id=row.id, name=row.name, owner=row.owner, by=by, at=utc_now())
-            note.disk_bytes = row.disk_bytes
-            session.add(note)
-            session.execute(delete(Experiment).where(Experiment.id == row.id))
+            delete_in(session, row, by=by)
 
     def prune(self, experiment_id: str, scope: PruneScope, *, by: str, dry_run: bool = False) -> tuple[Experiment, int]:
         """Have files of an ended experiment removed; the dispatcher does it. To ask twice is no error.
@@ -254,6 +250,15 @@ def require_allowed(row: Experiment, action: str) -> None:
         raise PrunedExperiment(action, row.pruned_at, legal)
     if action not in legal:
         raise IllegalAction(action, row.state, legal)
+
+
+def delete_in(session: Session, row: Experiment, *, by: str) -> None:
+    """Forget an experiment in a transaction that is open. Raises IllegalAction while it has not ended."""
+    require_allowed(row, "delete")
+    note = Deletion(experiment_id=row.id, name=row.name, owner=row.owner, by=by, at=utc_now())
+    note.disk_bytes = row.disk_bytes
+    session.add(note)
+    session.execute(delete(Experiment).where(Experiment.id == row.id))
 
 
 def requeue_in(session: Session, row: Experiment, *, by: str) -> None:

@@ -2,9 +2,20 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 from cbam_core.spec import Markdown, Name, SpecModel
+from service.domain.filters import PAGE_LIMIT
+from service.domain.studies import StudyState
 from service.schemas.submissions import Overrides, Submission
 
 MOST_SEEDS = 200
@@ -104,3 +115,26 @@ class ComparisonSpec(SpecModel):
     def first_seeds(self) -> int:
         """How many seeds are wanted before anything is known."""
         return self.seeds.pilot if isinstance(self.seeds, SeedPlan) else self.seeds
+
+
+class ComparisonQuery(BaseModel):
+    """A narrowing and a page."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    state: list[StudyState] = Field([], max_length=len(StudyState), description="any of these; repeat it for several")
+    owner: Annotated[str, StringConstraints(max_length=128)] | None = None
+    limit: Annotated[int, Field(ge=1, le=PAGE_LIMIT)] = 50
+    cursor: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
+        None, description="`next_cursor` of the page before"
+    )
+
+
+class ComparisonChanges(BaseModel):
+    """What of a comparison may be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    seeds: SeedCount = Field(
+        description="for every variant, in all. Where results had been seen, only the anytime interval is told then"
+    )

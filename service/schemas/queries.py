@@ -35,6 +35,9 @@ class Narrowing(BaseModel):
     state: list[State] = Field([], max_length=len(State), description="any of these; in a query repeat it for several")
     project: Word | None = None
     owner: Word | None = None
+    study: Annotated[str, StringConstraints(max_length=32, pattern=r"^[0-9a-z]+$")] | None = Field(
+        None, description="the id of the comparison that they are of"
+    )
     tag: list[Tag] = Field(
         [],
         max_length=8,
@@ -56,6 +59,7 @@ class Narrowing(BaseModel):
             states=self.state,
             project=self.project,
             owner=self.owner,
+            study=self.study,
             name_contains=self.q,
             tags=[_parts(tag) for tag in self.tag],
             facets={name: value for name in FACETS if (value := getattr(self, name)) is not None},

@@ -1,11 +1,11 @@
 """Queries for the API and the actions behind it: studies, their trials and what was decided of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from cbam_core.spec import ExperimentSpec
@@ -18,7 +18,7 @@ from service.domain.states import Desired, Reason, State
 from service.domain.studies import STUDY_ACTIONS, STUDY_TERMINAL, STUDY_WISHES, StudyKind, StudyMove, StudyState
 from service.domain.values import new_id, utc_now
 from service.errors import IdempotencyConflict, IllegalStudyAction, StudyDeleted, StudyNotFound, VersionConflict
-from service.experiments.store import KEY_LIFE, requeue_in
+from service.experiments.store import KEY_LIFE, delete_in, requeue_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +111,29 @@ class StudyStore:
         shown = rows[:limit]
         return shown, (shown[-1].created_at, shown[-1].id) if len(rows) > limit else None
 
+    def submitted(self, key: str | None, *, owner: str, body_hash: str) -> Study | None:
+        """What this owner has submitted under the key in the last day. Raises what `submit` raises of a known key."""
+        if key is None:
+            return None
+        with self.database.reading() as session:
+            seen = session.get(IdempotencyKey, (owner, key))
+            is_old = seen is None or seen.created_at < utc_now() - KEY_LIFE
+            return None if is_old else _known(session, owner, key, body_hash)
+
+    def counts(self, study_ids: Sequence[str]) -> dict[str, dict[State | None, int]]:
+        """How many experiments of these studies are in which state; None for those that were deleted."""
+        query = (
+            select(Trial.study_id, Experiment.state, func.count())
+            .outerjoin(Experiment, Experiment.id == Trial.experiment_id)
+            .where(Trial.study_id.in_(study_ids))
+            .group_by(Trial.study_id, Experiment.state)
+        )
+        found: dict[str, dict[State | None, int]] = {study_id: {} for study_id in study_ids}
+        with self.database.reading() as session:
+            for study_id, state, count in session.execute(query):
+                found[study_id][None if state is None else State(state)] = count
+        return found
+
     def trials(self, study_id: str) -> list[TrialRow]:
         """The trials of a study with their experiments, by number. Raises StudyNotFound."""
         query = (
@@ -175,8 +198,7 @@ class StudyStore:
         """
         with self.database.writing() as session:
             row = _found(session, study_id, lock=True)
-            if version is not None and row.version != version:
-                raise VersionConflict("the study has changed since this version of it was read; read it again")
+            _check_version(row, version)
             if seeds == row.seeds:
                 return row
             require_study_action(row, "add-seeds")
@@ -190,18 +212,19 @@ class StudyStore:
             note_decision(session, row, "seeds", {"seeds": seeds, "message": "added"}, by=by)
             return row
 
-    def delete(self, study_id: str, remove: Callable[[Session, Experiment], None] | None = None) -> None:
-        """Forget a study that has ended; its experiments stay, or are handed to `remove`, in the same transaction.
+    def delete(self, study_id: str, *, by: str, experiments: bool = False, version: int | None = None) -> None:
+        """Forget a study that has ended; its experiments stay, or are forgotten with it.
 
-        Raises StudyNotFound, IllegalStudyAction.
+        Raises StudyNotFound, IllegalStudyAction, VersionConflict, IllegalAction where an experiment has not ended.
         """
         with self.database.writing() as session:
             row = _found(session, study_id, lock=True)
+            _check_version(row, version)
             require_study_action(row, "delete")
-            if remove is not None:
+            if experiments:
                 query = select(Experiment).where(Experiment.study_id == study_id).with_for_update()
                 for experiment in session.scalars(query).all():
-                    remove(session, experiment)
+                    delete_in(session, experiment, by=by)
             session.execute(delete(Study).where(Study.id == study_id))
 
 
@@ -210,6 +233,11 @@ def require_study_action(row: Study, action: str) -> None:
     legal = STUDY_ACTIONS[StudyState(row.state)]
     if action not in legal:
         raise IllegalStudyAction(action, row.state, legal)
+
+
+def _check_version(row: Study, version: int | None) -> None:
+    if version is not None and row.version != version:
+        raise VersionConflict("the study has changed since this version of it was read; read it again")
 
 
 def _known(session: Session, owner: str, key: str, body_hash: str) -> Study | None:

@@ -147,13 +147,13 @@ def change(
 ) -> ExperimentView:
     """Change priority, tags or description; what is left out stays. The next attempt, and its MLflow run, go by it."""
     wanted = Changes(**changes.model_dump(exclude_none=True))
-    return _shown(actions.change(store, row, wanted, version=_version(if_match)), response, request)
+    return _shown(actions.change(store, row, wanted, version=version_of(if_match)), response, request)
 
 
 @router.delete("/{experiment_id}", status_code=204, responses=documented(404, 409, 412, 422))
 def delete(row: EditableExperimentDep, store: StoreDep, caller: CallerDep, if_match: IfMatch = None) -> None:
     """Delete an experiment that has ended, with its attempts, events, logs and checkpoints. Its MLflow run stays."""
-    store.delete(row.id, by=caller.name, version=_version(if_match))
+    store.delete(row.id, by=caller.name, version=version_of(if_match))
 
 
 @router.post(
@@ -206,7 +206,7 @@ for action, meaning in {
     )
 
 
-def _version(if_match: str | None) -> int | None:
+def version_of(if_match: str | None) -> int | None:
     """The version that an If-Match header names; -1, which none has, where it is no ETag of ours."""
     if if_match is None or if_match.strip() == "*":
         return None

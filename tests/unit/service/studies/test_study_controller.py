@@ -8,13 +8,15 @@ from sqlalchemy.exc import IntegrityError
 
 from service.cluster.base import GangKey, Launch, Node
 from service.cluster.in_memory import InMemoryCluster
-from service.comparisons.submission import variant_specs
+from service.comparisons.submission import base_spec, variant_specs
 from service.database.models.studies import Decision, Study, Trial
+from service.database.models.webhooks import Webhook, WebhookDelivery
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.roles import LOCAL
 from service.domain.states import State
 from service.domain.studies import StudyKind, StudyState, seed_of
-from service.errors import IllegalStudyAction, StudyNotFound
+from service.domain.values import utc_now
+from service.errors import ExperimentNotFound, IllegalStudyAction, StudyNotFound, VersionConflict
 from service.experiments.actions import act
 from service.schemas.comparisons import ComparisonSpec
 from service.studies.store import NewStudy, StudyStore
@@ -63,7 +65,7 @@ def submitted(studies: StudyStore, spec: ComparisonSpec | None = None, *, key: s
         project="tests",
         description="",
         spec=spec.model_dump(mode="json"),
-        specs=variant_specs(spec),
+        specs=variant_specs(spec, base_spec(spec)),
         seed=7,
         seeds=spec.first_seeds,
     )
@@ -96,6 +98,7 @@ def test_a_comparison_trains_every_variant_with_every_seed_and_is_decided(dispat
         assert row.experiment.study_id == study.id
         assert row.experiment.state == State.SUCCEEDED
         assert row.experiment.name == f"does cbam help-{row.trial.variant}-{row.trial.block}"
+        assert row.experiment.tags == {"comparison": "does cbam help", "variant": row.trial.variant}
         assert row.experiment.spec["train"]["seed"] == row.trial.seed == seed_of(7, row.trial.block)
         assert row.experiment.spec["model"]["attention"]["type"] == {"plain": "none"}.get(row.trial.variant, "cbam")
     odd = [seed_of(7, block) % 2 for block in range(3)]
@@ -319,10 +322,12 @@ def test_the_database_refuses_a_move_that_is_not_in_the_table(studies, database)
 def test_it_is_deleted_with_its_trials_and_its_experiments_stay(dispatcher, studies, store, database):
     study = submitted(studies)
     with pytest.raises(IllegalStudyAction):
-        studies.delete(study.id)
+        studies.delete(study.id, by="local")
     until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
     children = [row.trial.experiment_id for row in studies.trials(study.id)]
-    studies.delete(study.id)
+    with pytest.raises(VersionConflict):
+        studies.delete(study.id, by="local", version=1)
+    studies.delete(study.id, by="local")
     with pytest.raises(StudyNotFound):
         studies.get(study.id)
     with database.reading() as session:
@@ -330,6 +335,42 @@ def test_it_is_deleted_with_its_trials_and_its_experiments_stay(dispatcher, stud
         assert not session.scalars(select(Decision)).all()
     assert {store.get(child).study_id for child in children} == {study.id}
     tick(dispatcher)
+
+
+def test_its_experiments_are_deleted_with_it_where_that_is_asked_for(dispatcher, studies, store):
+    study = submitted(studies)
+    until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
+    children = [row.trial.experiment_id for row in studies.trials(study.id)]
+    studies.delete(study.id, by="ada", experiments=True)
+    for child in children:
+        with pytest.raises(ExperimentNotFound):
+            store.get(child)
+    assert set(dispatcher.store.deletions()) == set(children), "their files go too"
+
+
+def test_webhooks_are_told_of_its_end(dispatcher, studies, database):
+    with database.writing() as session:
+        for name, states in (("all", []), ("failures", ["FAILED"])):
+            session.add(_webhook(name, states))
+    study = submitted(studies)
+    until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
+    cancelled = submitted(studies)
+    studies.wish(cancelled.id, "cancel", by="local")
+    until(dispatcher, studies, cancelled.id, StudyState.CANCELLED)
+    with database.reading() as session:
+        told = session.scalars(select(WebhookDelivery).where(WebhookDelivery.type.startswith("comparison"))).all()
+    assert {(one.webhook_id, one.type, one.payload["data"]["id"]) for one in told} == {
+        ("all", "comparison.decided", study.id),
+        ("all", "comparison.ended", cancelled.id),
+    }
+    (first, _) = sorted(told, key=lambda one: one.type)
+    assert first.payload["data"]["path"] == f"/v1/comparisons/{study.id}"
+
+
+def _webhook(name: str, states: list[str]) -> Webhook:
+    return Webhook(
+        id=name, owner="local", url="https://example.org", secret="", states=states, enabled=True, created_at=utc_now()
+    )
 
 
 def test_ended_studies_are_not_looked_at(dispatcher, studies):

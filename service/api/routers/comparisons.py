@@ -1,0 +1,193 @@
+"""Comparisons over HTTP: submit, look, change, judge. Routes translate; they decide nothing."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from service.api.bodies import BoundedRoute
+from service.api.deps import GUARDED, CallerDep, Id, OperationsDep, ProfilerDep, SettingsDep, the_apps
+from service.api.problems import documented, with_headers
+from service.api.routers.experiments import IfMatch, Key, version_of
+from service.api.study_views import comparison_view, trial_view
+from service.comparisons import actions
+from service.database.models.studies import Study
+from service.domain.filters import Cursor, Sort
+from service.domain.roles import require_change
+from service.domain.studies import StudyKind
+from service.preview import preview
+from service.schemas.comparisons import ComparisonChanges, ComparisonQuery, ComparisonSpec
+from service.schemas.studies import (
+    ComparisonPage,
+    ComparisonPreview,
+    ComparisonView,
+    DecisionList,
+    DecisionView,
+    TrialList,
+)
+from service.studies.store import StudyStore
+
+router = APIRouter(
+    prefix="/v1/comparisons",
+    tags=["comparisons"],
+    dependencies=GUARDED,
+    route_class=BoundedRoute,
+    responses=documented(401, 403),
+)
+StudiesDep = Annotated[StudyStore, the_apps("studies")]
+TAG = {"ETag": "its version, for If-Match"}
+
+
+def existing(study_id: Id, studies: StudiesDep) -> Study:
+    """The comparison of the path, or a 404."""
+    return studies.get(study_id)
+
+
+ComparisonDep = Annotated[Study, Depends(existing)]
+
+
+def changeable(row: ComparisonDep, caller: CallerDep) -> Study:
+    """The comparison of the path, where the caller may change it; else a 403."""
+    require_change(caller, row.owner)
+    return row
+
+
+EditableComparisonDep = Annotated[Study, Depends(changeable)]
+
+
+def _shown(row: Study, studies: StudyStore, response: Response) -> ComparisonView:
+    response.headers["ETag"] = f'"{row.version}"'
+    return comparison_view(row, studies.counts([row.id])[row.id])
+
+
+@router.post(
+    "",
+    status_code=201,
+    responses=with_headers(201, TAG | {"Location": "the path of the comparison"})
+    | documented(400, 409, 410, 413, 415, 422),
+)
+def submit(
+    comparison: ComparisonSpec,
+    response: Response,
+    *,
+    studies: StudiesDep,
+    settings: SettingsDep,
+    caller: CallerDep,
+    idempotency_key: Key = None,
+) -> ComparisonView:
+    """Accept a comparison: its experiments are queued in blocks of one seed, and it survives whatever fails."""
+    row, _ = actions.submit(studies, settings, comparison, caller=caller, key=idempotency_key)
+    response.headers["Location"] = f"/v1/comparisons/{row.id}"
+    return _shown(row, studies, response)
+
+
+@router.post("/preview", responses=documented(400, 413, 415, 422, 503))
+async def show_preview(
+    comparison: ComparisonSpec,
+    settings: SettingsDep,
+    network_profiler: ProfilerDep,
+    caller: CallerDep,
+    operations: OperationsDep,
+) -> ComparisonPreview:
+    """Say what would run, and what differences so many seeds can show. Nothing is stored."""
+    specs = await run_in_threadpool(actions.checked, settings, comparison)
+    wants_gpus = any(spec.resources.gpus_per_worker for spec in specs.values())
+    gpus = await run_in_threadpool(operations.gpus) if wants_gpus else None
+    variants = {
+        name: await preview.preview(
+            network_profiler, spec, data_roots=settings.data_roots, caller=caller.name, cluster_gpus=gpus
+        )
+        for name, spec in specs.items()
+    }
+    return await run_in_threadpool(actions.preview, comparison, specs, variants)
+
+
+@router.get("", responses=documented(422))
+def list_page(query: Annotated[ComparisonQuery, Query()], studies: StudiesDep) -> ComparisonPage:
+    """List comparisons, the newest first, without their specs."""
+    after = None if query.cursor is None else Cursor.from_cursor(query.cursor, Sort.NEWEST)
+    rows, place = studies.page(
+        StudyKind.COMPARISON,
+        owner=query.owner,
+        states=query.state,
+        limit=query.limit,
+        after=None if after is None else (after.created_at, after.id),
+    )
+    counts = studies.counts([row.id for row in rows])
+    cursor = None if place is None else Cursor(Sort.NEWEST, place[0], *place).to_cursor()
+    items = [comparison_view(row, counts[row.id], with_spec=False) for row in rows]
+    return ComparisonPage(items=items, next_cursor=cursor)
+
+
+@router.get("/{study_id}", responses=with_headers(200, TAG) | documented(404, 422))
+def show(row: ComparisonDep, studies: StudiesDep, response: Response) -> ComparisonView:
+    """Show one comparison: where it is, and how far its experiments are."""
+    return _shown(row, studies, response)
+
+
+@router.patch("/{study_id}", responses=with_headers(200, TAG) | documented(400, 404, 409, 412, 413, 415, 422))
+def change(
+    row: EditableComparisonDep,
+    changes: ComparisonChanges,
+    response: Response,
+    *,
+    studies: StudiesDep,
+    caller: CallerDep,
+    if_match: IfMatch = None,
+) -> ComparisonView:
+    """Add seeds. One that has ended goes on."""
+    version = version_of(if_match)
+    return _shown(actions.add_seeds(studies, row, changes.seeds, caller=caller, version=version), studies, response)
+
+
+@router.delete("/{study_id}", status_code=204, responses=documented(404, 409, 412, 422))
+def delete(
+    row: EditableComparisonDep,
+    studies: StudiesDep,
+    caller: CallerDep,
+    *,
+    experiments: Annotated[bool, Query(description="its experiments too, with their files")] = False,
+    if_match: IfMatch = None,
+) -> None:
+    """Delete a comparison that has ended. Its experiments stay unless that is asked for."""
+    studies.delete(row.id, by=caller.name, experiments=experiments, version=version_of(if_match))
+
+
+@router.get("/{study_id}/trials", responses=documented(404, 422))
+def trials(row: ComparisonDep, studies: StudiesDep) -> TrialList:
+    """Show its runs, in the order in which they were queued."""
+    return TrialList(items=[trial_view(trial, row) for trial in studies.trials(row.id)])
+
+
+@router.get("/{study_id}/decisions", responses=documented(404, 422))
+def decisions(row: ComparisonDep, studies: StudiesDep) -> DecisionList:
+    """Show what was decided of it, and asked for by users, oldest first."""
+    return DecisionList(items=[DecisionView.model_validate(one) for one in studies.decisions(row.id)])
+
+
+def _act(
+    row: EditableComparisonDep, request: Request, response: Response, studies: StudiesDep, caller: CallerDep
+) -> ComparisonView:
+    action = request.url.path.rsplit("/", 1)[-1]
+    return _shown(actions.act(studies, row.id, action, caller=caller), studies, response)
+
+
+Action = Literal["cancel", "pause", "resume", "retry"]
+MEANINGS: dict[Action, str] = {
+    "cancel": "End all of its experiments, and itself.",
+    "pause": "Have its experiments write a checkpoint and free what they hold; begin no others.",
+    "resume": "Go on after a pause.",
+    "retry": "Queue its experiments that failed or were cancelled once more. Those that diverged have a result.",
+}
+for action, meaning in MEANINGS.items():
+    router.add_api_route(
+        f"/{{study_id}}/{action}",
+        _act,
+        methods=["POST"],
+        status_code=202,
+        response_model=ComparisonView,
+        responses=with_headers(202, TAG) | documented(404, 409, 422),
+        name=f"{action}_comparison",
+        summary=f"{action.capitalize()} a comparison",
+        description=meaning,
+    )

@@ -1,0 +1,82 @@
+"""Views of the rows of studies: what the API answers of comparisons."""
+
+from collections.abc import Mapping
+
+from service.database.models.studies import Study
+from service.domain.states import HOLDS_GANG, Desired, State
+from service.domain.studies import STUDY_ACTIONS, STUDY_TERMINAL, StudyReason, StudyState
+from service.schemas.comparisons import ComparisonSpec
+from service.schemas.studies import ComparisonView, StudyLinks, TrialCounts, TrialView
+from service.studies.store import TrialRow
+
+_PLAIN = (
+    "id",
+    "name",
+    "project",
+    "owner",
+    "description",
+    "version",
+    "message",
+    "seed",
+    "seeds",
+    "seeds_chosen",
+    "seeds_added",
+    "created_at",
+    "ended_at",
+)
+
+
+def comparison_view(row: Study, counts: Mapping[State | None, int], *, with_spec: bool = True) -> ComparisonView:
+    """The view of a comparison, with how many of its experiments are in which state."""
+    comparison = ComparisonSpec.model_validate(row.spec, strict=False)
+    path, state = f"/v1/comparisons/{row.id}", StudyState(row.state)
+    return ComparisonView(
+        **{name: getattr(row, name) for name in _PLAIN},
+        state=state,
+        desired=Desired(row.desired),
+        reason=None if row.reason is None else StudyReason(row.reason),
+        actions=STUDY_ACTIONS[state],
+        variants=tuple(row.specs),
+        control=comparison.control_name,
+        metric=comparison.metric,
+        trials=_counted(counts, planned=len(row.specs) * row.seeds),
+        links=StudyLinks(
+            self=path,
+            trials=f"{path}/trials",
+            decisions=f"{path}/decisions",
+            result=f"{path}/result",
+            report=f"{path}/report",
+            figure=f"{path}/figure.svg",
+            experiments=f"/v1/experiments?study={row.id}",
+        ),
+        spec=row.spec if with_spec else {},
+    )
+
+
+def _counted(counts: Mapping[State | None, int], *, planned: int) -> TrialCounts:
+    return TrialCounts(
+        waiting=counts.get(State.QUEUED, 0) + counts.get(State.PAUSED, 0),
+        running=sum(counts.get(state, 0) for state in HOLDS_GANG),
+        succeeded=counts.get(State.SUCCEEDED, 0),
+        failed=counts.get(State.FAILED, 0),
+        cancelled=counts.get(State.CANCELLED, 0),
+        deleted=counts.get(None, 0),
+        planned=planned,
+    )
+
+
+def trial_view(row: TrialRow, study: Study) -> TrialView:
+    """The view of one run; what it reached is hidden where the comparison hides its means until all have ended."""
+    plan = ComparisonSpec.model_validate(study.spec, strict=False).plan
+    shows = plan is None or StudyState(study.state) in STUDY_TERMINAL or study.seeds_added
+    trial, experiment = row.trial, row.experiment
+    return TrialView(
+        number=trial.number,
+        variant=trial.variant,
+        block=trial.block,
+        seed=trial.seed,
+        experiment_id=trial.experiment_id,
+        state=None if experiment is None else State(experiment.state),
+        correct=trial.correct if shows else None,
+        images=trial.images,
+    )

@@ -1,0 +1,125 @@
+"""The use cases of comparisons: what the API does for a user, without HTTP in it."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+
+from cbam_core.pointers import pointer_part
+from cbam_core.spec import ExperimentSpec
+from service.comparisons.submission import base_spec, place_of_base, variant_specs
+from service.database.models.studies import Study
+from service.domain.roles import Caller, require_change
+from service.domain.studies import StudyKind, StudyState, seed_of
+from service.errors import InvalidField, InvalidFields
+from service.experiments import actions as experiments
+from service.schemas.comparisons import MOST_SEEDS, ComparisonSpec
+from service.schemas.previews import PreviewView
+from service.schemas.studies import ComparisonPreview, PowerView
+from service.settings import Settings
+from service.studies.store import NewStudy, StudyStore
+
+SPREADS = (0.002, 0.003, 0.005, 0.008)
+"""Standard deviations over seeds that are common for the top-1 of image classifiers: see docs/design/statistics.md."""
+
+
+def submit(
+    store: StudyStore, settings: Settings, comparison: ComparisonSpec, *, caller: Caller, key: str | None
+) -> tuple[Study, bool]:
+    """Accept a comparison, which is the caller's from now on. Returns it and whether it is new: a key may be known.
+
+    Raises InvalidFields with pointers into the comparison, IdempotencyConflict, StudyDeleted, DiskQuotaExceeded.
+    """
+    fields = comparison.model_dump(mode="json")
+    body_hash = hashlib.sha256(json.dumps({"comparison": fields}, sort_keys=True).encode()).hexdigest()
+    if (known := store.submitted(key, owner=caller.name, body_hash=body_hash)) is not None:
+        return known, False
+    specs = checked(settings, comparison)
+    first = next(iter(specs.values()))
+    new = NewStudy(
+        kind=StudyKind.COMPARISON,
+        name=comparison.name,
+        project=first.project,
+        description=comparison.description,
+        spec=fields,
+        specs=specs,
+        seed=study_seed(comparison, specs),
+        seeds=comparison.first_seeds,
+    )
+    return store.submit(new, owner=caller.name, key=key, body_hash=body_hash, quota_disk=settings.quota_disk)
+
+
+def checked(settings: Settings, comparison: ComparisonSpec) -> dict[str, ExperimentSpec]:
+    """The spec of every variant. Raises InvalidFields for what would be refused of an experiment."""
+    experiments.check_text({"description": comparison.description})
+    base = base_spec(comparison)
+    specs = variant_specs(comparison, base)
+    places = {place_of_base(comparison): base} | {f"/variants/{pointer_part(name)}": specs[name] for name in specs}
+    for place, spec in places.items():
+        try:
+            experiments.check(settings, spec)
+        except InvalidFields as error:
+            raise InvalidFields([(f"{place}{pointer}", detail) for pointer, detail in error.items]) from error
+    return specs
+
+
+def study_seed(comparison: ComparisonSpec, specs: Mapping[str, ExperimentSpec]) -> int:
+    """What the seeds of all blocks are drawn from."""
+    return next(iter(specs.values())).train.seed if comparison.seed is None else comparison.seed
+
+
+def preview(
+    comparison: ComparisonSpec, specs: Mapping[str, ExperimentSpec], variants: Mapping[str, PreviewView]
+) -> ComparisonPreview:
+    """What a comparison would run, and what its seeds can show. `variants` are the previews of its experiments."""
+    most = comparison.first_seeds if comparison.plan is None else comparison.plan.most
+    first = next(iter(specs.values()))
+    seed = study_seed(comparison, specs)
+    return ComparisonPreview(
+        runs=most * len(specs),
+        first_runs=comparison.first_seeds * len(specs),
+        epochs=most * len(specs) * first.train.epochs,
+        seeds=tuple(seed_of(seed, block) for block in range(comparison.first_seeds)),
+        power=_power(comparison, most, len(specs)),
+        variants=dict(variants),
+    )
+
+
+def _power(comparison: ComparisonSpec, seeds: int, variants: int) -> tuple[PowerView, ...]:
+    """By the spread of one variant over seeds; that of a difference is √2 of it where pairing buys nothing."""
+    from service.comparisons.statistics import seeds_for, smallest_difference
+
+    tests = variants - 1 if comparison.pairs == "control" else variants * (variants - 1) // 2
+    alpha, margin = 0.05 / tests, comparison.margin
+    return tuple(
+        PowerView(
+            sd=sd,
+            smallest_difference=smallest_difference(seeds, math.sqrt(2) * sd, alpha),
+            seeds_for_margin=None if margin is None else seeds_for(margin, math.sqrt(2) * sd, alpha),
+        )
+        for sd in SPREADS
+    )
+
+
+def act(store: StudyStore, study_id: str, action: str, *, caller: Caller) -> Study:
+    """Write down that the caller wants to cancel, pause, resume or retry. Asking twice is no error.
+
+    Raises StudyNotFound, Forbidden (it is somebody else's), IllegalStudyAction with the actions that the state allows.
+    """
+    require_change(caller, store.get(study_id).owner)
+    if action == "retry":
+        return store.retry(study_id, by=caller.name)
+    return store.wish(study_id, action, by=caller.name)
+
+
+def add_seeds(store: StudyStore, study: Study, seeds: int, *, caller: Caller, version: int | None) -> Study:
+    """Have it train with `seeds` seeds in all.
+
+    Raises InvalidField for fewer than now, or where its own rule chooses them; IllegalStudyAction, VersionConflict.
+    """
+    comparison = ComparisonSpec.model_validate(study.spec, strict=False)
+    if not study.seeds <= seeds <= MOST_SEEDS:
+        raise InvalidField("/seeds", f"it has {study.seeds} seeds; give more, up to {MOST_SEEDS}")
+    if comparison.plan is not None and study.state != StudyState.SUCCEEDED and seeds != study.seeds:
+        raise InvalidField("/seeds", "its rule of precision chooses them; they can be added once it has ended")
+    return store.add_seeds(study.id, seeds, by=caller.name, version=version)

@@ -1,0 +1,171 @@
+"""Comparisons over HTTP: what is accepted, what is refused and where the pointer points, and what may be asked for."""
+
+import pytest
+
+from service.comparisons.submission import base_spec, variant_specs
+from service.domain.studies import StudyState, seed_of
+from service.schemas.comparisons import ComparisonSpec
+from tests.support.specs import spec_dict
+
+PATH = "/v1/comparisons"
+
+
+def body(**changes: object) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "name": "does cbam help",
+        "base": spec_dict(),
+        "variants": {"plain": {"model.attention": "none"}, "cbam": {}},
+        "seeds": 3,
+    }
+    return {key: value for key, value in (fields | changes).items() if value is not ...}
+
+
+def refused(http, **changes: object) -> dict[str, str]:
+    answer = http.post(PATH, json=body(**changes))
+    assert answer.status_code == 422, answer.text
+    return {error["pointer"]: error["detail"] for error in answer.json()["errors"]}
+
+
+def test_a_comparison_is_accepted_and_shown(http):
+    answer = http.post(PATH, json=body(margin=0.01, description="table 4"))
+    assert answer.status_code == 201
+    view = answer.json()
+    assert answer.headers["Location"] == view["links"]["self"] == f"{PATH}/{view['id']}"
+    assert (view["state"], view["control"], view["variants"]) == ("ACTIVE", "plain", ["plain", "cbam"])
+    assert view["trials"]["planned"] == 6
+    assert view["spec"]["margin"] == 0.01
+    shown = http.get(view["links"]["self"])
+    assert shown.json() == view
+    assert shown.headers["ETag"] == '"1"'
+    (listed,) = http.get(PATH).json()["items"]
+    assert listed == view | {"spec": {}}
+    assert http.get(view["links"]["trials"]).json() == {"items": []}
+    (decided,) = http.get(view["links"]["decisions"]).json()["items"]
+    assert (decided["to_state"], decided["by"]) == ("ACTIVE", "local")
+
+
+def test_a_template_with_overrides_is_a_base_too(http):
+    base = {"template": "digits-cbam", "overrides": {"train.epochs": 2}}
+    assert http.post(PATH, json=body(base=base)).status_code == 201
+    assert "/base/template" in refused(http, base={"template": "nonsense"})
+    assert "/base/overrides/train/epochs" in refused(http, base=base | {"overrides": {"train.epochs": 0}})
+
+
+def test_the_same_key_gives_the_same_comparison(http):
+    headers = {"Idempotency-Key": "monday"}
+    first = http.post(PATH, json=body(), headers=headers)
+    again = http.post(PATH, json=body(), headers=headers)
+    assert first.json() == again.json()
+    assert http.post(PATH, json=body(seeds=4), headers=headers).status_code == 422
+    assert http.post("/v1/experiments", json=spec_dict(), headers=headers).status_code == 422, "it is another body"
+    assert len(http.get(PATH).json()["items"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"variants": {}}, "/variants"),
+        ({"variants": {"plain": {}}}, "/variants"),
+        ({"variants": {"a/b": {}, "cbam": {}}}, "/variants/a~1b"),
+        ({"seeds": 1}, "/seeds"),
+        ({"seeds": 10_000}, "/seeds"),
+        ({"seeds": {"pilot": 8, "most": 4, "stop": {"rule": "precision", "half_width": 0.01}}}, "/seeds"),
+        ({"seeds": {"pilot": 8}}, "/seeds/stop"),
+        ({"margin": 0}, "/margin"),
+        ({"metric": "test/loss"}, "/metric"),
+        ({"nonsense": 1}, "/nonsense"),
+        ({"control": "other"}, ""),
+        ({"weights": "best", "metric": "val/top1"}, ""),
+        ({"base": ...}, "/base"),
+        ({"base": spec_dict(nonsense=1)}, "/base/nonsense"),
+        ({"base": spec_dict(tags={"variant": "mine"})}, "/base/tags/variant"),
+        ({"base": spec_dict(tags={f"tag-{number}": "" for number in range(63)})}, "/base/tags"),
+        ({"base": spec_dict(resources={"workers": {"min": 1, "max": 2}})}, "/base/resources/workers"),
+        ({"base": spec_dict(data={"dataset": "digits", "image_size": 8, "val": "folder"})}, "/metric"),
+        (
+            {"base": spec_dict(model={"backbone": "timm:nonsense", "attention": {"type": "cbam"}})},
+            "/base/model/backbone",
+        ),
+        ({"variants": {"plain": {"model.attentoin": "none"}, "cbam": {}}}, "/variants/plain/model/attentoin"),
+        ({"variants": {"plain": {"train.epochs": 5}, "cbam": {}}}, "/variants/plain"),
+        ({"variants": {"plain": {"train.seed": 5}, "cbam": {}}}, "/variants/plain"),
+        ({"variants": {"plain": {"data.image_size": 32}, "cbam": {}}}, "/variants/plain"),
+        ({"variants": {"plain": {}, "cbam": {}}}, "/variants/cbam"),
+        ({"description": "a\u202eb"}, "/description"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_pointer(http, changes, pointer):
+    assert pointer in refused(http, **changes)
+
+
+def test_what_is_held_equal_is_named(http):
+    found = refused(http, variants={"plain": {"train.epochs": 5, "name": "other"}, "cbam": {}})
+    assert "`name`" in found["/variants/plain"] or "`train.epochs`" in found["/variants/plain"]
+
+
+def test_the_recipe_and_augmentation_may_differ():
+    variants = {"plain": {}, "mixed": {"data.augment": {"mixup": 0.2}, "train.optimizer": {"type": "sgd", "lr": 0.01}}}
+    spec = ComparisonSpec.model_validate(body(variants=variants))
+    plain, mixed = variant_specs(spec, base_spec(spec)).values()
+    assert plain.data.augment != mixed.data.augment
+    assert mixed.train.optimizer.lr == 0.01
+
+
+def test_only_actions_of_its_state_are_taken(http):
+    place = http.post(PATH, json=body()).json()["links"]["self"]
+    for action in ("pause", "pause", "cancel", "cancel"):
+        assert http.post(f"{place}/{action}").status_code == 202
+    answer = http.post(f"{place}/retry")
+    assert answer.status_code == 409
+    assert answer.json()["legal"] == ["cancel", "pause", "add-seeds"]
+    assert "a study that is ACTIVE" in answer.json()["detail"]
+    assert http.delete(place).status_code == 409
+    assert http.post(f"{PATH}/nonsense/pause").status_code == 404
+
+
+def test_seeds_are_added_and_never_taken_away(http):
+    place = http.post(PATH, json=body()).json()["links"]["self"]
+    more = http.patch(place, json={"seeds": 5}, headers={"If-Match": '"1"'})
+    assert (more.status_code, more.json()["seeds"], more.json()["seeds_added"]) == (200, 5, False)
+    assert http.patch(place, json={"seeds": 6}, headers={"If-Match": '"1"'}).status_code == 412
+    assert http.patch(place, json={"seeds": 4}).status_code == 422
+    assert http.patch(place, json={}).status_code == 422
+    rule = {"pilot": 8, "most": 20, "stop": {"rule": "precision", "half_width": 0.01}}
+    other = http.post(PATH, json=body(seeds=rule)).json()["links"]["self"]
+    answer = http.patch(other, json={"seeds": 12})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/seeds")
+
+
+def test_a_list_is_narrowed_and_paged(http):
+    for number in range(5):
+        http.post(PATH, json=body(name=f"comparison {number}"))
+    first = http.get(PATH, params={"limit": 2}).json()
+    second = http.get(PATH, params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    third = http.get(PATH, params={"limit": 2, "cursor": second["next_cursor"]}).json()
+    names = [item["name"] for page in (first, second, third) for item in page["items"]]
+    assert names == [f"comparison {number}" for number in (4, 3, 2, 1, 0)]
+    assert third["next_cursor"] is None
+    assert http.get(PATH, params={"state": "PAUSED"}).json()["items"] == []
+    assert len(http.get(PATH, params={"state": StudyState.ACTIVE, "owner": "local"}).json()["items"]) == 5
+    assert http.get(PATH, params={"cursor": "nonsense"}).status_code == 422
+    assert http.get(PATH, params={"stat": "ACTIVE"}).status_code == 422
+
+
+def test_a_preview_says_what_so_many_seeds_can_show(http):
+    answer = http.post(f"{PATH}/preview", json=body(seeds=8, margin=0.005, seed=3))
+    assert answer.status_code == 200, answer.text
+    view = answer.json()
+    assert (view["runs"], view["first_runs"], view["epochs"]) == (16, 16, 16)
+    assert view["seeds"] == [seed_of(3, block) for block in range(8)]
+    by_spread = {row["sd"]: row for row in view["power"]}
+    assert by_spread[0.005]["seeds_for_margin"] == 18, "0.5 points where a seed's sd is 0.5: measurement of the design"
+    assert by_spread[0.003]["seeds_for_margin"] == 8
+    assert by_spread[0.003]["smallest_difference"] == pytest.approx(0.005, rel=0.1)
+    assert view["variants"]["plain"]["parameters"] < view["variants"]["cbam"]["parameters"]
+    assert not http.get(PATH).json()["items"]
+
+
+def test_a_list_of_experiments_is_narrowed_to_those_of_a_comparison(http):
+    http.post("/v1/experiments", json=spec_dict())
+    assert http.get("/v1/experiments", params={"study": "abc"}).json()["items"] == []
+    assert http.get("/v1/experiments").json()["items"][0]["study_id"] is None
