@@ -31,6 +31,7 @@ from workers.seeding import reproducible
 from workers.tracing import FirstStep, event
 from workers.tracking.journal_tracker import JournalTracker
 from workers.tracking.mlflow_tracker import MlflowTracker
+from workers.tracking.provenance import code_version
 from workers.tracking.tracker import Tracker
 from workers.train.distributed import ProcessGroup, gang_of
 from workers.train.evaluate import Evaluation
@@ -139,25 +140,14 @@ def _train(
     stack.enter_context(reproducible(spec.train.deterministic))
     gang = stack.enter_context(gang_of(assignment))
     event("the gang has met")
+    made_by = _made_by(gang)
     _require(spec, gang)
     dataset = _load(assignment, gang)
     event("the data is loaded")
     cost = _cost(spec.model, dataset.num_classes, dataset.input_shape, assignment.semantics)
     trainer = Trainer(assignment, gang, dataset, tracker=tracker, report=report, stop=stop)
     event("the network is built")
-    logger.info(
-        "%s on %s: attempt %d, rank %d of %d on %s, %d steps",
-        spec.name,
-        spec.data.dataset,
-        assignment.attempt,
-        gang.rank,
-        gang.world_size,
-        gang.device,
-        trainer.total_steps,
-    )
-    logger.info("images: %s", dataset.split)
-    facts = {"parameters": cost.parameters, "macs": cost.macs, "semantics": assignment.semantics}
-    tracker.tag({f"cbam.{name}": str(value) for name, value in (facts | {"split": dataset.split}).items()})
+    _announce(assignment, trainer, tracker, {"parameters": cost.parameters, "macs": cost.macs, **made_by})
     with _watched(assignment, report, give_up):
         mode = trainer.fit()
     if mode is None and gang.leads:
@@ -170,8 +160,35 @@ def _train(
         rank=assignment.rank,
         attempt=assignment.attempt,
         token=assignment.token,
-        summary=_summary(trainer, cost, time.perf_counter() - started),
+        summary=_summary(trainer, cost, time.perf_counter() - started) | made_by,
     )
+
+
+def _made_by(gang: ProcessGroup) -> dict[str, Any]:
+    """What two runs must have alike, beside their specs, for a difference between them to be that of their networks."""
+    return {
+        "device": gang.devices(),
+        "world_size": gang.world_size,
+        "torch": str(torch.__version__),
+        "code": code_version(),
+    }
+
+
+def _announce(assignment: Assignment, trainer: Trainer, tracker: Tracker, facts: dict[str, Any]) -> None:
+    """Write what is about to be trained, and on what, into the log and the run's tags."""
+    logger.info(
+        "%s on %s: attempt %d, rank %d of %d on %s, %d steps",
+        assignment.spec.name,
+        assignment.spec.data.dataset,
+        assignment.attempt,
+        trainer.gang.rank,
+        trainer.gang.world_size,
+        trainer.gang.device,
+        trainer.total_steps,
+    )
+    logger.info("images: %s", trainer.dataset.split)
+    told = facts | {"semantics": assignment.semantics, "split": trainer.dataset.split}
+    tracker.tag({f"cbam.{name}": str(value) for name, value in told.items()})
 
 
 def _load(assignment: Assignment, gang: ProcessGroup) -> Dataset:
@@ -275,6 +292,7 @@ def _summary(trainer: Trainer, cost: Description, wall_seconds: float) -> dict[s
         "peak_memory_bytes": peak_memory_bytes(device),
         "wall_seconds": wall_seconds,
         "resumed_from_step": trainer.resumed_from,
+        "classes": trainer.dataset.num_classes,
         "train_images": len(trainer.dataset.train),
         "val_images": len(trainer.dataset.val),
         "test_images": None if trainer.dataset.test is None else len(trainer.dataset.test),

@@ -40,7 +40,9 @@ class ComparisonPlanner:
             name = comparison.metric.replace("test/", "test_best/") if best else comparison.metric
             top1 = of.metrics.get(name, of.metrics.get(comparison.metric))
             images = of.summary.get(f"{comparison.metric.partition('/')[0]}_images")
-            return Reading() if top1 is None or not images else Reading(round(top1 * images), images)
+            if top1 is None or not images:
+                return Reading()
+            return Reading(round(top1 * images), images, of.summary.get("classes"))
         return Reading(found.correct, len(found.right), found.classes, found.to_json())
 
 

@@ -207,6 +207,17 @@ def test_batch_statistics_of_two_ranks_are_those_of_the_whole_batch(run_ranks):
         assert float(output) < 1e-6
 
 
+def test_every_rank_knows_the_devices_of_all(run_ranks):
+    code = """
+    from workers.train import distributed
+    for names in (["cpu (one)", "cpu (other)"], ["cpu (one)", "cpu (one)"]):
+        distributed.device_name = lambda device: names[rank]
+        with gang_of(assignment if names[0] != names[1] else next(iter(later_gangs()))) as gang:
+            print(gang.devices())
+    """
+    assert run_ranks(code, 2) == ["cpu (one), cpu (other)\ncpu (one)\n"] * 2
+
+
 def test_the_gang_agrees_on_the_largest_flag_one_call_later(run_ranks):
     code = """
     with gang_of(assignment) as gang:

@@ -1,5 +1,6 @@
 """Where a result comes from: the versions and the commit that made it, and the load of the machine it was made on."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import psutil
 
 _PACKAGES = {name: name for name in ("cbam-lab", "torch", "torchvision", "timm", "ray")}
 _PACKAGES["mlflow"] = "mlflow-skinny"  # the part of it that every worker has, always of the same version
+_SOURCES = ("cbam_core", "workers")  # what trains; the service around it changes no result
 
 
 def provenance() -> dict[str, str]:
@@ -30,6 +32,21 @@ def version_of(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+@cache
+def code_version() -> str:
+    """The version of cbam-lab and a digest of the sources that train, as in 0.2.0-1f0c2d3e4a5b.
+
+    Two runs with the same one were trained by the same code, whether or not it is a checkout. Read once for a process,
+    early: sources that are replaced under a running process are not what it runs.
+    """
+    root = Path(__file__).resolve().parents[2]
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in _SOURCES for path in (root / folder).rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return f"{version_of('cbam-lab')}-{digest.hexdigest()[:12]}"
 
 
 @cache

@@ -22,7 +22,7 @@ from cbam_core.networks import synchronise_batch_norm
 from workers.protocol.addresses import host_and_port
 from workers.protocol.assignment import Assignment
 from workers.protocol.outcome import classify
-from workers.train.utilization import reset_peak_memory
+from workers.train.utilization import device_name, reset_peak_memory
 
 MEET_TIMEOUT = timedelta(minutes=5)
 OPERATION_TIMEOUT = timedelta(minutes=30)  # a rank may be slow; one that hangs is the dispatcher's
@@ -101,6 +101,14 @@ class ProcessGroup:
         values = torch.zeros(self.world_size, dtype=value.dtype, device=value.device)
         values[self.rank] = value
         return self.sum(values)
+
+    def devices(self) -> str:
+        """The names of the devices that the ranks train on, each once, on every rank."""
+        names = [device_name(self.device)] * self.world_size
+        if self.world_size > 1:
+            with _peers():
+                distributed.all_gather_object(names, names[0])
+        return ", ".join(sorted(set(names)))
 
     def from_leader(self, number: int) -> int:
         """Rank 0's `number`, on every rank."""

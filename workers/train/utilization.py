@@ -1,13 +1,16 @@
-"""How well the training uses its device: when it is done, model FLOPs utilisation and peak memory."""
+"""What the training runs on and how well it uses it: name, end of its work, model FLOPs utilisation, peak memory."""
 
 import contextlib
+import platform
 import resource
 import sys
+from functools import cache
 from pathlib import Path
 
 import torch
 
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+_PROCESSORS = Path("/proc/cpuinfo")
 _PEAK_OF_MEMORY = "5"
 
 PEAK_HALF_FLOPS = {
@@ -52,6 +55,22 @@ def peak_flops(device: torch.device, precision: str, world_size: int) -> float |
         return None
     known = [name for name in PEAK_HALF_FLOPS if words.issuperset(name.split())]
     return world_size * PEAK_HALF_FLOPS[max(known, key=lambda name: len(name.split()))] if known else None
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, of a slice (MIG) too; or `cpu` and the processor's, as in cpu (AMD EPYC 9R14)."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({_processor()})"
+
+
+@cache
+def _processor() -> str:
+    """The processor's model; where the system does not tell, its architecture."""
+    with contextlib.suppress(OSError):  # Linux alone has it; see proc(5)
+        for line in _PROCESSORS.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def synchronize(device: torch.device) -> None:

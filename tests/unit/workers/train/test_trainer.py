@@ -15,6 +15,7 @@ from workers.data import load_dataset
 from workers.protocol.outcome import read_outcome
 from workers.protocol.stop import StopSignal
 from workers.seeding import seed_of
+from workers.tracking.provenance import code_version
 from workers.train import run_ahead, trainer
 from workers.train.checkpoint import Checkpoints
 
@@ -84,6 +85,9 @@ def test_a_training_leaves_weights_that_give_the_reported_accuracy(tiny_spec, as
     assert outcome.outcome == "succeeded"
     assert outcome == read_outcome(assignment.folder.attempt(1))
     assert outcome.summary["parameters"] > 270_000
+    assert outcome.summary["device"].startswith("cpu (")
+    assert (outcome.summary["world_size"], outcome.summary["torch"]) == (1, torch.__version__)
+    assert outcome.summary["code"] == code_version()
     assert seen[-1].phase == "ended"
 
     digits = load_dataset(assignment.spec.data)

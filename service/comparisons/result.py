@@ -1,0 +1,243 @@
+"""The result of a comparison: from its rows to numbers, verdicts and words."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+from service.comparisons.planner import comparison_of, precision_of
+from service.comparisons.runs import Run, Runs, runs_of
+from service.comparisons.statistics import (
+    Added,
+    Fixed,
+    Judgement,
+    MarginBelowResolution,
+    Measured,
+    PairJudgement,
+    Stopping,
+    VariantJudgement,
+    judge,
+)
+from service.comparisons.unequal import FACTS, MOST_NAMED, unequal_fields, unknown_conditions
+from service.comparisons.words import CostFacts, sentence
+from service.database.models.studies import Study
+from service.domain.studies import STUDY_TERMINAL, StudyState
+from service.schemas.comparison_results import (
+    ConditionView,
+    PairResultView,
+    ResultView,
+    RunView,
+    SeedsView,
+    UnequalField,
+    VariantResultView,
+)
+from service.schemas.comparisons import ComparisonSpec
+from service.studies.store import TrialRow
+
+ON_CPUS = "cpu"
+"""How the name of a device begins whose peak memory is that of the whole process, which says little of a network."""
+
+
+def result_of(study: Study, rows: Sequence[TrialRow]) -> ResultView:
+    """What a comparison has shown so far, of its rows alone. `rows` are ordered by the number of the trial.
+
+    Only blocks of seeds that are finished count: those of which every variant has a number. A run that diverged has
+    one, that of chance.
+    """
+    comparison, runs = comparison_of(study), runs_of(study, rows)
+    unequal = unequal_fields(study, runs)
+    judgement, warnings = _judged(_measured(study, comparison, runs, unequal))
+    costs = {
+        name: _Cost(runs.counted(name) or [run for run in runs.all if run.trial.variant == name])
+        for name in study.specs
+    }
+    pairs = [_pair(judgement, pair, costs[pair.first], costs[pair.second]) for pair in judgement.pairs]
+    return ResultView(
+        study_id=study.id,
+        name=study.name,
+        project=study.project,
+        description=study.description,
+        state=StudyState(study.state),
+        metric=comparison.metric,
+        weights=comparison.weights,
+        control=judgement.control,
+        pairs_judged=comparison.pairs,
+        tests=judgement.tests,
+        margin=judgement.margin,
+        images=runs.images,
+        resolution=judgement.resolution if runs.images else None,
+        seeds=_seeds(study, comparison, runs, judgement),
+        running=judgement.running and study.state not in STUDY_TERMINAL,
+        hidden=judgement.hidden,
+        cut=judgement.cut,
+        not_comparable=unequal,
+        warnings=[*warnings, *judgement.warnings, *_warnings(study, comparison, runs)],
+        summary=[pair.sentence for pair in pairs],
+        variants=[_variant(each, runs, judgement, costs) for each in judgement.variants],
+        pairs=pairs,
+        conditions=list(_conditions(study, comparison, runs)),
+    )
+
+
+def _measured(study: Study, comparison: ComparisonSpec, runs: Runs, unequal: Sequence[UnequalField]) -> Measured:
+    images = runs.images
+    return Measured(
+        control=runs.plan.control,
+        variants={name: runs.scores(name) for name in runs.plan.variants},
+        images=images or 1,  # without any, there are no seeds either
+        groups=runs.groups() if images else None,
+        margin=comparison.margin if images else None,
+        pairs=runs.plan.pairs,
+        planned=study.seeds,
+        stopping=_stopping(study, comparison),
+        unequal=tuple(field.field for field in unequal),
+        unfinished=any(run.seen.is_open for run in runs.all),
+    )
+
+
+def _stopping(study: Study, comparison: ComparisonSpec) -> Stopping:
+    if study.seeds_added:
+        return Added()
+    return Fixed() if comparison.plan is None else precision_of(comparison.plan)
+
+
+def _judged(measured: Measured) -> tuple[Judgement, list[str]]:
+    """The judgement; a margin that no run can resolve is left out of it, and that is told."""
+    try:
+        return judge(measured), []
+    except MarginBelowResolution as error:
+        return judge(replace(measured, margin=None)), [f"{error}: nothing is called equal, the margin is left out"]
+
+
+class _Cost:
+    """What training and using a variant costs, as its runs say."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        facts = [run.facts for run in runs]
+        on_gpus = [fact for fact in facts if not str(fact.get("device", ON_CPUS)).startswith(ON_CPUS)]
+        self.parameters: int | None = _largest(facts, "parameters")
+        self.macs: int | None = _largest(facts, "macs")
+        self.memory: int | None = _largest(facts, "peak_memory_bytes")
+        self.gpu_memory: int | None = _largest(on_gpus, "peak_memory_bytes")
+        speeds = [fact["images_per_second"] for fact in facts if fact.get("images_per_second")]
+        self.images_per_second: float | None = median(speeds) if speeds else None
+
+
+def _largest(facts: Sequence[dict[str, Any]], name: str) -> int | None:
+    return max((fact[name] for fact in facts if fact.get(name) is not None), default=None)
+
+
+def _ratio(first: int | None, second: int | None) -> float | None:
+    return first / second if first is not None and second else None
+
+
+def _pair(judgement: Judgement, pair: PairJudgement, first: _Cost, second: _Cost) -> PairResultView:
+    cost = CostFacts(
+        parameters=_ratio(first.parameters, second.parameters),
+        macs=_ratio(first.macs, second.macs),
+        memory=_ratio(first.gpu_memory, second.gpu_memory),
+    )
+    return PairResultView(
+        **vars(pair),
+        sentence=sentence(judgement, pair, cost),
+        parameters_ratio=cost.parameters,
+        macs_ratio=cost.macs,
+        memory_ratio=cost.memory,
+    )
+
+
+def _variant(variant: VariantJudgement, runs: Runs, judgement: Judgement, costs: dict[str, _Cost]) -> VariantResultView:
+    cost, counted = costs[variant.name], set(runs.blocks)
+    mine = [run for run in runs.all if run.trial.variant == variant.name]
+    return VariantResultView(
+        **vars(variant),
+        is_control=variant.name == judgement.control,
+        parameters=cost.parameters,
+        macs=cost.macs,
+        peak_memory_bytes=cost.memory,
+        memory_ratio=_ratio(cost.gpu_memory, costs[judgement.control].gpu_memory),
+        images_per_second=cost.images_per_second,
+        runs=[_run(run, run.trial.block in counted, judgement.hidden) for run in sorted(mine, key=_block)],
+    )
+
+
+def _block(run: Run) -> int:
+    return run.trial.block
+
+
+def _run(run: Run, counted: bool, hidden: bool) -> RunView:
+    return RunView(
+        block=run.trial.block,
+        seed=run.trial.seed,
+        experiment_id=run.trial.experiment_id,
+        state=run.seen.state,
+        counted=counted,
+        diverged=run.diverged,
+        correct=None if hidden else run.seen.correct,
+    )
+
+
+def _seeds(study: Study, comparison: ComparisonSpec, runs: Runs, judgement: Judgement) -> SeedsView:
+    plan = comparison.plan
+    return SeedsView(
+        finished=judgement.n,
+        planned=judgement.planned,
+        most=max(study.seeds, plan.most if plan else 0),
+        rule="added" if study.seeds_added else "precision" if plan else "fixed",
+        half_width=plan.stop.half_width if plan else None,
+        pilot=plan.pilot if plan else None,
+        values=[runs.at[runs.plan.control, block].trial.seed for block in runs.blocks],
+    )
+
+
+def _warnings(study: Study, comparison: ComparisonSpec, runs: Runs) -> Iterator[str]:
+    """What to know before believing it, beside what the numbers themselves say."""
+    counted = [run for run in runs.all if run.trial.block in set(runs.blocks)]
+    if comparison.metric == "val/top1":
+        yield "measured on what was selected on: val/top1 is what checkpoints and settings are chosen by too"
+    if study.seeds_added:
+        yield "seeds were added after results had been seen: only intervals that hold for any number of seeds are told"
+    diverged = Counter(run.trial.variant for run in counted if run.diverged)
+    for name, number in diverged.items():
+        verb = "counts" if number == 1 else "count"
+        yield f"{number} of {len(runs.blocks)} runs of {name} diverged, and {verb} with the accuracy of chance"
+    if lacking := [run for run in counted if run.trial.observed is None and not run.diverged]:
+        yield f"predictions of single images are missing of {_some(lacking)}: nothing is told of new images there"
+    if unknown := [run for run in unknown_conditions(runs) if run.experiment is not None]:
+        yield f"{', '.join(FACTS)}: not known of {_some(unknown)}, so not compared there"
+    if gone := [run for run in counted if run.experiment is None]:
+        yield f"deleted after they were measured, so that they cannot be looked at again: {_some(gone)}"
+
+
+def _some(runs: Sequence[Run]) -> str:
+    more = f" and {len(runs) - MOST_NAMED} more" if len(runs) > MOST_NAMED else ""
+    return "; ".join(run.label for run in runs[:MOST_NAMED]) + more
+
+
+def _conditions(study: Study, comparison: ComparisonSpec, runs: Runs) -> Iterator[ConditionView]:
+    """What was held equal: of the spec what all variants share, and what the runs say of themselves."""
+    spec = study.specs[runs.plan.control]
+    data, train = spec["data"], spec["train"]
+    told = {
+        "data": data["dataset"],
+        "images": _said(runs.all, "split"),
+        "measured on": f"{comparison.metric}, {comparison.weights} weights",
+        "epochs": train["epochs"],
+        "batch size": train["global_batch_size"],
+        "precision": train["precision"],
+        "deterministic": "yes" if train["deterministic"] else "no",
+        "seeds drawn from": study.seed,
+        "workers": _said(runs.all, "world_size") or spec["resources"]["workers"],
+        "device": _said(runs.all, "device"),
+        "torch": _said(runs.all, "torch"),
+        "code": _said(runs.all, "code"),
+    }
+    for name, value in told.items():
+        if value is not None:
+            yield ConditionView(name=name, value=str(value))
+
+
+def _said(runs: Sequence[Run], name: str) -> str | None:
+    values = Counter(str(run.facts[name]) for run in runs if run.facts.get(name) is not None)
+    return "; ".join(value for value, _ in values.most_common(MOST_NAMED)) or None
