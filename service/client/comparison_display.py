@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cbam_core.printable import escaped_line
-from service.client.comparison_table import difference, shown_table
+from service.client.comparison_table import fitting_table
+from service.comparisons.table import difference
 from service.schemas.experiments import ExperimentView
 from service.schemas.studies import ComparisonView
 
@@ -39,7 +40,7 @@ def watching_comparison(
         return
     with Live(console=console, refresh_per_second=8) as live:
         picture = Picture(handle)
-        yield lambda: live.update(picture.table())
+        yield lambda: live.update(picture.table(console.width))
 
 
 class Picture:
@@ -55,15 +56,17 @@ class Picture:
         self._result: ResultView | None = None
         self._next = 0.0
 
-    def table(self) -> Group:
-        """The table, and the counts with the time to the end below it."""
+    def table(self, width: int) -> Group:
+        """The table as far as it fits, and the counts with the time to the end below it."""
         view, result = self._handle.view, self._current()
-        columns, rows = shown_table(result)
+        columns, rows, _ = fitting_table(result, width)
         made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for column in columns:
-            made.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+            is_number = column.startswith(">")
+            name = column.removeprefix(">")
+            made.add_column(name, justify="right" if is_number else "left", no_wrap=is_number)
         for row in rows:
-            made.add_row(*map(Text, row))
+            made.add_row(*(Text(escaped_line(cell)) for cell in row))
         state = Text(f"{view.state} {view.reason or ''}".rstrip(), style=STYLES.get(view.state, "cyan"))
         facts = f"  {escaped_line(view.name)}  {counts(view)}  {seeds_of(result)}{self._eta()}"
         return Group(made, Text.assemble(state, facts))
@@ -71,8 +74,8 @@ class Picture:
     def line(self) -> tuple[str, str]:
         """One line: state, counts, seeds, the differences so far, time to the end; first without that time."""
         view, result = self._handle.view, self._current()
-        found = [(pair, difference(pair, result)) for pair in result.pairs]
-        said = [f"{pair.first} − {pair.second} {number}" for pair, number in found if number]
+        known = [pair for pair in result.pairs if pair.difference is not None]
+        said = [f"{pair.first} − {pair.second} {difference(pair, result)}" for pair in known]
         line = "  ".join([f"{view.name:<24} {view.state:<9} {counts(view)}", seeds_of(result), *said])
         return line, line + self._eta()
 

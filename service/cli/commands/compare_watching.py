@@ -1,5 +1,6 @@
 """`cbam compare watch`, `report` and `figure`: see what a comparison shows, now and at its end."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -52,10 +53,14 @@ def follow(handle: "ComparisonHandle", *, as_json: bool = False) -> None:
 
 
 def print_result(result: "ResultView") -> None:
-    """Print the table of the variants, and the verdicts in words."""
-    from service.client.comparison_table import shown_table, words
+    """Print the table of the variants, as far as the terminal has room for it, and the verdicts in words."""
+    from service.client.comparison_table import fitting_table, words
 
-    print_table(table(*shown_table(result)))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    columns, rows, gone = fitting_table(result, width)
+    print_table(table(columns, rows))
+    if gone:
+        note(f"a wider terminal, or a pipe, shows {', '.join(gone)} too")
     for line in words(result):
         say(line)
 

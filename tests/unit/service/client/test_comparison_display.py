@@ -75,7 +75,7 @@ def test_a_pipe_gets_a_line_for_each_change(monkeypatch):
         show()
         handle.view = with_(handle.view, trials=TrialCounts(running=1, succeeded=5, planned=16))
         show()
-        handle.result = result(pairs=[pair(verdict="running", anytime=interval(-0.01, 0.04))])
+        handle.result = result(pairs=[pair(verdict="running", interval=None, anytime=interval(-0.01, 0.04))])
         show()
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3
@@ -83,7 +83,7 @@ def test_a_pipe_gets_a_line_for_each_change(monkeypatch):
     assert "ETA" not in lines[0]
     assert "5/16 runs, 1 running" in lines[1]
     assert "ETA 0:" in lines[1]
-    assert "[−1.0, +4.0]" in lines[2]
+    assert "[−1.0, 4.0] provisional" in lines[2]
 
 
 def test_a_line_of_json_for_each_change():
@@ -101,7 +101,7 @@ def test_a_terminal_gets_a_table_that_stays_in_its_place():
     handle, stream = Handle(), Terminal()
     with watching_comparison(handle, stream) as show:
         show()
-    assert "Δ points" in stream.getvalue()
+    assert "top-1" in stream.getvalue()
     assert "5/16 runs" in stream.getvalue()
 
 
