@@ -15,6 +15,7 @@ from service.schemas.comparisons import ComparisonSpec
 from tests.support.comparing import comparison_dict, leave_predictions
 from tests.support.live_server import serving
 from tests.support.live_service import live_service
+from tests.support.specs import spec_dict
 from tests.support.waiting import wait_until
 
 quickly = pytest.mark.parametrize("settings", [{"tick_seconds": 0.01}], indirect=True)
@@ -172,9 +173,10 @@ def test_a_deleted_comparison_leaves_its_experiments(live):
 
 @quickly
 def test_it_is_paused_and_resumed(live):
-    live.cluster.steps_per_look = 0
+    live.cluster.steps_per_look = 1
+    long = spec_dict(train={"epochs": 10_000, "global_batch_size": 64})
     with Client(live.url) as client:
-        handle = client.compare(comparison_dict()).pause()
+        handle = client.compare(comparison_dict(base=long)).pause()
         assert handle.view.desired == "pause"
         wait_until(lambda: handle.refresh().state is StudyState.PAUSED, "the pause")
         assert handle.resume().view.desired == "run"
