@@ -57,6 +57,7 @@ class _LastProgress:
     def __init__(self, report: Callable[[Progress], None], fence: Fence, first_step: FirstStep) -> None:
         self._report, self._fence, self._first_step = report, fence, first_step
         self.last = Progress()
+        self.facts: dict[str, Any] = {}  # what is known of the training before its first step
 
     def __call__(self, progress: Progress) -> None:
         if progress.phase != "ended":
@@ -83,7 +84,7 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
 
         def give_up(seconds: float) -> None:
             with contextlib.suppress(OSError):  # no room for it: whoever stalls ends all the same
-                _failed(assignment, Stalled(_STALLED.format(seconds)), log, progress.last).record(attempt)
+                _failed(assignment, Stalled(_STALLED.format(seconds)), log, progress).record(attempt)
 
         tracker = Tracker()
         with contextlib.ExitStack() as stack, first_step.current():
@@ -94,7 +95,7 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
                 tracker = _tracker(assignment)
                 outcome = _train(assignment, stack, stop, report=progress, tracker=tracker, give_up=give_up)
             except Exception as error:
-                outcome = _failed(assignment, error, log, progress.last)
+                outcome = _failed(assignment, error, log, progress)
                 with contextlib.suppress(OSError):  # no room for it: what is returned is the only record
                     outcome = outcome.record(attempt)
         first_step.end(error=outcome.reason or "")
@@ -147,7 +148,8 @@ def _train(
     cost = _cost(spec.model, dataset.num_classes, dataset.input_shape, assignment.semantics)
     trainer = Trainer(assignment, gang, dataset, tracker=tracker, report=report, stop=stop)
     event("the network is built")
-    _announce(assignment, trainer, tracker, {"parameters": cost.parameters, "macs": cost.macs, **made_by})
+    report.facts = _facts(cost, dataset) | made_by
+    _announce(assignment, trainer, tracker, made_by | {"parameters": cost.parameters, "macs": cost.macs})
     with _watched(assignment, report, give_up):
         mode = trainer.fit()
     if mode is None and gang.leads:
@@ -160,7 +162,7 @@ def _train(
         rank=assignment.rank,
         attempt=assignment.attempt,
         token=assignment.token,
-        summary=_summary(trainer, cost, time.perf_counter() - started) | made_by,
+        summary=report.facts | _summary(trainer, cost.macs, time.perf_counter() - started),
     )
 
 
@@ -174,7 +176,7 @@ def _made_by(gang: ProcessGroup) -> dict[str, Any]:
     }
 
 
-def _announce(assignment: Assignment, trainer: Trainer, tracker: Tracker, facts: dict[str, Any]) -> None:
+def _announce(assignment: Assignment, trainer: Trainer, tracker: Tracker, tags: dict[str, Any]) -> None:
     """Write what is about to be trained, and on what, into the log and the run's tags."""
     logger.info(
         "%s on %s: attempt %d, rank %d of %d on %s, %d steps",
@@ -187,7 +189,7 @@ def _announce(assignment: Assignment, trainer: Trainer, tracker: Tracker, facts:
         trainer.total_steps,
     )
     logger.info("images: %s", trainer.dataset.split)
-    told = facts | {"semantics": assignment.semantics, "split": trainer.dataset.split}
+    told = tags | {"semantics": assignment.semantics, "split": trainer.dataset.split}
     tracker.tag({f"cbam.{name}": str(value) for name, value in told.items()})
 
 
@@ -279,28 +281,35 @@ def _cost(model: ModelSpec, num_classes: int, input_shape: tuple[int, int, int],
     return describe(network, input_shape)
 
 
-def _summary(trainer: Trainer, cost: Description, wall_seconds: float) -> dict[str, Any]:
-    """What was trained and at what cost; wall_seconds and images_per_second are of this attempt alone."""
-    speed, device = trainer.pace.mean_images_per_second, trainer.gang.device
-    peak = peak_flops(device, trainer.recipe.precision, trainer.gang.world_size)
+def _facts(cost: Description, dataset: Dataset) -> dict[str, Any]:
+    """What is trained, on how many images, and what one of them costs."""
     return {
         "parameters": cost.parameters,
         "macs": cost.macs,
-        "images_per_second": speed,
-        "data_wait_share": trainer.pace.data_wait_share,
-        "model_flops_utilisation": model_flops_utilisation(cost.macs, speed, peak) if speed and peak else None,
-        "peak_memory_bytes": peak_memory_bytes(device),
-        "wall_seconds": wall_seconds,
-        "resumed_from_step": trainer.resumed_from,
-        "classes": trainer.dataset.num_classes,
-        "train_images": len(trainer.dataset.train),
-        "val_images": len(trainer.dataset.val),
-        "test_images": None if trainer.dataset.test is None else len(trainer.dataset.test),
-        "split": trainer.dataset.split,
+        "classes": dataset.num_classes,
+        "train_images": len(dataset.train),
+        "val_images": len(dataset.val),
+        "test_images": None if dataset.test is None else len(dataset.test),
+        "split": dataset.split,
     }
 
 
-def _failed(assignment: Assignment, error: Exception, log: RankLog, last: Progress) -> Outcome:
+def _summary(trainer: Trainer, macs: int, wall_seconds: float) -> dict[str, Any]:
+    """How fast the training was and what it took; wall_seconds and images_per_second are of this attempt alone."""
+    speed, device = trainer.pace.mean_images_per_second, trainer.gang.device
+    peak = peak_flops(device, trainer.recipe.precision, trainer.gang.world_size)
+    return {
+        "images_per_second": speed,
+        "data_wait_share": trainer.pace.data_wait_share,
+        "model_flops_utilisation": model_flops_utilisation(macs, speed, peak) if speed and peak else None,
+        "peak_memory_bytes": peak_memory_bytes(device),
+        "wall_seconds": wall_seconds,
+        "resumed_from_step": trainer.resumed_from,
+    }
+
+
+def _failed(assignment: Assignment, error: Exception, log: RankLog, progress: _LastProgress) -> Outcome:
+    """How it failed. A run that diverged has a result in a comparison, so what is known at its start is told too."""
     logger.error("the attempt failed", exc_info=error)
     reason = classify(error)
     hint = f"\n{_OUT_OF_MEMORY_HINT}" if reason == "CUDA_OOM" else ""
@@ -308,8 +317,9 @@ def _failed(assignment: Assignment, error: Exception, log: RankLog, last: Progre
         outcome="failed",
         reason=reason,
         message=f"{type(error).__name__}: {error}{hint}\n\nLast log lines:\n{log.last_lines(_LAST_LINES)}",
-        step=last.step,
-        metrics=last.metrics,
+        step=progress.last.step,
+        metrics=progress.last.metrics,
+        summary=progress.facts,
         rank=assignment.rank,
         attempt=assignment.attempt,
         token=assignment.token,

@@ -3,8 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from service.comparisons.statistics.cost import Ratio
-from service.comparisons.statistics.intervals import Interval
+from service.comparisons.statistics.intervals import Interval, Ratio
 from service.comparisons.statistics.judgement import Judgement, PairJudgement, Scope, Verdict
 from service.comparisons.statistics.verdict import ALPHA, SEEDS_FOR_INTERVAL, SEEDS_FOR_VERDICT
 

@@ -65,7 +65,9 @@ class ExperimentView(View):
     attempt: int = Field(description="number of the current or last attempt; 0 before the first")
     progress: ProgressView
     metrics: dict[str, float] = Field(description="last finite values, as in MLflow: val/top1, train/loss, …")
-    summary: dict[str, Any] = Field(description="parameters, MACs, wall seconds and more, once it has ended well")
+    summary: dict[str, Any] = Field(
+        description="parameters, MACs, device, code and more, once it has ended; the speed where it ended well"
+    )
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5.0  # after storage did not answer; doubles with each failure of one trial
 LONGEST_PAUSE_SECONDS = 60.0
+LOOK_AT_ALL_SECONDS = 10.0
 
 
 class StudyPlanner(Protocol):
@@ -52,30 +53,57 @@ class StudyController:
         self.planners = planners
         self.storage = storage
         self.clock = clock
-        self.decided: dict[str, Signature] = {}  # what was looked at and left as it is
+        self.decided: dict[str, int] = {}  # versions of studies that were looked at and left as they are
+        self.signatures: dict[str, Signature] = {}  # when all was last looked at
+        self.changed: set[str] = set()  # studies of which something else than their own row has changed since
+        self.seen_seq: int | None = None  # of events: None before the first look
+        self.look_at_all = 0.0
         self.not_before: dict[str, float] = {}  # of studies that could not be decided
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="read-runs")
         self.under_way: Future[list[tuple[Unobserved, Reading | OSError]]] | None = None
+        self.missed = False  # runs may have ended while the thread was reading others
         self.pauses: dict[str, tuple[float, float]] = {}  # of what could not be read: seconds, and when they are over
 
     def tick(self) -> None:
         """Make what is due. Returns at once."""
         going_on = self.rows.going_on()
-        self.decided = {key: seen for key, seen in self.decided.items() if key in going_on}
-        self.not_before = {key: until for key, until in self.not_before.items() if key in going_on}
         if not going_on:
+            self._forget()
             return
+        self._note_changes(going_on)
+        looks = bool(self.changed)
         now = self.clock()
-        for study_id, signature in going_on.items():
-            if self.decided.get(study_id) != signature and self.not_before.get(study_id, now) <= now:
-                self._decide(study_id, signature)
-        self._observe()
+        for study_id, version in going_on.items():
+            is_due = study_id in self.changed or self.decided.get(study_id) != version
+            if is_due and self.not_before.get(study_id, now) <= now:
+                self._decide(study_id)
+        self._read_runs(looks=looks)
+
+    def _forget(self) -> None:
+        self.decided, self.signatures, self.not_before = {}, {}, {}
+        self.changed, self.seen_seq, self.pauses = set(), None, {}
+
+    def _note_changes(self, going_on: Mapping[str, int]) -> None:
+        """By the events of this moment; now and then by a look at all rows, which knows of deletions too."""
+        if self.seen_seq is None or self.clock() >= self.look_at_all:
+            self.look_at_all = self.clock() + LOOK_AT_ALL_SECONDS
+            _, self.seen_seq = self.rows.touched(after_seq=self.seen_seq or 0)
+            seen = self.rows.signatures()
+            self.changed |= {key for key, signature in seen.items() if self.signatures.get(key) != signature}
+            self.signatures = seen
+        else:
+            touched, self.seen_seq = self.rows.touched(after_seq=self.seen_seq)
+            self.changed |= touched
+        self.changed &= going_on.keys()
+        for kept in (self.decided, self.not_before):
+            for gone in kept.keys() - going_on.keys():
+                del kept[gone]
 
     def close(self) -> None:
         """Stop after the file in hand."""
         self.pool.shutdown(wait=False, cancel_futures=True)
 
-    def _decide(self, study_id: str, signature: Signature) -> None:
+    def _decide(self, study_id: str) -> None:
         """One study that cannot be decided must not hold up the others."""
         try:
             if (loaded := self.rows.load(study_id)) is None:
@@ -83,7 +111,8 @@ class StudyController:
             study, trials = loaded
             planner = self.planners[StudyKind(study.kind)]
             if not (steps := planner.steps(study, trials)):
-                self.decided[study_id] = signature
+                self.decided[study_id] = study.version
+                self.changed.discard(study_id)
                 return
             begun = [trial for step in steps if isinstance(step, BeginTrials) for trial in step.trials]
             specs = {trial: planner.spec(study, trial) for trial in begun}
@@ -96,16 +125,25 @@ class StudyController:
             log.exception("this study cannot be decided, trying again", extra={"study_id": study_id})
             self.not_before[study_id] = self.clock() + LONGEST_PAUSE_SECONDS
 
-    def _observe(self) -> None:
+    def _read_runs(self, *, looks: bool) -> None:
+        """Take what the thread has read, and where runs may have ended since give it those."""
         if self.under_way is not None:
             if not self.under_way.done():
+                self.missed |= looks
                 return
             done, self.under_way = self.under_way, None
             for of, found in done.result():
                 self._take(of, found)
+            looks = True
         now = self.clock()
+        if not (looks or self.missed or any(until <= now for _, until in self.pauses.values())):
+            return
+        self.missed = False
         waiting = [name for name, (_, until) in self.pauses.items() if now < until]
-        if unobserved := self.rows.unobserved(besides=waiting):
+        unobserved = self.rows.unobserved(besides=waiting)
+        wanted = {*waiting, *(of.experiment_id for of in unobserved)}
+        self.pauses = {name: pause for name, pause in self.pauses.items() if name in wanted}
+        if unobserved:
             self.under_way = self.pool.submit(self._read, unobserved)
 
     def _take(self, of: Unobserved, found: Reading | OSError) -> None:
@@ -119,6 +157,7 @@ class StudyController:
             return
         self.pauses.pop(of.experiment_id, None)
         self.rows.note_reading(of, found)
+        self.changed.add(of.study.id)
 
     def _read(self, unobserved: Sequence[Unobserved]) -> list[tuple[Unobserved, Reading | OSError]]:
         found: list[tuple[Unobserved, Reading | OSError]] = []

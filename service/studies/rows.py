@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from cbam_core.spec import ExperimentSpec
 from service.database.engine import Database
 from service.database.lease import Leadership
-from service.database.models.experiments import Experiment
+from service.database.models.experiments import Event, Experiment
 from service.database.models.studies import Study, Trial
 from service.database.study_transitions import change_study_state, note_decision
 from service.domain.states import TERMINAL, Desired, Reason, State
@@ -30,8 +30,30 @@ from service.domain.values import utc_now
 from service.errors import StaleMove
 from service.experiments.insertion import insert_experiment
 
-Signature = tuple[int, int, int, int]
+Signature = tuple[int, int, int]
 GOING_ON = [state for state in StudyState if state not in STUDY_TERMINAL]
+
+# What every tick asks for. Made once: to put such a statement together takes longer than to run it.
+_GOING_ON = select(Study.id, Study.version).where(Study.state.in_(GOING_ON)).order_by(Study.created_at, Study.id)
+_NEWEST = select(func.max(Event.seq))
+_TOUCHED = (
+    select(Experiment.study_id)
+    .join(Event, Event.experiment_id == Experiment.id)
+    .where(Event.seq > bindparam("after"), Event.seq <= bindparam("until"), Experiment.study_id.is_not(None))
+    .distinct()
+)
+_VERSIONS = (
+    select(Study.id, func.count(Experiment.id), func.coalesce(func.sum(Experiment.version), 0))
+    .outerjoin(Experiment, Experiment.study_id == Study.id)
+    .where(Study.state.in_(GOING_ON))
+    .group_by(Study.id)
+)
+_READ = (
+    select(Trial.study_id, func.count(Trial.observed_at))
+    .join(Study, Study.id == Trial.study_id)
+    .where(Study.state.in_(GOING_ON))
+    .group_by(Trial.study_id)
+)
 
 
 @dataclass(frozen=True)
@@ -78,23 +100,29 @@ class StudyRows:
         self.database = database
         self.leadership = leadership
 
-    def going_on(self) -> dict[str, Signature]:
-        """The studies that have not ended, with what changes whenever a row of them does."""
-        counts = func.count(Experiment.id), func.coalesce(func.sum(Experiment.version), 0)
-        query = (
-            select(Study.id, Study.version, *counts)
-            .outerjoin(Experiment, Experiment.study_id == Study.id)
-            .where(Study.state.in_(GOING_ON))
-            .group_by(Study.id, Study.version)
-            .order_by(Study.created_at, Study.id)
-        )
-        observed = (select(Trial.study_id, func.count(Trial.observed_at)).group_by(Trial.study_id).join(Study)).where(
-            Study.state.in_(GOING_ON)
-        )
+    def going_on(self) -> dict[str, int]:
+        """The studies that have not ended, in the order in which they were submitted, with their versions."""
         with self.database.reading() as session:
-            seen: dict[str, int] = {study_id: count for study_id, count in session.execute(observed)}  # noqa: C416
+            return {study_id: version for study_id, version in session.execute(_GOING_ON)}  # noqa: C416
+
+    def touched(self, *, after_seq: int) -> tuple[set[str], int]:
+        """The studies whose experiments have events behind a number, and the newest number.
+
+        PostgreSQL gives the numbers before the commits: one may be seen after a larger one, or not at all.
+        """
+        with self.database.reading() as session:
+            newest = session.scalar(_NEWEST) or 0
+            if newest == after_seq:
+                return set(), newest
+            return set(session.scalars(_TOUCHED, {"after": after_seq, "until": newest})), newest
+
+    def signatures(self) -> dict[str, Signature]:
+        """Of the studies that have not ended, what changes whenever a row of them does: not for every tick."""
+        with self.database.reading() as session:
+            read: dict[str, int] = {study_id: count for study_id, count in session.execute(_READ)}  # noqa: C416
             return {
-                key: (version, count, total, seen.get(key, 0)) for key, version, count, total in session.execute(query)
+                study_id: (count, versions, read.get(study_id, 0))
+                for study_id, count, versions in session.execute(_VERSIONS)
             }
 
     def load(self, study_id: str) -> tuple[Study, list[TrialState]] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import grimp
 import pytest
 
-HEAVY = ("torch", "ray", "mlflow", "timm", "torchvision", "matplotlib", "sklearn")
+HEAVY = ("torch", "ray", "mlflow", "timm", "torchvision", "matplotlib", "sklearn", "scipy")
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,9 @@ HEAVY = ("torch", "ray", "mlflow", "timm", "torchvision", "matplotlib", "sklearn
         ("service.api.app", HEAVY),
         ("service.cli.main", (*HEAVY, "pydantic", "httpx2", "sqlalchemy", "fastapi")),
         ("service.client.client", (*HEAVY, "sqlalchemy", "fastapi")),
+        ("service.comparisons.statistics", (*HEAVY, "numpy", "pydantic", "sqlalchemy")),
+        ("service.comparisons.statistics.judging", (*HEAVY, "pydantic", "sqlalchemy")),
+        ("service.comparisons.words", (*HEAVY, "numpy", "pydantic", "sqlalchemy")),
         ("service.dispatcher.__main__", HEAVY),
         ("cbam_core.spec", HEAVY),
         ("workers.actor", ("torch", "mlflow", "timm", "torchvision")),

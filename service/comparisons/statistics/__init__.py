@@ -4,7 +4,7 @@
 input, `judgement.py` its answer. It stands on `paired.py` (one difference over seeds), `multiple.py` (Holm),
 `equivalence.py` (equal within a margin), `images.py` (seeds and images crossed, McNemar), `planning.py` (how many
 seeds, when to stop) and `verdict.py` (the rules in order). `cost.py` is apart: ratios of images/s from probes.
-`distributions.py` alone imports SciPy; importing the package loads neither it nor NumPy.
+`distributions.py` alone imports SciPy, when it is first called; importing the package loads no NumPy either.
 """
 
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cbam_core import lazy_names
 
 if TYPE_CHECKING:
-    from service.comparisons.statistics.cost import Ratio, probe_order, throughput_ratio
+    from service.comparisons.statistics.cost import probe_order, throughput_ratio
     from service.comparisons.statistics.equivalence import check_margin, tost
     from service.comparisons.statistics.errors import (
         MarginBelowResolution,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         UnusableProbe,
     )
     from service.comparisons.statistics.images import Crossed, ImageSums, crossed, image_sums, mcnemar
-    from service.comparisons.statistics.intervals import Interval
+    from service.comparisons.statistics.intervals import Interval, Ratio
     from service.comparisons.statistics.judgement import (
         Correlation,
         Judgement,
@@ -77,7 +77,7 @@ _HOMES = {
     "PairJudgement": "judgement",
     "Pairs": "measured",
     "Precision": "measured",
-    "Ratio": "cost",
+    "Ratio": "intervals",
     "Scope": "judgement",
     "Scores": "measured",
     "SeedsNeeded": "judgement",

@@ -1,25 +1,15 @@
 """How much slower or faster a variant is: the ratio of images/s from a probe that alternates with the control."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from service.comparisons.statistics.distributions import t_quantile
 from service.comparisons.statistics.errors import UnusableProbe
-from service.comparisons.statistics.intervals import Interval
+from service.comparisons.statistics.intervals import Interval, Ratio
 
 ROUNDS = 8
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Images/s of the variant over those of the control."""
-
-    value: float
-    interval: Interval
-    rounds: int
 
 
 def probe_order(rounds: int = ROUNDS) -> str:

@@ -122,9 +122,9 @@ def crossed(first: ImageSums, second: ImageSums, *, s: float, nu: float) -> Cros
     va = s * s / seeds
     vb = m / (m - 1) * max(z2, 0.0) / n**2
     vr = m / ((m - 1) * seeds * (seeds - 1)) * max(e2, 0.0) / n**2
-    used = vb > vr
     v = va + max(vb - vr, 0.0)
-    parts = va**2 / nu + used * (vb**2 / (m - 1) + vr**2 / ((seeds - 1) * (m - 1)))
+    # where Vb ≤ Vr is not used, its parts only lower a ν that is bounded below
+    parts = va**2 / nu + vb**2 / (m - 1) + vr**2 / ((seeds - 1) * (m - 1))
     return Crossed(grand, v, max(nu, v * v / parts), max(vb - vr, 0.0), vb, m)
 
 

@@ -1,4 +1,4 @@
-"""An interval of numbers, as every estimate here has one."""
+"""An interval of numbers, and a ratio with one."""
 
 from dataclasses import dataclass
 
@@ -21,3 +21,12 @@ class Interval:
     def within(self, margin: float) -> bool:
         """Return whether every number of it is nearer to 0 than `margin`."""
         return -margin < self.low and self.high < margin
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Images/s of the variant over those of the control."""
+
+    value: float
+    interval: Interval
+    rounds: int

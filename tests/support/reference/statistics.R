@@ -55,6 +55,9 @@ for (n in c(2, 3, 8, 20)) for (delta in c(0.2, 1, 2.5)) for (alpha in c(0.05, 0.
     power <- power.t.test(n, delta, 1, alpha, type = "paired", strict = TRUE)$power
     tell(paste("power", n, delta, if (alpha == 0.05) 1 else 9), power)
 }
+for (delta in c(6, 10, 25)) {
+    tell(paste("power", 2, delta, 1), power.t.test(2, delta, 1, 0.05, type = "paired", strict = TRUE)$power)
+}
 for (n in c(5, 8, 20)) {
     difference <- power.t.test(n, NULL, 0.42, 0.05, 0.8, type = "paired", strict = TRUE, tol = 1e-14)$delta
     tell(paste("smallest difference", n), difference)

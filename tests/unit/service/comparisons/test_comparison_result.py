@@ -11,7 +11,7 @@ from service.comparisons.statistics import Scope, Verdict
 from service.domain.states import Reason, State
 from service.domain.studies import StudyState, seed_of
 from service.schemas.comparison_results import ResultView, ScopeWord, VerdictWord
-from tests.support.compared import (
+from tests.support.studies.compared import (
     IMAGES,
     change,
     comparison_spec,

@@ -100,8 +100,8 @@ CASES = {
         replace(SMALL, verdict=Verdict.EQUAL, scope=Scope.NEW_IMAGES, difference=-0.0001, p_holm=0.7),
         CostFacts(throughput=Ratio(0.99, Interval(0.97, 1.01), 8)),
         "On these 355 images cbam equals plain within ±1 point: 0.0 points [0.1, 0.5] (10 paired seeds, Holm p "
-        "< 0.001 of 3 for less than the margin). New images [−0.7, 2.3]: shown too. Images/s × 0.99 [0.97, 1.01], equal cost not "
-        "shown; one training set, untuned.",
+        "< 0.001 of 3 for less than the margin). New images [−0.7, 2.3]: shown too. Images/s × 0.99 [0.97, 1.01], "
+        "equal cost not shown; one training set, untuned.",
     ),
     "not shown": (
         COMPARISON,

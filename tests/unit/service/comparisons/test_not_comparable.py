@@ -11,7 +11,7 @@ from service.domain.states import Reason, State
 from service.domain.studies import StudyState
 from service.schemas.comparison_results import ResultView
 from service.studies.store import TrialRow
-from tests.support.compared import change, comparison_spec, rows_of, steady, study_of, unfinish
+from tests.support.studies.compared import change, comparison_spec, rows_of, steady, study_of, unfinish
 
 ODD = 5  # cbam of the second seed
 

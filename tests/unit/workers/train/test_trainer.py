@@ -172,6 +172,9 @@ def test_a_loss_that_is_not_finite_fails_with_the_step_and_the_last_log_lines(ti
     spec = tiny_spec(train={"epochs": 5, "optimizer": {"type": "sgd", "lr": 1e30}})
     outcome, _ = train(assign(spec))
     assert (outcome.outcome, outcome.reason) == ("failed", "LOSS_NOT_FINITE")
+    assert outcome.summary["code"] == code_version(), "a run that diverged counts in a comparison"
+    assert outcome.summary["test_images"] == 355
+    assert "wall_seconds" not in outcome.summary
     assert "at step 2" in outcome.message or "at step 3" in outcome.message
     assert "Last log lines" in outcome.message
     assert "LossNotFinite" in assign(spec).folder.attempt(1).log(0).read_text()

@@ -25,6 +25,7 @@ SUMMARY = {
     "macs": 40_000_000,
     "images_per_second": 1000.0,
     "peak_memory_bytes": 2**28,
+    "classes": CLASSES,
     "split": "1293 train, 144 val, 360 test",
     "device": "cpu (AMD EPYC)",
     "world_size": 1,
