@@ -1,6 +1,8 @@
-"""Experiments as the user names them: by id, by name, or by as many first characters as tell them apart."""
+"""Experiments and comparisons as the user names them: by id, by name, or by how either begins."""
 
 import re
+from collections.abc import Collection
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +14,7 @@ from service.errors import ServiceError
 if TYPE_CHECKING:
     from service.client.client import Client
     from service.schemas.experiments import ExperimentView
+    from service.schemas.studies import ComparisonView
 
 WHOLE_ID = re.compile(f"[{ID_ALPHABET}]{{12}}")
 START_OF_ID = re.compile(f"[{ID_ALPHABET}]{{0,11}}")
@@ -23,10 +26,17 @@ SomeIds = Annotated[list[str] | None, typer.Argument(help=f"Ids {HELP}.", metava
 Id = Annotated[
     str, typer.Argument(help="Id or name of an experiment, or its first characters.", metavar="ID", show_default=False)
 ]
+ComparisonId = Annotated[
+    str, typer.Argument(help="Id or name of a comparison, or its first characters.", metavar="ID", show_default=False)
+]
+ComparisonIds = Annotated[
+    list[str],
+    typer.Argument(help="Ids or names of comparisons, or their first characters.", metavar="ID...", show_default=False),
+]
 
 
 class UnclearId(ServiceError):
-    """No experiment, or more than one, is named so."""
+    """No experiment or comparison, or more than one, is named so."""
 
 
 def whole(client: "Client", given: str, *, exactly: bool = False) -> str:
@@ -46,13 +56,34 @@ def whole(client: "Client", given: str, *, exactly: bool = False) -> str:
     if START_OF_ID.fullmatch(given):
         found |= {view.id: view for view in _newest(client) if view.id.startswith(given)}
     found = found or {view.id: view for view in named if view.name.startswith(given)}
-    if len(found) == 1:
-        return next(iter(found))
+    return _the_one(given, found.values(), "experiment", "cbam list")
+
+
+def whole_comparison(client: "Client", given: str, *, exactly: bool = False) -> str:
+    """The id of the comparison that is meant, by the same rules. Raises UnclearId."""
+    from service.client.errors import NotFound
+
+    if WHOLE_ID.fullmatch(given):
+        with suppress(NotFound):
+            return client.comparison(given).id
+    views = list(islice(client.comparisons(page_size=AMONG), AMONG)) if given else []
+    found = {view.id: view for view in views if view.name == given}
+    if exactly and not found:
+        raise UnclearId(f"among the newest {AMONG} no comparison is named {given!r}; see `cbam compare list`")
+    if START_OF_ID.fullmatch(given):
+        found |= {view.id: view for view in views if view.id.startswith(given)}
+    found = found or {view.id: view for view in views if view.name.startswith(given)}
+    return _the_one(given, found.values(), "comparison", "cbam compare list")
+
+
+def _the_one(given: str, found: "Collection[ExperimentView | ComparisonView]", kind: str, verb: str) -> str:
     if not found:
-        raise UnclearId(f"among the newest {AMONG} there is no experiment {given!r}; see `cbam list`")
-    some = [f"  {view.id}  {view.name}  {view.state}" for view in [*found.values()][:SHOWN]]
+        raise UnclearId(f"among the newest {AMONG} there is no {kind} {given!r}; see `{verb}`")
+    if len(found) == 1:
+        return next(iter(found)).id
+    some = [f"  {view.id}  {view.name}  {view.state}" for view in islice(found, SHOWN)]
     more = ["  …"] * (len(found) > SHOWN)
-    raise UnclearId("\n".join([f"{len(found)} experiments may be meant by {given!r}; say which:", *some, *more]))
+    raise UnclearId("\n".join([f"{len(found)} {kind}s may be meant by {given!r}; say which:", *some, *more]))
 
 
 def _is_there(client: "Client", experiment_id: str) -> bool:

@@ -11,6 +11,7 @@ from cbam_core.errors import CbamError, SpecError
 from service.cli.commands import (
     backup,
     catalog,
+    compare,
     demo,
     edit,
     experiments,
@@ -38,7 +39,7 @@ app = typer.Typer(
 )
 for group in (
     *(stack, demo, submit, experiments, edit, prune, logs, files, watch, train, export),
-    *(catalog, token, webhook, backup),
+    *(compare, catalog, token, webhook, backup),
 ):
     group.register(app)
 

@@ -7,11 +7,19 @@ from cbam_core import lazy_names
 if TYPE_CHECKING:
     from service.client.client import Client as Client
     from service.client.client import Where as Where
+    from service.client.comparison import ComparisonHandle as ComparisonHandle
     from service.client.experiment import ExperimentHandle as ExperimentHandle
-    from service.client.experiment import WaitTimeout as WaitTimeout
+    from service.client.waiting import WaitTimeout as WaitTimeout
 
-__all__ = ["Client", "ExperimentHandle", "WaitTimeout", "Where"]
+__all__ = ["Client", "ComparisonHandle", "ExperimentHandle", "WaitTimeout", "Where"]
 
 __getattr__ = lazy_names(
-    __name__, {"Client": "client", "Where": "client", "ExperimentHandle": "experiment", "WaitTimeout": "experiment"}
+    __name__,
+    {
+        "Client": "client",
+        "Where": "client",
+        "ComparisonHandle": "comparison",
+        "ExperimentHandle": "experiment",
+        "WaitTimeout": "waiting",
+    },
 )

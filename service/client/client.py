@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 from service.client.auth import AccessCalls
 from service.client.catalog import CatalogueCalls
+from service.client.comparisons import ComparisonCalls
 from service.client.experiment import ExperimentHandle
 from service.client.files import FileCalls
 from service.client.local_url import local_url
@@ -43,12 +44,13 @@ class Where(TypedDict, total=False):
     backbone: str | None
     attention: str | None
     dataset: str | None
+    study: str | None  # id of a comparison: only its experiments
     created_after: datetime | None
     created_before: datetime | None
     sort: str | None  # created_at, name, priority, started_at, ended_at; with a minus sign the other way round
 
 
-class Client(CatalogueCalls, AccessCalls, FileCalls, WebhookCalls):
+class Client(CatalogueCalls, AccessCalls, ComparisonCalls, FileCalls, WebhookCalls):
     """Talks to one server; may be used from several threads.
 
     Calls are repeated with back-off while the server is away, says 503 or 429, wherever repeating them does no harm. A

@@ -1,24 +1,16 @@
 """An experiment in the hands of a Python user: look again, wait for its end, read its metrics."""
 
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from service.client.errors import NotReady, ServerUnreachable, TooMany
+from service.client.waiting import wait_for
 from service.domain.states import TERMINAL, State
-from service.errors import ServiceError
 from service.schemas.experiments import ExperimentView
 from service.schemas.files import FileView
 from service.schemas.history import AttemptView, CurveView, EventView
-
-LOOK_SECONDS = 0.5
-
-
-class WaitTimeout(ServiceError):
-    """The experiment has not ended in time; it goes on."""
 
 
 class Calls(Protocol):
@@ -74,6 +66,11 @@ class ExperimentHandle:
     def state(self) -> State:
         """Its state when last looked at."""
         return self.view.state
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it had ended when last looked at."""
+        return self.state in TERMINAL
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -155,28 +152,13 @@ class ExperimentHandle:
         `progress` shows a bar with ETA on a terminal, plain lines elsewhere (stderr). A server that is being restarted
         is waited for, also not longer than `timeout`.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pause = 0.0  # it may have ended since it was last looked at
         with _display(progress) as show:
-            while True:
-                if show is not None:
-                    show([self.view])
-                if self.state in TERMINAL:
-                    return self
-                left = LOOK_SECONDS if deadline is None else deadline - time.monotonic()
-                if left <= 0:
-                    raise WaitTimeout(f"{self.id} is {self.state} after {timeout} s; it goes on")
-                time.sleep(min(pause, left))
-                self._look(deadline)
-                pause = LOOK_SECONDS
+            wait_for(self, None if show is None else lambda: show([self.view]), timeout=timeout)
+        return self
 
-    def _look(self, deadline: float | None) -> None:
-        try:
-            self.view = self._client.view(self.id, patiently=True, until=deadline)
-        except (ServerUnreachable, NotReady, TooMany) as error:
-            if deadline is None or time.monotonic() < deadline:
-                raise
-            raise WaitTimeout(f"{self.id} was {self.state} when it was last seen; since then, {error}") from error
+    def look(self, *, until: float | None = None) -> None:
+        """Look again, also where the server is just being restarted, but not after the time `until`."""
+        self.view = self._client.view(self.id, patiently=True, until=until)
 
 
 def _display(progress: bool) -> AbstractContextManager[Any]:

@@ -1,4 +1,4 @@
-"""The specs of examples/ as templates."""
+"""The specs of examples/ as templates; the comparisons among the examples are none."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ from typing import Any
 from cbam_core.spec import ExperimentSpec, parse_yaml
 from service.domain.spec_patch import apply_patch
 from service.errors import TemplateNotFound
+
+COMPARISONS = "comparisons"  # the folder of comparisons; all others hold specs of experiments
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,11 @@ class Template:
 
 @cache
 def templates() -> Mapping[str, Template]:
-    """The specs of `examples/`, by name: the path of the file without its ending."""
+    """The specs of experiments in `examples/`, by name: the path of the file without its ending."""
     with as_file(files("service") / "examples") as root:
-        paths = {str(path.relative_to(root).with_suffix("")): path for path in sorted(Path(root).glob("**/*.yaml"))}
-        return {name: _template(name, path.read_text(encoding="utf-8")) for name, path in paths.items()}
+        paths = {path.relative_to(root).with_suffix(""): path for path in sorted(Path(root).glob("**/*.yaml"))}
+        specs = {str(name): path for name, path in paths.items() if name.parts[0] != COMPARISONS}
+        return {name: _template(name, path.read_text(encoding="utf-8")) for name, path in specs.items()}
 
 
 def _template(name: str, text: str) -> Template:

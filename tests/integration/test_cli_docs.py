@@ -1,4 +1,4 @@
-"""Every example of docs/cli.md, quickstart.md and operations.md, as it stands there.
+"""Every example of docs/cli.md, comparisons.md, quickstart.md and operations.md, as it stands there.
 
 Against a live API and a dispatcher with a fake cluster; those that need the local stack, or train, are marked `stack`.
 A line that is one `cbam` command runs in this process, which has loaded it; a line that needs a shell runs in one.
@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from service.cli.main import main
+from service.cluster.base import Node
 from service.domain.states import TERMINAL, State
+from tests.support.comparing import leave_predictions
 from tests.support.live_service import live_service
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
@@ -112,10 +114,12 @@ def test_every_verb_is_on_the_page():
     assert [verb for verb in get_command(app).commands if f"cbam {verb}" not in text] == []
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "comparisons"])
 def test_the_examples_work_in_their_order(settings, folder, page, run_quickly):
     with live_service(settings) as live:
         live.cluster.steps_per_look = 10  # an epoch, so that nobody waits for a long training that computes nothing
+        live.cluster.nodes = (Node("node-1", 32.0, 0.0, 32.0, 0.0),)  # room for a whole comparison
+        live.cluster.export = leave_predictions
         environment = {
             "CBAM_URL": live.url,
             "CBAM_HOME": str(settings.home),
@@ -138,6 +142,7 @@ def test_the_examples_work_in_their_order(settings, folder, page, run_quickly):
         if page == "cli":
             assert (folder / "weights/export/model.safetensors").read_bytes() == b"weights"
             assert (folder / "result.json").read_text().strip().startswith("[")
+            assert "<svg" in (folder / "figure.svg").read_text()
 
 
 @pytest.mark.slow

@@ -11,6 +11,8 @@ import torch
 from cbam_core.networks import build_network
 from cbam_core.normalisation import Normalisation
 from cbam_core.spec import ExperimentSpec
+from service.cluster.base import Node
+from tests.support.comparing import leave_predictions
 from tests.support.live_service import live_service
 from workers.export.weights import Trained, export
 from workers.protocol.storage import ExperimentFolder
@@ -22,6 +24,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def live(settings):
     with live_service(settings) as live:
+        live.cluster.nodes = (Node("node-1", 32.0, 0.0, 32.0, 0.0),)  # room for a whole comparison
+        live.cluster.export = leave_predictions
         yield live
 
 
@@ -62,6 +66,7 @@ def test_the_blocks_of_the_client_page_work_in_their_order(live, settings, monke
     out = capsys.readouterr().out
     assert "SUCCEEDED 0.5" in out
     assert "[(5, 0.5)]" in out
+    assert "cbam plain 0.2" in out  # the difference, then its verdict
     assert "export/model.safetensors weights " in out
     assert {"zero", "one", "two"} & set(out.split())
 

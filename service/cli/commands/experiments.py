@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.ids import Id, Ids, whole
+from service.cli.ids import Id, Ids, whole, whole_comparison
 from service.cli.output import AsJson, note, print_json, print_table, say, table
 from service.client.errors import ServerUnreachable
 from service.client.local_url import public_url
@@ -60,6 +60,9 @@ def list_experiments(  # noqa: PLR0913 - one for each option
     dataset: Annotated[str | None, typer.Option(help="Only those on this dataset.")] = None,
     owner: Annotated[str | None, typer.Option(help="Only those of this user.")] = None,
     q: Annotated[str | None, typer.Option("-q", help="Only those with this in their name.")] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Only those of this comparison: its id, its name, or how either begins.")
+    ] = None,
     since: Annotated[datetime | None, typer.Option(help="Only those made at this time (UTC) or later.")] = None,
     sort: Annotated[
         str | None,
@@ -82,6 +85,7 @@ def list_experiments(  # noqa: PLR0913 - one for each option
             backbone=backbone,
             attention=attention,
             dataset=dataset,
+            study=None if study is None else whole_comparison(client, study),
             created_after=None if since is None else since.replace(tzinfo=UTC),
             sort=sort,
             page_size=min(limit, 200),
@@ -193,15 +197,22 @@ def delete(experiment_ids: Ids, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def each(client: "Client", given: Sequence[str], deed: Callable[[str], None], *, exactly: bool = False) -> bool:
+def each(
+    client: "Client",
+    given: Sequence[str],
+    deed: Callable[[str], None],
+    *,
+    exactly: bool = False,
+    find: Callable[..., str] = whole,
+) -> bool:
     """Do it to each; what is refused is told, and does not hold up the others. Returns whether nothing was refused.
 
-    `exactly`: to ids and whole names alone, for what cannot be taken back.
+    `exactly`: to ids and whole names alone, for what cannot be taken back. `find` gives the id that is meant.
     """
     all_well = True
     for one in given:
         try:
-            deed(whole(client, one, exactly=exactly))
+            deed(find(client, one, exactly=exactly))
         except ServerUnreachable:
             raise
         except ServiceError as error:

@@ -102,7 +102,7 @@ def preview(
         print_json([view for _, view in shown])
         return
     columns = ("name", ">parameters", ">of attention", ">MACs", ">of attention", ">sites", ">steps")
-    print_table(table(columns, [(name, *_costs(view)) for name, view in shown]))
+    print_table(table(columns, [(name, *costs(view)) for name, view in shown]))
     for name, view in shown:
         if view.split:
             say(f"{name}: {view.split}")
@@ -110,6 +110,7 @@ def preview(
             note(f"{name}: {warning.pointer}: {warning.detail}")
 
 
-def _costs(shown: "PreviewView") -> tuple[str, ...]:
+def costs(shown: "PreviewView") -> tuple[str, ...]:
+    """Parameters, MACs, sites of attention and steps, as a table shows them."""
     numbers = (shown.parameters, shown.attention_parameters, shown.macs, shown.attention_macs, len(shown.sites))
     return (*(f"{number:,}" for number in numbers), "?" if shown.total_steps is None else f"{shown.total_steps:,}")

@@ -52,7 +52,7 @@ def wait(
 ) -> None:
     """Wait until experiments have ended, and say nothing meanwhile. Exit code 0 only if all of them succeed."""
     from service.client.client import Client
-    from service.client.experiment import WaitTimeout
+    from service.client.waiting import WaitTimeout
 
     deadline = None if timeout is None else time.monotonic() + timeout
     views, late = [], False

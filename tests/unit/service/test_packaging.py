@@ -10,7 +10,7 @@ from service.experiments.templates import templates
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_templates_are_in_the_wheel(tmp_path):
+def test_the_examples_are_in_the_wheel(tmp_path):
     """The folder `examples/` is linked into the package; a wheel holds its files."""
     copy = tmp_path / "source"
     copy.mkdir()
@@ -33,4 +33,6 @@ def test_the_templates_are_in_the_wheel(tmp_path):
     subprocess.run(command, cwd=copy, check=True, timeout=200)
     (wheel,) = tmp_path.glob("*.whl")
     held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("service/examples/")}
-    assert held == {f"service/examples/{name}.yaml" for name in templates()}
+    comparisons = {f"service/examples/comparisons/{path.name}" for path in (ROOT / "examples/comparisons").iterdir()}
+    assert comparisons
+    assert held == {f"service/examples/{name}.yaml" for name in templates()} | comparisons

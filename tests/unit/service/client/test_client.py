@@ -15,7 +15,8 @@ from cbam_core.spec import ExperimentSpec
 from service.api.app import create_app
 from service.client.client import Client
 from service.client.errors import ApiError, ServerUnreachable
-from service.client.experiment import ExperimentHandle, WaitTimeout
+from service.client.experiment import ExperimentHandle
+from service.client.waiting import WaitTimeout
 from service.database.lease import Leadership
 from service.dispatcher.store import AttemptEnd, DispatcherStore
 from service.domain.states import ACTIONS, Move, Reason, State
@@ -87,7 +88,7 @@ def test_what_has_ended_is_not_waited_for(client, leader, monkeypatch):
     for _ in experiments:
         run_first(leader)
         end(leader)
-    monkeypatch.setattr("service.client.experiment.LOOK_SECONDS", 60.0)
+    monkeypatch.setattr("service.client.waiting.LOOK_SECONDS", 60.0)
     assert [one.wait(timeout=30).state for one in experiments] == [State.SUCCEEDED] * 2
 
 
