@@ -9,9 +9,17 @@ if TYPE_CHECKING:
     from service.client.client import Where as Where
     from service.client.experiment import ExperimentHandle as ExperimentHandle
     from service.client.experiment import WaitTimeout as WaitTimeout
+    from service.client.experiments import Experiments as Experiments
 
-__all__ = ["Client", "ExperimentHandle", "WaitTimeout", "Where"]
+__all__ = ["Client", "ExperimentHandle", "Experiments", "WaitTimeout", "Where"]
 
 __getattr__ = lazy_names(
-    __name__, {"Client": "client", "Where": "client", "ExperimentHandle": "experiment", "WaitTimeout": "experiment"}
+    __name__,
+    {
+        "Client": "client",
+        "Where": "client",
+        "ExperimentHandle": "experiment",
+        "Experiments": "experiments",
+        "WaitTimeout": "experiment",
+    },
 )

@@ -65,6 +65,11 @@ class ExperimentHandle:
     def __repr__(self) -> str:
         return f"<experiment {self.id} {self.view.name!r} {self.state}>"
 
+    def _repr_html_(self) -> str:
+        from service.client.notebook import experiment_html
+
+        return experiment_html(self.view)
+
     @property
     def id(self) -> str:
         """Its id."""
@@ -157,7 +162,7 @@ class ExperimentHandle:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = 0.0  # it may have ended since it was last looked at
-        with _display(progress) as show:
+        with display(progress) as show:
             while True:
                 if show is not None:
                     show([self.view])
@@ -179,7 +184,8 @@ class ExperimentHandle:
             raise WaitTimeout(f"{self.id} was {self.state} when it was last seen; since then, {error}") from error
 
 
-def _display(progress: bool) -> AbstractContextManager[Any]:
+def display(progress: bool) -> AbstractContextManager[Any]:
+    """What shows views while they are waited for, on stderr; None where nothing is to be shown."""
     if not progress:
         return nullcontext()
     from service.client.progress_display import watching
