@@ -89,6 +89,14 @@ class DownloadDamaged(ServiceError):
     """What was downloaded is not what the server has."""
 
 
+class DownloadIncomplete(ServiceError):
+    """Several files could not be downloaded; the message names each."""
+
+
+class FileUnreadable(ServiceError):
+    """The server cannot read a file."""
+
+
 class NoFileMatches(ServiceError):
     """The experiment has no file that matches."""
 
