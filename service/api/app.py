@@ -103,14 +103,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     _add_files(app, settings)
     problems.install(app)
+    _add_routes(app)
+    openapi.install(app)
+    _add_middleware(app, settings)
+    return app
+
+
+def _add_routes(app: FastAPI) -> None:
+    """All routes of the REST interface; each refuses what it does not know in its query."""
     routers = (experiments, bulk, pruning, history, files, downloads, streams, catalog, auth, webhooks, cluster, health)
     for module in routers:
         app.include_router(
             module.router, dependencies=[Depends(only_known_query)], responses=problems.documented(UNPROCESSABLE)
         )
-    openapi.install(app)
-    _add_middleware(app, settings)
-    return app
 
 
 def _add_files(app: FastAPI, settings: Settings) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +13,7 @@ import httpx2
 
 from service.client.errors import ApiError, CannotWrite, DownloadDamaged, UnsafePath
 from service.client.transport import PATIENCE, Backoff, Transport, refusal
+from service.errors import ServiceError
 from service.schemas.files import FileView
 
 LEADS_AWAY = "/\\:" if os.name == "nt" else "/"
@@ -19,6 +21,19 @@ NOT_NOW = frozenset({429, 503})
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
 Report = Callable[[FileView, int], None]
 """Is told how many bytes of a file are there."""
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """A file that was asked for.
+
+    `path` is None where it failed, by `error`, or where it is gone: a checkpoint is removed when a newer one is there.
+    """
+
+    file: FileView
+    path: Path | None
+    was_there: bool = False
+    error: ServiceError | None = None
 
 
 def local_path(folder: Path, path: str) -> Path:

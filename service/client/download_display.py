@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from cbam_core.printable import escaped_line
-from service.client.files import Downloaded
+from service.client.download import Downloaded
 from service.schemas.files import FileView
 
 

@@ -4,13 +4,12 @@ import errno
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from service.client.download import Download, Report, digest_of, is_there, local_path
+from service.client.download import Download, Downloaded, Report, digest_of, is_there, local_path
 from service.client.errors import (
     CannotWrite,
     DownloadDamaged,
@@ -27,22 +26,7 @@ from service.schemas.files import FileList, FileView, UnreadableFileView
 
 log = logging.getLogger(__name__)
 MOST_NAMED = 8  # of the files that there are, where none matches
-
-
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})  # what no other file would fare better with
-
-
-@dataclass(frozen=True)
-class Downloaded:
-    """A file that was asked for.
-
-    `path` is None where it failed, by `error`, or where it is gone: a checkpoint is removed when a newer one is there.
-    """
-
-    file: FileView
-    path: Path | None
-    was_there: bool = False
-    error: ServiceError | None = None
 
 
 class FileCalls:

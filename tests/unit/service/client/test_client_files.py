@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.app import create_app
 from service.client import download, transport
 from service.client.client import Client
-from service.client.download import local_path
+from service.client.download import Downloaded, local_path
 from service.client.download_display import downloading, size_of
 from service.client.errors import (
     CannotWrite,
@@ -22,7 +22,6 @@ from service.client.errors import (
     ServerUnreachable,
     UnsafePath,
 )
-from service.client.files import Downloaded
 from tests.support.live_server import serving
 from tests.support.specs import spec_dict
 from workers.protocol.storage import ExperimentFolder
