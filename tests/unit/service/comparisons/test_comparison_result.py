@@ -150,6 +150,16 @@ def test_precision_shows_all_once_the_chosen_seeds_are_done():
     assert told.seeds.half_width == 0.005
 
 
+def test_a_block_that_still_trains_keeps_it_running_whatever_the_spread_says_now():
+    """The number of seeds was chosen once; the first eight would ask for no more."""
+    study = study_of(comparison_spec(seeds=PRECISION), seeds=9, seeds_chosen=True, state=StudyState.ACTIVE)
+    rows = rows_of(study, steady(9))
+    unfinish(rows[-1], State.RUNNING)
+    told = result_of(study, rows)
+    assert told.running
+    assert told.hidden
+
+
 def test_added_seeds_leave_the_anytime_interval_alone():
     study = study_of(seeds=12, seeds_added=True)
     told = result_of(study, rows_of(study, steady(12)))
