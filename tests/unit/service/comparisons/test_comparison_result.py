@@ -169,6 +169,19 @@ def test_added_seeds_leave_the_anytime_interval_alone():
     assert told.pairs[1].verdict == "better"
 
 
+@pytest.mark.parametrize("seeds", [10, PRECISION | {"pilot": 10}])
+@pytest.mark.parametrize("state", [StudyState.CANCELLED, StudyState.FAILED])
+def test_a_comparison_that_ended_early_tells_what_holds_wherever_one_stops(state, seeds):
+    """Between two blocks, so that no run was cancelled with it."""
+    study = study_of(comparison_spec(seeds=seeds), state=state)
+    told = result_of(study, rows_of(study, steady(8)))
+    assert not any((told.running, told.hidden, told.not_comparable))
+    assert (told.seeds.rule, told.seeds.finished, told.seeds.planned) == ("stopped", 8, 10)
+    assert all(pair.anytime is not None and pair.p is None and pair.interval is None for pair in told.pairs)
+    assert told.pairs[1].verdict == "better"
+    assert told.warnings == ["it ended before its last seed: only intervals that hold for any number of seeds are told"]
+
+
 def test_a_run_that_diverged_counts_as_chance():
     study = study_of()
     rows = rows_of(study, steady())
