@@ -6,7 +6,7 @@ import pytest
 
 from service.client.comparison_table import as_frame, as_html, fitting_table, records, shown_table, words
 from service.errors import MissingExtra
-from tests.support.results import pair, result, unequal, variant
+from tests.support.studies.results import pair, result, unequal, variant
 
 
 def test_columns_of_numbers_stand_to_the_right():
