@@ -1,6 +1,6 @@
 """Comparisons over HTTP: submit, look, change, judge. Routes translate; they decide nothing."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -16,6 +16,7 @@ from service.domain.filters import Cursor, Sort
 from service.domain.roles import require_change
 from service.domain.studies import StudyKind
 from service.preview import preview
+from service.schemas.comparison_results import ResultView
 from service.schemas.comparisons import ComparisonChanges, ComparisonQuery, ComparisonSpec
 from service.schemas.studies import (
     ComparisonPage,
@@ -36,6 +37,12 @@ router = APIRouter(
 )
 StudiesDep = Annotated[StudyStore, the_apps("studies")]
 TAG = {"ETag": "its version, for If-Match"}
+FRAMES = "frame-ancestors 'none'"
+TEXT = {"schema": {"type": "string"}}
+REPORT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The report", "content": {"text/html": TEXT, "text/markdown": TEXT}}
+}
+FIGURE: dict[int | str, dict[str, Any]] = {200: {"description": "The figure", "content": {"image/svg+xml": TEXT}}}
 
 
 def existing(study_id: Id, studies: StudiesDep) -> Study:
@@ -163,6 +170,48 @@ def trials(row: ComparisonDep, studies: StudiesDep) -> TrialList:
 def decisions(row: ComparisonDep, studies: StudiesDep) -> DecisionList:
     """Show what was decided of it, and asked for by users, oldest first."""
     return DecisionList(items=[DecisionView.model_validate(one) for one in studies.decisions(row.id)])
+
+
+@router.get("/{study_id}/result", responses=documented(404, 422))
+def result(row: ComparisonDep, studies: StudiesDep) -> ResultView:
+    """Judge it by what has ended: every number, the verdicts in words, and why it is not comparable where it is not."""
+    return _judged(row, studies)
+
+
+@router.get("/{study_id}/report", response_class=Response, responses=REPORT | documented(404, 422))
+def report(
+    row: ComparisonDep,
+    studies: StudiesDep,
+    *,
+    format: Annotated[
+        Literal["html", "markdown"], Query(description="html: one file that needs nothing else")
+    ] = "html",
+) -> Response:
+    """Tell the result to people: verdicts, figure, table, what was held equal, how it was judged, every run."""
+    from service.comparisons import report as reports
+    from service.comparisons.figure import figure
+
+    view = _judged(row, studies)
+    if format == "markdown":
+        return Response(reports.markdown(view), media_type="text/markdown")
+    page = reports.html(view, figure(view))
+    return Response(page, media_type="text/html", headers={"Content-Security-Policy": f"{reports.POLICY}; {FRAMES}"})
+
+
+@router.get("/{study_id}/figure.svg", response_class=Response, responses=FIGURE | documented(404, 422))
+def show_figure(row: ComparisonDep, studies: StudiesDep) -> Response:
+    """Draw every difference: a dot for each seed, its intervals, the margin, the cost."""
+    from service.comparisons.figure import figure
+
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; {FRAMES}"
+    drawn = figure(_judged(row, studies))
+    return Response(drawn, media_type="image/svg+xml", headers={"Content-Security-Policy": policy})
+
+
+def _judged(row: Study, studies: StudyStore) -> ResultView:
+    from service.comparisons.result import result_of  # loads SciPy, which the other calls do without
+
+    return result_of(row, studies.trials(row.id))
 
 
 def _act(

@@ -169,3 +169,41 @@ def test_a_list_of_experiments_is_narrowed_to_those_of_a_comparison(http):
     http.post("/v1/experiments", json=spec_dict())
     assert http.get("/v1/experiments", params={"study": "abc"}).json()["items"] == []
     assert http.get("/v1/experiments").json()["items"][0]["study_id"] is None
+
+
+def test_a_result_is_there_from_the_first_moment(http):
+    place = http.post(PATH, json=body()).json()["links"]
+    view = http.get(place["result"]).json()
+    assert (view["name"], view["running"], view["control"]) == ("does cbam help", True, "plain")
+    assert [pair["verdict"] for pair in view["pairs"]] == ["running"]
+    page = http.get(place["report"])
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "script-src" not in page.headers["content-security-policy"]
+    assert "<h1>" in page.text
+    text = http.get(place["report"], params={"format": "markdown"})
+    assert text.text.startswith("# does cbam help")
+    drawn = http.get(place["figure"])
+    assert drawn.headers["content-type"] == "image/svg+xml"
+    assert drawn.text.startswith("<svg")
+    assert http.get(place["report"], params={"format": "pdf"}).status_code == 422
+
+
+def test_its_seeds_are_paired_and_judged(http, database, settings, clock):
+    """Eight seeds, cbam ten images ahead in each: better on these 40 images and on others."""
+    place = http.post(PATH, json=body(seeds=8)).json()["links"]
+    cluster = InMemoryCluster(nodes=(Node("node-1", 8.0, 0.0, 8.0, 0.0),), steps_per_look=5, export=export_digits)
+    dispatcher = Dispatcher(http.app.state.store.database, cluster, settings, clock=clock)
+    for _ in range(200):
+        dispatcher.tick()
+        clock.advance(0.5)
+        if dispatcher.studies.under_way is not None:
+            dispatcher.studies.under_way.exception()
+        if http.get(place["self"]).json()["state"] == "SUCCEEDED":
+            break
+    view = http.get(place["result"]).json()
+    (pair,) = view["pairs"]
+    assert (pair["verdict"], pair["scope"], pair["n"]) == ("better", "new images", 8)
+    assert pair["difference"] == pytest.approx(0.25)
+    assert not view["not_comparable"]
+    assert http.get(place["trials"]).json()["items"][0]["images"] == 40
+    assert "better" in http.get(place["report"], params={"format": "markdown"}).text
