@@ -38,8 +38,13 @@ class Watched(Protocol):
 
 
 @contextmanager
-def watching_comparison(handle: Watched, stream: TextIO, *, as_json: bool = False) -> Iterator[Callable[[], None]]:
-    """A function that shows where the comparison is; as JSON it is a line for each change."""
+def watching_comparison(
+    handle: Watched, stream: TextIO, *, as_json: bool = False, transient: bool = False
+) -> Iterator[Callable[[], None]]:
+    """A function that shows where the comparison is; as JSON it is a line for each change.
+
+    A `transient` table goes at the end: whoever prints the result then does not want it twice.
+    """
     if as_json:
         yield Changes(stream, lambda: (handle.view, handle.view.model_dump_json())).show
         return
@@ -47,7 +52,7 @@ def watching_comparison(handle: Watched, stream: TextIO, *, as_json: bool = Fals
     if not console.is_terminal:
         yield Changes(stream, Picture(handle).line).show
         return
-    with Live(console=console, refresh_per_second=8) as live:
+    with Live(console=console, refresh_per_second=8, transient=transient) as live:
         picture = Picture(handle)
         yield lambda: live.update(picture.table(console.width))
 
