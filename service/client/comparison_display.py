@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from rich import box
 from rich.console import Console, Group
@@ -19,18 +19,32 @@ from service.schemas.experiments import ExperimentView
 from service.schemas.studies import ComparisonView
 
 if TYPE_CHECKING:
-    from service.client.comparison import ComparisonHandle
     from service.schemas.comparison_results import ResultView
 
 RESULT_SECONDS = 2.0
 STYLES = {"SUCCEEDED": "green", "FAILED": "red", "CANCELLED": "yellow"}
 
 
+class Watched(Protocol):
+    """What is needed of a comparison to show it: its handle has all of it."""
+
+    view: ComparisonView
+
+    @property
+    def result(self) -> "ResultView": ...  # noqa: D102
+
+    def running(self) -> Sequence[ExperimentView]:
+        """Those of its experiments that train now."""
+
+
 @contextmanager
 def watching_comparison(
-    handle: "ComparisonHandle", stream: TextIO, *, as_json: bool = False
+    handle: Watched, stream: TextIO, *, as_json: bool = False, transient: bool = False
 ) -> Iterator[Callable[[], None]]:
-    """A function that shows where the comparison is; as JSON it is a line for each change."""
+    """A function that shows where the comparison is; as JSON it is a line for each change.
+
+    A `transient` table goes at the end: whoever prints the result then does not want it twice.
+    """
     if as_json:
         yield Changes(stream, lambda: (handle.view, handle.view.model_dump_json())).show
         return
@@ -38,7 +52,7 @@ def watching_comparison(
     if not console.is_terminal:
         yield Changes(stream, Picture(handle).line).show
         return
-    with Live(console=console, refresh_per_second=8) as live:
+    with Live(console=console, refresh_per_second=8, transient=transient) as live:
         picture = Picture(handle)
         yield lambda: live.update(picture.table(console.width))
 
@@ -50,7 +64,7 @@ class Picture:
     moment after its end.
     """
 
-    def __init__(self, handle: "ComparisonHandle") -> None:
+    def __init__(self, handle: Watched) -> None:
         self._handle = handle
         self._of: ComparisonView | None = None
         self._result: ResultView | None = None

@@ -18,9 +18,9 @@ import pytest
 from service.cli.main import main
 from service.cluster.base import Node
 from service.domain.states import TERMINAL, State
-from tests.support.comparing import leave_predictions
 from tests.support.live_service import live_service
 from tests.support.ports import free_port
+from tests.support.studies.comparing import leave_predictions
 from tests.support.waiting import wait_until
 from workers.protocol.storage import ExperimentFolder
 

@@ -12,8 +12,8 @@ from cbam_core.networks import build_network
 from cbam_core.normalisation import Normalisation
 from cbam_core.spec import ExperimentSpec
 from service.cluster.base import Node
-from tests.support.comparing import leave_predictions
 from tests.support.live_service import live_service
+from tests.support.studies.comparing import leave_predictions
 from workers.export.weights import Trained, export
 from workers.protocol.storage import ExperimentFolder
 from workers.tracking.journal import Journal

@@ -158,7 +158,7 @@ def _facts(client: "Client", view: "ComparisonView", result: "ResultView") -> li
         ("id", view.id),
         ("name", view.name),
         ("project", view.project),
-        ("state", f"{view.state}  {view.reason or ''}  {counts(view)}".rstrip()),
+        ("state", "  ".join(filter(None, (view.state, view.reason, counts(view))))),
         ("message", view.message),
         ("metric", f"{view.metric}{images}{margin}"),
         ("seeds", seeds_of(result)),

@@ -44,8 +44,9 @@ def follow(handle: "ComparisonHandle", *, as_json: bool = False) -> None:
     from service.client.comparison_display import watching_comparison
     from service.client.waiting import wait_for
 
+    stream = sys.stdout if as_json else sys.stderr
     try:
-        with watching_comparison(handle, sys.stdout if as_json else sys.stderr, as_json=as_json) as show:
+        with watching_comparison(handle, stream, as_json=as_json, transient=sys.stdout.isatty()) as show:
             wait_for(handle, show, timeout=None)
     except KeyboardInterrupt:
         note(f"\nIt goes on; see `cbam compare watch {handle.id}`, `cbam compare cancel {handle.id}`.")

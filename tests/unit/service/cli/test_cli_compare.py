@@ -9,9 +9,9 @@ import yaml
 
 from service.client.client import Client
 from service.schemas.comparisons import ComparisonSpec
-from tests.support.comparing import comparison_dict, leave_predictions
 from tests.support.live_service import live_service
 from tests.support.specs import spec_dict
+from tests.support.studies.comparing import comparison_dict, leave_predictions
 from tests.support.waiting import wait_until
 
 quickly = pytest.mark.parametrize("settings", [{"tick_seconds": 0.01}], indirect=True)

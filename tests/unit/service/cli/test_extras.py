@@ -36,7 +36,11 @@ def test_what_is_hidden_is_all_that_is_heavy():
 @pytest.mark.parametrize(
     ("extras", "modules"),
     [
-        ((), "cbam_core.spec, service.client, service.cli.main, service.client.progress_display"),
+        (
+            (),
+            "cbam_core.spec, service.client, service.cli.main, service.client.progress_display, "
+            "service.client.comparison_display, service.client.comparison_specs, service.cli.comparison_specs",
+        ),
         (
             ("service",),
             "service.api.__main__, service.dispatcher.__main__, service.cluster.ray.cluster, service.stack.stack, "

@@ -12,10 +12,10 @@ from service.client.errors import ChangedMeanwhile, NotFound, NotNow, NotUsable
 from service.client.waiting import WaitTimeout
 from service.domain.studies import StudyState
 from service.schemas.comparisons import ComparisonSpec
-from tests.support.comparing import comparison_dict, leave_predictions
 from tests.support.live_server import serving
 from tests.support.live_service import live_service
 from tests.support.specs import spec_dict
+from tests.support.studies.comparing import comparison_dict, leave_predictions
 from tests.support.waiting import wait_until
 
 quickly = pytest.mark.parametrize("settings", [{"tick_seconds": 0.01}], indirect=True)

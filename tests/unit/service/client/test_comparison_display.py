@@ -10,7 +10,7 @@ from service.client.comparison_display import counts, eta_seconds, watching_comp
 from service.domain.studies import StudyState
 from service.schemas.experiments import ProgressView
 from service.schemas.studies import ComparisonView, StudyLinks, TrialCounts
-from tests.support.results import interval, pair, result
+from tests.support.studies.results import interval, pair, result
 
 VIEW = ComparisonView.model_construct(
     id="abcdefghjkmn",
