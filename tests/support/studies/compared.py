@@ -8,7 +8,7 @@ import numpy as np
 
 from service.comparisons.observation import Observation
 from service.comparisons.result import result_of
-from service.comparisons.submission import trial_spec, variant_specs
+from service.comparisons.submission import base_spec, trial_spec, variant_specs
 from service.database.models.experiments import Experiment
 from service.database.models.studies import Study, Trial
 from service.domain.states import Reason, State
@@ -61,7 +61,7 @@ def study_of(spec: ComparisonSpec | None = None, **changes: object) -> Study:
         "description": spec.description,
         "owner": "local",
         "spec": spec.model_dump(mode="json"),
-        "specs": {name: each.model_dump(mode="json") for name, each in variant_specs(spec).items()},
+        "specs": {name: each.model_dump(mode="json") for name, each in variant_specs(spec, base_spec(spec)).items()},
         "seed": 7,
         "seeds": spec.first_seeds,
         "seeds_chosen": False,
