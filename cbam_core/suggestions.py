@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 CLOSE = 0.6
+MOST_KINDS = 4
 LONGEST = 64  # of what is compared: the word may come from anybody
 Path = tuple[str, ...]
 _TAG = "="  # marks a part of a location that stands in no spec
@@ -25,10 +26,18 @@ def meant_field(location: Sequence[str | int], fields: Sequence[Path]) -> str:
     neighbours = {path[-1] for path in fields if [part.removeprefix(_TAG) for part in path[:-1]] == parts[:-1]}
     if close := did_you_mean(parts[-1], sorted(neighbours), most=1):
         return close
+    kinds = [path[-2].removeprefix(_TAG) for path in fields if path[-1] == parts[-1] and _is_beside(path, parts)]
+    if kinds:
+        return f" of {parts[-2]}, only of type {', '.join(kinds[:MOST_KINDS])}{', …' * (len(kinds) > MOST_KINDS)}"
     namesakes = {
         ".".join(part for part in path if not part.startswith(_TAG)) for path in fields if path[-1] == parts[-1]
     }
     return f" (did you mean {min(namesakes, key=len)}?)" if namesakes else ""
+
+
+def _is_beside(path: Path, parts: Sequence[str]) -> bool:
+    """Whether a field stands in the same place, in a part of another type."""
+    return path[-2:-1] != () and path[-2].startswith(_TAG) and list(path[:-2]) == parts[:-2]
 
 
 def fields_of(schema: Mapping[str, Any]) -> list[Path]:

@@ -36,6 +36,10 @@ class StorageUnavailable(ServiceError):
     """Shared storage cannot be read at the moment."""
 
 
+class ServerClosing(StorageUnavailable):
+    """The server closes."""
+
+
 class TemplateNotFound(ServiceError):
     """There is no template with this name."""
 

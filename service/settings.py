@@ -1,6 +1,8 @@
 """Everything the operator may set, read once from the environment into one frozen object."""
 
 import hashlib
+import os
+from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -8,16 +10,31 @@ from typing import Annotated, Literal, Self
 from pydantic import ByteSize, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from cbam_core.suggestions import did_you_mean
 from service.home import DEFAULT_HOME, absolute
 from service.log_format import LogFormat
 from service.redaction import without_login
 from workers.protocol.addresses import host_and_port, is_loopback
 
+PREFIX = "CBAM_"
+ELSEWHERE = frozenset({
+    *("URL", "TOKEN", "PUBLIC_URL"),  # the command and the client
+    *("MLFLOW_PORT", "RAY_PORT", "RAY_CPUS", "START_PATIENCE_SECONDS", "STOP_GRACE_SECONDS", "STACK_ID"),  # `cbam up`
+    *("GIT_COMMIT", "TRACKING_CLOSE_SECONDS"),  # workers
+    *("API_MEMORY", "BIND", "DATA", "DATABASE_PASSWORD", "DB_MEMORY", "DISPATCHER_MEMORY", "DRAIN_SECONDS", "ENV_FILE"),
+    *("GPU_WORKER_CPUS", "GPU_WORKER_GPUS", "GPU_WORKER_MEMORY", "HEAD_MEMORY", "IMAGE", "MLFLOW_MEMORY", "NETWORK"),
+    *("OBJECT_STORE_BYTES", "OPEN_FILES", "PART", "STORAGE_DEVICE", "STORAGE_OPTIONS", "STORAGE_TYPE"),
+    *("WORKERS", "WORKER_CPUS", "WORKER_GPUS", "WORKER_MEMORY", "WORKER_SHM", "COMPOSE_KEEP", "WHEELS"),  # containers
+    *("CHAOS_DATABASE", "CHAOS_SEED", "CHAOS_SOAK", "CLIENT_GENERATOR", "FUZZ_EXAMPLES"),  # tests
+    *("REQUIRE_BROWSER", "REQUIRE_POSTGRES", "TEST_SEED"),
+})  # fmt: skip
+"""Variables with our prefix that others read than the server and the dispatcher, without the prefix."""
+
 
 class Settings(BaseSettings):
     """The settings of the server and of the dispatcher. Prefix `CBAM_`, and the ecosystem's own names."""
 
-    model_config = SettingsConfigDict(env_prefix="CBAM_", frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True)
 
     home: Path = Field(DEFAULT_HOME, description="folder of the local stack: database, logs, storage, process ids")
     database_url: str = Field("", description="SQLAlchemy URL; a SQLite file in the home folder where left empty")
@@ -151,6 +168,16 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """Where the API answers."""
         return f"http://{host_and_port(self.host, self.port)}"
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """A line for each variable with our prefix that nothing reads: its name, and what may be meant by it."""
+    known = {PREFIX + name for name in ELSEWHERE} | {PREFIX + name.upper() for name in Settings.model_fields}
+    return [
+        f"{name} is set, and no setting has this name{did_you_mean(name.upper(), sorted(known), most=1)}"
+        for name in sorted(environment)
+        if name.upper().startswith(PREFIX) and name.upper() not in known
+    ]
 
 
 def _sqlite_url(path: Path) -> str:

@@ -10,7 +10,7 @@ from service import log_format
 from service.api.app import create_app, prepare
 from service.api.server import DRAIN_SECONDS, PromptProtocol, Server
 from service.errors import ServiceError
-from service.settings import Settings
+from service.settings import Settings, unknown_variables
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +19,8 @@ def main() -> None:
     """Serve until SIGTERM or Ctrl-C."""
     settings = Settings()
     log_format.configure("api", form=settings.log_format, level=settings.log_level)
+    for line in unknown_variables():
+        log.warning(line)
     app = create_app(settings)
     try:
         prepare(app)

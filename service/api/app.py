@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from anyio import CapacityLimiter
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi_offline import FastAPIOffline
 
@@ -22,6 +22,7 @@ from service.api.middleware.request_guard import RequestGuard
 from service.api.middleware.security_headers import SecurityHeaders
 from service.api.middleware.tracing import telemetry
 from service.api.prometheus import ServiceMetrics, watching_loop
+from service.api.query import only_known_query
 from service.api.routers import (
     auth,
     bulk,
@@ -51,6 +52,7 @@ from service.studies.store import StudyStore
 from service.webhooks.store import WebhookStore
 
 log = logging.getLogger(__name__)
+UNPROCESSABLE = 422  # a parameter that the route does not know, if nothing else
 BODY_LIMIT_BYTES = 256 * 1024
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 ROUTERS = (
@@ -119,11 +121,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     _add_files(app, settings)
     problems.install(app)
-    for module in ROUTERS:
-        app.include_router(module.router)
+    _add_routes(app)
     openapi.install(app)
     _add_middleware(app, settings)
     return app
+
+
+def _add_routes(app: FastAPI) -> None:
+    """All routes of the REST interface; each refuses what it does not know in its query."""
+    for module in ROUTERS:
+        app.include_router(
+            module.router, dependencies=[Depends(only_known_query)], responses=problems.documented(UNPROCESSABLE)
+        )
 
 
 def _add_files(app: FastAPI, settings: Settings) -> None:

@@ -23,6 +23,7 @@ from starlette.routing import Route
 from service.api.middleware.authentication import LINKS, OPEN_PATHS, READY_PATH
 from service.api.openapi_examples import BODIES, PARAMETERS, SCHEMAS
 from service.api.problems import PROBLEM_JSON, example_of
+from service.api.query import only_known_query
 
 
 def _header(name: str, meaning: str, kind: str = "string") -> dict[str, Any]:
@@ -33,7 +34,6 @@ METHODS = ("get", "put", "post", "patch", "delete")
 ALWAYS = (400, 503)  # the Host is another; the database is away
 WITH_BODY = (408, 413, 415)  # also where nobody asked for a body
 WITH_TOKEN = (401, 403, 429)
-UNPROCESSABLE = 422
 ANSWERS_WITHOUT_DATABASE = frozenset({"/healthz"})
 RETRY_AFTER = _header("Retry-After", "seconds to wait", "integer")
 REQUEST_ID = _header("X-Request-ID", "the request's own, where it had a sane one, or a new one")
@@ -68,6 +68,7 @@ class _Encoded:
 
     async def answer(self, request: Request) -> Response:
         """The bytes; 304 for whoever has them."""
+        await only_known_query(request)
         if not self._body:
             await run_in_threadpool(self._encode)
         known = (word.strip().removeprefix("W/") for word in request.headers.get("If-None-Match", "").split(","))
@@ -111,9 +112,6 @@ def _add_problems(path: str, method: str, operation: dict[str, Any]) -> None:
     for code in codes:
         if not (code == HTTPStatus.SERVICE_UNAVAILABLE and path in ANSWERS_WITHOUT_DATABASE):
             answers.setdefault(str(code), _problem(code))
-    takes_nothing = "requestBody" not in operation and not operation.get("parameters")
-    if takes_nothing:
-        answers.pop(str(UNPROCESSABLE), None)
     operation["responses"] = dict(sorted(answers.items()))
 
 

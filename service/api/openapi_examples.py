@@ -120,7 +120,7 @@ SCHEMAS: dict[str, Any] = {
         "spec": SPEC,
     },
     "CurveList": {"items": [_CURVE]},
-    "FileList": {"items": [_FILE], "next_cursor": None},
+    "FileList": {"items": [_FILE], "unreadable": [], "next_cursor": None},
     "BulkAnswer": {"results": [{"id": ID, "ok": True, "state": "QUEUED", "problem": None}], "more": False},
     "ClusterInfo": {
         "leader": "dispatcher lab:4711",

@@ -21,6 +21,7 @@ from cbam_core.spec import spec_fields
 from cbam_core.suggestions import Path as FieldPath
 from cbam_core.suggestions import fields_of
 from service.api.openapi_examples import PROBLEMS
+from service.api.query import known_query
 from service.database.outages import AWAY, Unusable
 from service.errors import (
     DiskQuotaExceeded,
@@ -167,14 +168,13 @@ def validation_items(
 
 
 def _fields_of(route: APIRoute | None, place: str) -> tuple[FieldPath, ...]:
-    """What a route knows in its query or body, where that is one model: what may be meant by what there is not."""
-    if route is None or place not in ("query", "body"):
+    """What a route knows in its query, and in its body where that is a model: what may be meant by something else."""
+    if place == "query":
+        return tuple((name,) for name in known_query(route))
+    if route is None or place != "body" or route.body_field is None:
         return ()
-    taken = route.dependant.query_params if place == "query" else [route.body_field] if route.body_field else []
-    models = [field.field_info.annotation for field in taken]
-    return tuple(
-        path for model in models if isinstance(model, type) and issubclass(model, BaseModel) for path in _fields(model)
-    )
+    model = route.body_field.field_info.annotation
+    return _fields(model) if isinstance(model, type) and issubclass(model, BaseModel) else ()
 
 
 @cache

@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from service.client.client import Where as Where
     from service.client.comparison import ComparisonHandle as ComparisonHandle
     from service.client.experiment import ExperimentHandle as ExperimentHandle
+    from service.client.experiments import Experiments as Experiments
     from service.client.waiting import WaitTimeout as WaitTimeout
 
-__all__ = ["Client", "ComparisonHandle", "ExperimentHandle", "WaitTimeout", "Where"]
+__all__ = ["Client", "ComparisonHandle", "ExperimentHandle", "Experiments", "WaitTimeout", "Where"]
 
 __getattr__ = lazy_names(
     __name__,
@@ -20,6 +21,7 @@ __getattr__ = lazy_names(
         "Where": "client",
         "ComparisonHandle": "comparison",
         "ExperimentHandle": "experiment",
+        "Experiments": "experiments",
         "WaitTimeout": "waiting",
     },
 )

@@ -6,15 +6,18 @@
 
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 from service.client.auth import AccessCalls
 from service.client.catalog import CatalogueCalls
 from service.client.comparisons import ComparisonCalls
+from service.client.errors import MissingExperiments
 from service.client.experiment import ExperimentHandle
+from service.client.experiments import Experiments, wait_all
 from service.client.files import FileCalls
 from service.client.local_url import local_url
 from service.client.transport import PATIENCE, Transport, path
@@ -30,12 +33,14 @@ if TYPE_CHECKING:
 
     Spec = ExperimentSpec | Mapping[str, Any] | str | Path
 TRIES = 5
+AT_ONCE = 100  # ids in one request: with longer addresses proxies refuse it
 PageT = TypeVar("PageT", EventList, AttemptList)
 
 
 class Where(TypedDict, total=False):
     """Which experiments a list shows, and in which order. What is None or left out narrows nothing."""
 
+    id: Sequence[str]  # these, as far as they are there; at most 200
     state: Sequence[State]
     project: str | None
     owner: str | None
@@ -128,13 +133,47 @@ class Client(CatalogueCalls, AccessCalls, ComparisonCalls, FileCalls, WebhookCal
             for name, value in where.items()
             if value is not None
         }
-        query |= {"limit": page_size} | ({} if spec else {"spec": "false"})
-        while True:
-            page = self.wire.get(ExperimentPage, "/v1/experiments", params=query)
-            yield from page.items
-            if page.next_cursor is None:
-                return
-            query["cursor"] = page.next_cursor
+        yield from self._listed(query | {"limit": page_size} | ({} if spec else {"spec": "false"}))
+
+    def experiments(self, *, limit: int | None = None, **where: Unpack[Where]) -> Experiments:
+        """All experiments that match, or the first `limit` of them, as one thing: `to_frame()`, `wait_all()`.
+
+        The newest come first unless `sort` says else. A notebook shows them as a table.
+        """
+        size = 200 if limit is None else max(1, min(200, limit))
+        found = islice(self.list(page_size=size, **where), limit)
+        return Experiments(self, (ExperimentHandle(self, view) for view in found))
+
+    def views(
+        self, experiment_ids: Sequence[str], *, spec: bool = True, until: float | None = None
+    ) -> dict[str, ExperimentView]:
+        """These experiments by id, those that are not there left out: one request for a hundred of them.
+
+        A server that is being restarted is waited for, but not beyond the time `until` (of `time.monotonic`).
+        """
+        ids, found = list(dict.fromkeys(experiment_ids)), dict[str, ExperimentView]()
+        for begin in range(0, len(ids), AT_ONCE):
+            query = {"id": ids[begin : begin + AT_ONCE], "limit": AT_ONCE} | ({} if spec else {"spec": "false"})
+            found |= {view.id: view for view in self._listed(query, patience=PATIENCE, until=until)}
+        return found
+
+    def wait_all(
+        self, experiments: Iterable[ExperimentHandle | str], *, progress: bool = False, timeout: float | None = None
+    ) -> Experiments:
+        """Wait until all have ended, however they end, and give them in the order in which they came; ids will do too.
+
+        One that fails ends no wait for the others: look at `state`. `progress` shows a table with bars on a terminal,
+        plain lines elsewhere (stderr). Raises WaitTimeout after `timeout` seconds, and they go on; MissingExperiments
+        at once where there is none with such an id, and at the end where one was deleted meanwhile.
+        """
+        given = list(experiments)
+        ids = [one for one in given if isinstance(one, str)]
+        views = self.views(ids) if ids else {}
+        if missing := {*ids} - views.keys():
+            raise MissingExperiments(missing)
+        handles = [ExperimentHandle(self, views[one]) if isinstance(one, str) else one for one in given]
+        wait_all(self, handles, progress=progress, timeout=timeout)
+        return Experiments(self, handles)
 
     def update(
         self,
@@ -224,6 +263,16 @@ class Client(CatalogueCalls, AccessCalls, ComparisonCalls, FileCalls, WebhookCal
     def _made(self, place: str, body: Any, key: str | None) -> ExperimentHandle:
         headers = {"Idempotency-Key": key or str(uuid.uuid4())}
         return ExperimentHandle(self, self.wire.post(ExperimentView, place, json=body, headers=headers))
+
+    def _listed(
+        self, query: dict[str, Any], *, patience: int = 1, until: float | None = None
+    ) -> Iterator[ExperimentView]:
+        while True:
+            page = self.wire.get(ExperimentPage, "/v1/experiments", params=query, patience=patience, until=until)
+            yield from page.items
+            if page.next_cursor is None:
+                return
+            query = query | {"cursor": page.next_cursor}
 
     def _act(self, experiment_id: str, action: str) -> ExperimentView:
         """To ask twice for a cancel, a pause or a resume is no error; for a retry that was heard it is."""

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from service.client.errors import NeedsPandas
 from service.comparisons.table import table_of
-from service.errors import MissingExtra
 from service.schemas.comparison_results import PairResultView, ResultView, VariantResultView
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ def records(result: ResultView) -> list[dict[str, Any]]:
 
 
 def as_frame(result: ResultView) -> "DataFrame":
-    """The records as a DataFrame. Raises MissingExtra without pandas."""
+    """The records as a DataFrame. Raises NeedsPandas without pandas."""
     try:
         from pandas import DataFrame
     except ModuleNotFoundError as error:
-        raise MissingExtra("a table as a DataFrame needs pandas: pip install pandas") from error
+        raise NeedsPandas from error
     return DataFrame(records(result))
 
 

@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path, PurePosixPath
 
@@ -11,12 +13,27 @@ import httpx2
 
 from service.client.errors import ApiError, CannotWrite, DownloadDamaged, UnsafePath
 from service.client.transport import PATIENCE, Backoff, Transport, refusal
+from service.errors import ServiceError
 from service.schemas.files import FileView
 
+LEADS_AWAY = "/\\:" if os.name == "nt" else "/"
 NOT_NOW = frozenset({429, 503})
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
 Report = Callable[[FileView, int], None]
 """Is told how many bytes of a file are there."""
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """A file that was asked for.
+
+    `path` is None where it failed, by `error`, or where it is gone: a checkpoint is removed when a newer one is there.
+    """
+
+    file: FileView
+    path: Path | None
+    was_there: bool = False
+    error: ServiceError | None = None
 
 
 def local_path(folder: Path, path: str) -> Path:
@@ -28,8 +45,8 @@ def local_path(folder: Path, path: str) -> Path:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether it stays where it is put, on any system, and where everybody sees it."""
-    return not name.startswith(".") and name.isprintable() and not set(name) & set("/\\:")
+    """Whether it stays where it is put, and where everybody sees it: on Windows a colon or a backslash leads away."""
+    return not name.startswith(".") and name.isprintable() and not set(name) & set(LEADS_AWAY)
 
 
 def is_there(target: Path, file: FileView, digest: Callable[[], str | None]) -> bool:
@@ -55,8 +72,8 @@ class Download:
         self._file = file
         self._target = target
         self._etag = file.etag
-        version = hashlib.sha256(file.etag.encode()).hexdigest()[:16]
-        self._part = target.with_name(f".{target.name}.{version}.part")
+        version = hashlib.sha256(f"{file.etag} {target.name}".encode()).hexdigest()[:16]
+        self._part = target.with_name(f".{target.name[:32]}.{version}.part")  # a name may be as long as names may be
 
     def fetch(self, report: Report) -> None:
         """Fetch it. A cut connection is taken up again where it was cut, also by the next call.

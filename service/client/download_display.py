@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from cbam_core.printable import escaped_line
+from service.client.download import Downloaded
 from service.schemas.files import FileView
 
 
@@ -17,7 +18,7 @@ class Display:
     def report(self, file: FileView, count: int) -> None:
         """So many bytes of a file are there."""
 
-    def done(self, file: FileView) -> None:
+    def done(self, one: Downloaded) -> None:
         """There is nothing more to do for a file."""
 
 
@@ -27,9 +28,10 @@ class Lines(Display):
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def done(self, file: FileView) -> None:
+    def done(self, one: Downloaded) -> None:
         """Print its line."""
-        print(f"{size_of(file.size):>9}  {escaped_line(file.path)}", file=self._stream, flush=True)
+        size = "failed" if one.error is not None else size_of(one.file.size)
+        print(f"{size:>9}  {escaped_line(one.file.path)}", file=self._stream, flush=True)
 
 
 class Bar(Display):
@@ -45,9 +47,9 @@ class Bar(Display):
         name = escaped_line(file.path)
         self._progress.update(self._task, completed=self._before + min(count, file.size), description=name)
 
-    def done(self, file: FileView) -> None:
+    def done(self, one: Downloaded) -> None:
         """Move the bar to the end of the file."""
-        self._before += file.size
+        self._before += one.file.size
         self._progress.update(self._task, completed=self._before)
 
 

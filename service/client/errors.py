@@ -1,5 +1,7 @@
 """What the client raises: refusals of the server, and a server that does not answer."""
 
+from collections.abc import Iterable
+
 from service.errors import ServiceError
 
 
@@ -87,12 +89,32 @@ class DownloadDamaged(ServiceError):
     """What was downloaded is not what the server has."""
 
 
+class DownloadIncomplete(ServiceError):
+    """Several files could not be downloaded; the message names each."""
+
+
+class FileUnreadable(ServiceError):
+    """The server cannot read a file."""
+
+
 class NoFileMatches(ServiceError):
     """The experiment has no file that matches."""
 
 
 class UnsafePath(ServiceError):
     """The server names a file that would lie outside the folder for downloads."""
+
+
+class MissingExperiments(ServiceError):
+    """There are no experiments with these ids, or none any more; `ids` has them."""
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        self.ids = sorted(ids)
+        super().__init__(f"there are no experiments with these ids (any more): {', '.join(self.ids)}")
+
+
+class NeedsPandas(ServiceError):
+    """A data frame needs pandas, which the client does not bring: pip install pandas."""
 
 
 class BadToken(ServiceError):

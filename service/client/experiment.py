@@ -57,6 +57,11 @@ class ExperimentHandle:
     def __repr__(self) -> str:
         return f"<experiment {self.id} {self.view.name!r} {self.state}>"
 
+    def _repr_html_(self) -> str:
+        from service.client.notebook import experiment_html
+
+        return experiment_html(self.view)
+
     @property
     def id(self) -> str:
         """Its id."""
@@ -152,7 +157,7 @@ class ExperimentHandle:
         `progress` shows a bar with ETA on a terminal, plain lines elsewhere (stderr). A server that is being restarted
         is waited for, also not longer than `timeout`.
         """
-        with _display(progress) as show:
+        with display(progress) as show:
             wait_for(self, None if show is None else lambda: show([self.view]), timeout=timeout)
         return self
 
@@ -161,7 +166,8 @@ class ExperimentHandle:
         self.view = self._client.view(self.id, patiently=True, until=until)
 
 
-def _display(progress: bool) -> AbstractContextManager[Any]:
+def display(progress: bool) -> AbstractContextManager[Any]:
+    """What shows views while they are waited for, on stderr; None where nothing is to be shown."""
     if not progress:
         return nullcontext()
     from service.client.progress_display import watching

@@ -113,7 +113,8 @@ def _state(view: ResultView) -> list[str]:
         return [*told, "running: dots and means are hidden until the last seed"]
     if view.running:
         return [*told, "running: all is provisional"]
-    return [*told, "seeds were added after results were seen"] if view.seeds.rule == "added" else told
+    words = {"added": "seeds were added after results were seen", "stopped": "it ended before its last seed"}
+    return [*told, words[view.seeds.rule]] if view.seeds.rule in words else told
 
 
 def _columns(scale: Scale | None) -> list[str]:

@@ -15,21 +15,26 @@ from service.schemas.comparison_results import ResultView, RunView
 EXPERIMENTS = "/v1/experiments"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """What the page may load, wherever it is kept: nothing but its own styles."""
+_WHY_ANYTIME = {
+    "added": "Seeds were added after results had been seen",
+    "stopped": "The comparison ended before its last seed",
+}
 STYLE = """
 :root{color-scheme:light dark;--ink:#16191d;--soft:#58606b;--paper:#fff;--rule:#d5d9de;--mark:#f0f2f4}
 @media (prefers-color-scheme:dark){:root{--ink:#e9ecef;--soft:#a5aeb8;--paper:#14171a;--rule:#363c43;--mark:#22272c}}
 *{box-sizing:border-box}
-body{margin:0 auto;max-width:1100px;padding:1.5rem 1rem 3rem;color:var(--ink);background:var(--paper);
+body{margin:0 auto;max-width:1200px;padding:1.5rem 1rem 3rem;color:var(--ink);background:var(--paper);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.6rem;line-height:1.25;margin:0}h2{font-size:1.15rem;margin:2rem 0 .5rem}
 .soft{color:var(--soft)}.description{white-space:pre-wrap}
 .said{list-style:none;padding:0}.said b{display:block}
 .said li{padding:.6rem .9rem;margin:.5rem 0;background:var(--mark);border-left:4px solid var(--soft)}
 .wide{overflow-x:auto}.wide svg{min-width:780px;width:100%;height:auto;display:block}
-table{border-collapse:collapse;font-size:.9rem;overflow-wrap:normal}
-th,td{padding:.35rem .7rem;text-align:right;border-bottom:1px solid var(--rule);vertical-align:top;white-space:nowrap}
+table{border-collapse:collapse;font-size:.85rem;overflow-wrap:normal}
+th,td{padding:.3rem .55rem;text-align:right;border-bottom:1px solid var(--rule);vertical-align:top;white-space:nowrap}
 thead th{color:var(--soft);font-weight:600;white-space:normal;vertical-align:bottom}th:first-child{text-align:left}
-tbody th{white-space:normal;overflow-wrap:anywhere;min-width:7rem;max-width:14rem}
+.numbers tbody th{white-space:normal;overflow-wrap:anywhere;min-width:9rem;max-width:14rem}
+.runs thead th{overflow-wrap:anywhere;min-width:5.5rem;max-width:9rem}
 .numbers td:last-child,.numbers th:last-child{text-align:left;white-space:normal;min-width:10rem}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem;margin:0}dt{color:var(--soft)}dd{margin:0}
 a{color:inherit}summary{cursor:pointer}
@@ -96,11 +101,9 @@ def judged(view: ResultView) -> Iterator[str]:
         "of the same part; runs that diverge count with the accuracy of chance, and none is left out."
     )
     tests = "" if view.tests == 1 else f", adjusted by Holm's procedure over {view.tests} differences"
-    if view.seeds.rule == "added":
-        yield (
-            "Seeds were added after results had been seen, so only an interval that holds at any number of seeds is "
-            f"told{'' if view.tests == 1 else f', for all {view.tests} differences together'}."
-        )
+    if view.seeds.rule in ("added", "stopped"):
+        together = "" if view.tests == 1 else f", for all {view.tests} differences together"
+        yield f"{_WHY_ANYTIME[view.seeds.rule]}, so only an interval for any number of seeds is told{together}."
     else:
         yield f"The interval is Student's, 95 % for one difference; p is of the paired t-test{tests}."
     if view.margin is None:
@@ -118,6 +121,7 @@ def judged(view: ResultView) -> Iterator[str]:
             f"±{100 * (view.seeds.half_width or 0):g} points; means stay hidden until the last. A verdict takes 8."
         ),
         "added": f"There are {view.seeds.finished} seeds in all; a verdict takes 8, an interval 5.",
+        "stopped": f"Of {view.seeds.planned} seeds {view.seeds.finished} are done; a verdict takes 8, an interval 5.",
     }[view.seeds.rule]
 
 

@@ -68,7 +68,7 @@ def result_of(study: Study, rows: Sequence[TrialRow]) -> ResultView:
         images=runs.images,
         resolution=judgement.resolution if runs.images else None,
         seeds=_seeds(study, comparison, runs, judgement),
-        running=judgement.running and study.state not in STUDY_TERMINAL,
+        running=judgement.running,
         hidden=judgement.hidden,
         cut=judgement.cut,
         not_comparable=unequal,
@@ -89,15 +89,20 @@ def _measured(study: Study, comparison: ComparisonSpec, runs: Runs, unequal: Seq
         groups=runs.groups() if images else None,
         margin=comparison.margin if images else None,
         pairs=runs.plan.pairs,
-        planned=study.seeds,
-        stopping=_stopping(study, comparison),
+        planned=len(runs.blocks) if _is_stopped(study, runs) else study.seeds,
+        stopping=_stopping(study, comparison, runs),
         unequal=tuple(field.field for field in unequal),
         unfinished=any(run.seen.is_open for run in runs.all),
     )
 
 
-def _stopping(study: Study, comparison: ComparisonSpec) -> Stopping:
-    if study.seeds_added:
+def _is_stopped(study: Study, runs: Runs) -> bool:
+    """Whether it ended before its last seed: whoever looks and stops needs what holds at any number of seeds."""
+    return study.state in STUDY_TERMINAL and len(runs.blocks) < study.seeds
+
+
+def _stopping(study: Study, comparison: ComparisonSpec, runs: Runs) -> Stopping:
+    if study.seeds_added or _is_stopped(study, runs):
         return Added()
     return Fixed() if comparison.plan is None else precision_of(comparison.plan)
 
@@ -179,12 +184,12 @@ def _run(run: Run, counted: bool, hidden: bool) -> RunView:
 
 
 def _seeds(study: Study, comparison: ComparisonSpec, runs: Runs, judgement: Judgement) -> SeedsView:
-    plan = comparison.plan
+    plan, stopped = comparison.plan, _is_stopped(study, runs)
     return SeedsView(
         finished=judgement.n,
-        planned=judgement.planned,
+        planned=study.seeds if stopped else judgement.planned,
         most=max(study.seeds, plan.most if plan else 0),
-        rule="added" if study.seeds_added else "precision" if plan else "fixed",
+        rule="stopped" if stopped else "added" if study.seeds_added else "precision" if plan else "fixed",
         half_width=plan.stop.half_width if plan else None,
         pilot=plan.pilot if plan else None,
         values=[runs.at[runs.plan.control, block].trial.seed for block in runs.blocks],
@@ -196,7 +201,9 @@ def _warnings(study: Study, comparison: ComparisonSpec, runs: Runs) -> Iterator[
     counted = [run for run in runs.all if run.trial.block in set(runs.blocks)]
     if comparison.metric == "val/top1":
         yield "measured on what was selected on: val/top1 is what checkpoints and settings are chosen by too"
-    if study.seeds_added:
+    if _is_stopped(study, runs):
+        yield "it ended before its last seed: only intervals that hold for any number of seeds are told"
+    elif study.seeds_added:
         yield "seeds were added after results had been seen: only intervals that hold for any number of seeds are told"
     diverged = Counter(run.trial.variant for run in counted if run.diverged)
     for name, number in diverged.items():

@@ -73,7 +73,7 @@ class Runs:
         runs = self.counted(variant)
         diverged = sum(run.diverged for run in runs)
         counts = np.array([run.seen.correct for run in runs], dtype=np.int64)
-        if not runs or any(run.trial.observed is None or run.diverged for run in runs):
+        if not runs or any(run.trial.observed is None for run in runs):  # one that diverged is not observed
             return Scores(counts=counts, diverged=diverged)
         return Scores(correct=np.stack([right_images(run.trial.observed or {}) for run in runs]), counts=counts)
 

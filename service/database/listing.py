@@ -44,6 +44,8 @@ def _matches(label: Any, wanted: tuple[str, str | None]) -> list[ColumnElement[b
 
 def _conditions(where: Filter, created: Any) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
+    if where.ids:
+        found.append(Experiment.id.in_(where.ids))
     if where.states:
         found.append(Experiment.state.in_(where.states))
     if where.project is not None:

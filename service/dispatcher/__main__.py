@@ -1,6 +1,7 @@
 """`python -m service.dispatcher` runs the dispatcher until SIGTERM."""
 
 import gc
+import logging
 import os
 import signal
 import threading
@@ -8,8 +9,10 @@ import threading
 from service import log_format
 from service.database.engine import Database
 from service.dispatcher.dispatcher import Dispatcher
-from service.settings import Settings
+from service.settings import Settings, unknown_variables
 from service.webhooks.sender import WebhookSender
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -19,6 +22,8 @@ def main() -> None:
 
     settings = Settings()
     log_format.configure("dispatcher", form=settings.log_format, level=settings.log_level)
+    for line in unknown_variables():
+        log.warning(line)
     database = Database(settings.database_url)
     database.migrate()
     stop = threading.Event()

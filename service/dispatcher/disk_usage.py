@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from service.dispatcher.file_store import FileStore, Measured, Unmeasured
+from service.dispatcher.storage_marker import is_mounted
 from service.domain.values import human_bytes, utc_now
 from workers.protocol.storage import ExperimentFolder
 
@@ -37,18 +38,16 @@ class DiskMeter:
         if self.clock() < self.not_before:
             return
         self.not_before = self.clock() + LOOK_SECONDS
-        if due := self.store.unmeasured():
-            self.under_way = self.pool.submit(self._measure_all, due)
+        if (due := self.store.unmeasured()) and (marker := self.store.storage_marker()) is not None:
+            self.under_way = self.pool.submit(self._measure_all, due, marker)
 
     def close(self) -> None:
         """Stop after the experiments in hand."""
         self.pool.shutdown(wait=False, cancel_futures=True)
 
-    def _measure_all(self, due: list[Unmeasured]) -> list[Measured]:
+    def _measure_all(self, due: list[Unmeasured], marker: str) -> list[Measured]:
         """Those that could be measured. Storage that is not mounted must not look like experiments without files."""
         found: list[Measured] = []
-        if not (self.storage / "experiments").is_dir():
-            return found
         failed: list[tuple[str, OSError]] = []
         for one in due:
             folder = ExperimentFolder(self.storage, one.id)
@@ -60,7 +59,7 @@ class DiskMeter:
         if failed:
             log.warning("the files of %d experiments cannot be measured, trying again; %s: %s", len(failed), *failed[0])
             self.not_before = self.clock() + RETRY_SECONDS
-        return found
+        return found if is_mounted(self.storage, marker) else []
 
 
 class DiskQuota:

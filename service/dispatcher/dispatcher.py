@@ -121,6 +121,7 @@ class Dispatcher:
             self.store.report(text, trouble=self.report.trouble)
 
     def _work(self) -> None:
+        self.file_cleanup.mark_storage()
         view = self._look()
         self.report.looked(view)
         self.studies.tick()

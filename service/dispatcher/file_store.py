@@ -1,4 +1,4 @@
-"""What the dispatcher reads and writes about files: what is to be pruned, and how much experiments keep on disk."""
+"""What the dispatcher reads and writes about files: what goes, what experiments keep, which storage it is."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,8 @@ from service.database.disk_usage import disk_usage
 from service.database.engine import Database
 from service.database.lease import Leadership
 from service.database.models.base import UtcDateTime
-from service.database.models.experiments import Experiment, Pruning
+from service.database.models.experiments import Deletion, Experiment, Pruning
+from service.database.models.operations import StorageMarker
 from service.domain.pruning import PruneScope
 from service.domain.states import HOLDS_GANG
 from service.domain.values import utc_now
@@ -59,6 +60,23 @@ class FileStore:
         with self._writing() as session:
             session.execute(delete(Pruning).where(Pruning.experiment_id == experiment_id, Pruning.what == scope))
             session.execute(update(Experiment).where(Experiment.id == experiment_id).values(disk_measured_at=None))
+
+    def storage_marker(self) -> str | None:
+        """What the file holds by which storage is known; None before the first start."""
+        with self.database.reading() as session:
+            return session.scalar(select(StorageMarker.marker).order_by(StorageMarker.at).limit(1))
+
+    def note_storage_marker(self, marker: str) -> None:
+        """Write it down, for good."""
+        with self._writing() as session:
+            if session.scalar(select(StorageMarker.marker).limit(1)) is None:
+                session.add(StorageMarker(marker=marker, at=utc_now()))
+
+    def has_stored(self) -> bool:
+        """Whether there should be files of experiments on storage."""
+        ran = exists().where(Experiment.attempt > 0, Experiment.pruned.is_distinct_from(PruneScope.ALL))
+        with self.database.reading() as session:
+            return bool(session.scalar(select(or_(ran, exists().where(Deletion.experiment_id.is_not(None))))))
 
     def unmeasured(self) -> list[Unmeasured]:
         """Of which experiments the size is not known: those that have changed since, and live ones now and then.

@@ -60,6 +60,7 @@ class Sort(StrEnum):
 class Filter:
     """Which experiments a list shows. A tag's value is None where any will do; `facets` are of the spec."""
 
+    ids: Sequence[str] = ()
     states: Sequence[State] = ()
     project: str | None = None
     owner: str | None = None

@@ -1,9 +1,13 @@
 """Changes to a spec: a JSON merge patch (RFC 7396) whose top keys may be dotted paths, as in `{"train.epochs": 3}`."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
+from pydantic import BaseModel
+
 from cbam_core.pointers import pointer_part
+from cbam_core.spec import ModelSpec, TrainSpec
 from service.errors import InvalidField
 
 TAGS = "tags"  # the names of tags have dots of their own
@@ -15,7 +19,8 @@ def apply_patch(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict
     """The fields with the overrides put in; null takes a field away, so that its default stands again.
 
     What names its kind by `type` (attention, optimizer, schedule) is replaced as a whole where the kind changes: the
-    options of one kind are not those of another. Raises InvalidField where a dotted path leads through a value, or
+    options of one kind are not those of another. Where there is none, the kind that a spec has by default stands: a
+    rate alone is that of its optimizer. Raises InvalidField where a dotted path leads through a value, or
     deeper than any spec is.
     """
     result = dict(fields)
@@ -55,12 +60,20 @@ def _depth(value: Any) -> int:
     return depth
 
 
+@cache
+def _default(name: str) -> Mapping[str, Any]:
+    """The part of this name that a spec has where it says nothing of it: its type, and what is not that type's own."""
+    model = next(model for model in (ModelSpec, TrainSpec) if name in model.model_fields)
+    part: BaseModel = model.model_fields[name].default
+    return {**part.model_dump(mode="json", include={"type"}), **part.model_dump(mode="json", exclude_defaults=True)}
+
+
 def _merged(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in patch.items():
         old = result.get(key)
-        if key in NAMED_BY_TYPE and isinstance(old, str):
-            old = {"type": old}
+        if key in NAMED_BY_TYPE:
+            old = {"type": old} if isinstance(old, str) else _default(key) if old is None else old
         if value is None:
             result.pop(key, None)
         elif isinstance(value, Mapping):

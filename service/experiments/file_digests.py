@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from service.errors import StorageUnavailable
+from service.errors import ServerClosing, StorageUnavailable
 
 THREADS = 2  # of our own: hashing gigabytes must not take the threads that answer requests
 MOST_KNOWN = 10_000
@@ -70,7 +70,7 @@ class FileDigests:
         digest, offset, size = hashlib.sha256(), 0, version[2]
         while offset < size:
             if self._closing.is_set():
-                raise StorageUnavailable("the server closes")
+                raise ServerClosing
             try:
                 data = os.pread(descriptor, min(CHUNK_BYTES, size - offset), offset)
             except OSError as error:

@@ -14,14 +14,14 @@ import stat
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from service.errors import NoSuchFile, StorageUnavailable
+from service.errors import NoSuchFile, ServerClosing, StorageUnavailable
 from service.experiments.file_digests import FileDigests, version_of
 from service.schemas.files import FileKind
 from workers.protocol.storage import MANIFEST, ExperimentFolder
@@ -59,6 +59,14 @@ class StoredFile:
     etag: str
 
 
+@dataclass(frozen=True)
+class UnreadableFile:
+    """A file, or a folder, that is there and cannot be read, and why."""
+
+    path: str
+    detail: str
+
+
 class OpenFile:
     """A file that was opened, as long as it was then: what is appended meanwhile is not part of it."""
 
@@ -79,7 +87,7 @@ class OpenFile:
     @property
     def name(self) -> str:
         """Its name without folders."""
-        return self.path.rsplit("/", 1)[-1]
+        return _name_of(self.path)
 
     def read(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes from `offset` on, none beyond the length that it was opened with."""
@@ -99,17 +107,27 @@ class ExperimentFiles:
         self._storage = storage
         self._digests = FileDigests(closing)
 
-    def list(self, experiment_id: str) -> list[StoredFile]:
+    def list(self, experiment_id: str) -> "list[StoredFile | UnreadableFile]":
         """Every file that there is, by path; none where the experiment has no folder yet.
 
-        Raises StorageUnavailable.
+        One that cannot be read is named, and does not hide the others. Raises StorageUnavailable where nothing can be
+        read.
         """
-        found: list[StoredFile] = []
-        with suppress(NoSuchFile), _told_apart(), self._folder(experiment_id, ()) as root:
-            for above, folders, names, descriptor in os.fwalk(".", dir_fd=root, onerror=_unless_gone):
-                folder = above.removeprefix(".").removeprefix("/")
-                folders[:] = [name for name in folders if is_served(_joined(folder, name))]
-                found += self._listed(folder, names, descriptor)
+        found: list[StoredFile | UnreadableFile] = []
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            try:
+                with _told_apart(), self._folder(experiment_id, folder.split("/") if folder else ()) as descriptor:
+                    inner, files = self._read(folder, descriptor)
+                    folders += inner
+                    found += files
+            except NoSuchFile:  # it has not begun, or is being removed
+                continue
+            except StorageUnavailable as error:
+                if not folder or isinstance(error, ServerClosing):
+                    raise
+                found.append(UnreadableFile(folder, str(error)))
         return sorted(found, key=lambda file: file.path)
 
     def open(self, experiment_id: str, path: str) -> OpenFile:
@@ -121,8 +139,8 @@ class ExperimentFiles:
             opened = os.open(name, _FILE, dir_fd=descriptor)
             try:
                 status = os.fstat(opened)
-                manifest = _manifest_of(descriptor)
-                if not stat.S_ISREG(status.st_mode) or not _is_whole("/".join(folders), name, status, manifest):
+                manifest = _manifest_of(descriptor, or_none=not _is_checkpoint(path))
+                if not stat.S_ISREG(status.st_mode) or not _is_whole(path, status, manifest):
                     raise NoSuchFile
                 return OpenFile(path, opened, status, self._known(name, status, manifest))
             except BaseException:
@@ -154,33 +172,51 @@ class ExperimentFiles:
         finally:
             os.close(descriptor)
 
-    def _listed(self, folder: str, names: Sequence[str], descriptor: int) -> Iterator[StoredFile]:
-        """The files of one folder."""
-        manifest = _manifest_of(descriptor) if MANIFEST in names else None
-        for name in names:
-            path = _joined(folder, name)
-            if not is_served(path):
+    def _read(self, folder: str, descriptor: int) -> "tuple[Sequence[str], Sequence[StoredFile | UnreadableFile]]":
+        """The folders in a folder, and its files."""
+        names = os.listdir(descriptor)
+        folders: list[str] = []
+        found: list[StoredFile | UnreadableFile] = []
+        manifest = None
+        if MANIFEST in names:
+            try:
+                manifest = _manifest_of(descriptor)
+            except StorageUnavailable as error:
+                names.remove(MANIFEST)
+                found.append(UnreadableFile(_joined(folder, MANIFEST), str(error)))
+        for path in (path for name in names if is_served(path := _joined(folder, name))):
+            try:
+                with _told_apart():
+                    status = os.stat(_name_of(path), dir_fd=descriptor, follow_symlinks=False)
+                    if stat.S_ISDIR(status.st_mode):
+                        folders.append(path)
+                    elif stat.S_ISREG(status.st_mode) and _is_whole(path, status, manifest):
+                        found.append(self._stored(path, descriptor, status, manifest))
+            except NoSuchFile:  # removed meanwhile
                 continue
-            with suppress(NoSuchFile), _told_apart():  # removed meanwhile
-                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                if stat.S_ISREG(status.st_mode) and _is_whole(folder, name, status, manifest):
-                    sha256 = self._known(name, status, manifest) or self._hashed_at_once(name, descriptor, status)
-                    modified = datetime.fromtimestamp(status.st_mtime, UTC)
-                    yield StoredFile(path, kind_of(path), status.st_size, modified, sha256, etag_of(status))
+            except StorageUnavailable as error:
+                if isinstance(error, ServerClosing):
+                    raise
+                found.append(UnreadableFile(path, str(error)))
+        return folders, found
+
+    def _stored(self, path: str, descriptor: int, status: os.stat_result, manifest: "_Manifest | None") -> StoredFile:
+        """What is known of a file, which is opened: only so is it known that it can be read."""
+        name = _name_of(path)
+        opened = os.open(name, _FILE, dir_fd=descriptor)
+        try:
+            is_same = version_of(os.fstat(opened)) == version_of(status)  # else it has just been written to
+            sha256 = self._known(name, status, manifest)
+            if sha256 is None and is_same and status.st_size <= HASHED_AT_ONCE_BYTES:
+                sha256 = self._digests.sha256(opened, version_of(status))
+        finally:
+            os.close(opened)
+        modified = datetime.fromtimestamp(status.st_mtime, UTC)
+        return StoredFile(path, kind_of(path), status.st_size, modified, sha256, etag_of(status))
 
     def _known(self, name: str, status: os.stat_result, manifest: "_Manifest | None") -> str | None:
         written = None if manifest is None else manifest.sha256(name, status)
         return written or self._digests.known(version_of(status))
-
-    def _hashed_at_once(self, name: str, descriptor: int, status: os.stat_result) -> str | None:
-        if status.st_size > HASHED_AT_ONCE_BYTES:
-            return None
-        opened = os.open(name, _FILE, dir_fd=descriptor)
-        try:
-            is_same = version_of(os.fstat(opened)) == version_of(status)  # else it has just been written to
-            return self._digests.sha256(opened, version_of(status)) if is_same else None
-        finally:
-            os.close(opened)
 
 
 @dataclass(frozen=True)
@@ -220,22 +256,37 @@ def _joined(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def _is_whole(folder: str, name: str, status: os.stat_result, manifest: _Manifest | None) -> bool:
+def _name_of(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
+
+
+def _is_checkpoint(path: str) -> bool:
+    return path.startswith("checkpoints/") and path.count("/") > 1
+
+
+def _is_whole(path: str, status: os.stat_result, manifest: _Manifest | None) -> bool:
     """A checkpoint counts with its manifest, which is written last and removed first (workers/train/checkpoint.py)."""
-    if not folder.startswith("checkpoints/"):
+    if not _is_checkpoint(path):
         return True
-    told = None if manifest is None else manifest.files.get(name)
+    told = None if manifest is None else manifest.files.get(_name_of(path))
     return manifest is not None and (told is None or told.get("bytes") == status.st_size)
 
 
-def _manifest_of(descriptor: int) -> _Manifest | None:
-    """The manifest of a folder; None where there is none that makes sense."""
+def _manifest_of(descriptor: int, *, or_none: bool = False) -> _Manifest | None:
+    """The manifest of a folder; None where there is none that makes sense.
+
+    Raises StorageUnavailable where it cannot be read; with `or_none` that is None too.
+    """
     try:
         with _told_apart(), open(os.open(MANIFEST, _FILE, dir_fd=descriptor), "rb") as file:
             status = os.fstat(file.fileno())
             content = json.loads(file.read(LARGEST_MANIFEST_BYTES)) if stat.S_ISREG(status.st_mode) else None
     except (NoSuchFile, ValueError):
         return None
+    except StorageUnavailable:
+        if or_none:
+            return None
+        raise
     if not isinstance(content, dict):
         return None
     files = content.get("files", {"state.pt": content})  # a checkpoint's tells of its one file
@@ -244,12 +295,6 @@ def _manifest_of(descriptor: int) -> _Manifest | None:
 
 def _is_digest(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
-
-
-def _unless_gone(error: OSError) -> None:
-    """A folder that is removed while the files are listed is no error."""
-    if error.errno not in _ABSENT:
-        raise error
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from service.schemas.base import View
 from service.schemas.problems import Problem
 
 MOST_AT_ONCE = 200
-_Id = Annotated[str, StringConstraints(min_length=1, max_length=32, pattern=r"^[0-9a-z]+$")]
-ExperimentIds = Annotated[list[_Id], Field(min_length=1, max_length=MOST_AT_ONCE)]
+ExperimentId = Annotated[str, StringConstraints(min_length=1, max_length=32, pattern=r"^[0-9a-z]+$")]
+ExperimentIds = Annotated[list[ExperimentId], Field(min_length=1, max_length=MOST_AT_ONCE)]
 
 
 class BulkResult(View):

@@ -160,8 +160,9 @@ class SeedsView(View):
     finished: int = Field(description="blocks of which every variant has a number")
     planned: int = Field(description="in the end; under `precision` the pilot, until the number is chosen")
     most: int = Field(description="never more than these")
-    rule: Literal["fixed", "precision", "added"] = Field(
-        description="fixed: said beforehand; precision: by the spread of the first ones; added: after results were seen"
+    rule: Literal["fixed", "precision", "added", "stopped"] = Field(
+        description="fixed: said beforehand; precision: by the spread of the first ones; added: after results; "
+        "stopped: it ended before the last one"
     )
     half_width: Number = Field(description="of the interval that `precision` aims at")
     pilot: int | None = Field(description="seeds before the number is chosen, under `precision`")

@@ -36,10 +36,20 @@ class FileView(View):
     etag: str = Field(description="of this version of the file, for If-Range and If-None-Match")
 
 
+class UnreadableFileView(View):
+    """A file, or a folder with all that is in it, that is there and cannot be read."""
+
+    path: str = Field(description="relative to the experiment's folder, with /")
+    detail: str = Field(description="why")
+
+
 class FileList(View):
     """Files of one experiment, by path."""
 
     items: list[FileView]
+    unreadable: list[UnreadableFileView] = Field(
+        [], description="what is there beside them, and cannot be read at the moment; a page holds both by path"
+    )
     next_cursor: str | None = Field(None, description="give it back as `cursor`; null on the last page")
 
 

@@ -1,5 +1,6 @@
 """How a list is narrowed, as users write it: the same words in a query and in the body of a bulk call."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -7,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from service.domain.filters import FACETS, PAGE_LIMIT, Filter, Sort
 from service.domain.states import State
+from service.schemas.bulk import ExperimentId
 
 _TAG = r"^[A-Za-z0-9._/-]{1,64}([:=][^\x00]{0,512})?$"
 
@@ -72,12 +74,19 @@ class Narrowing(BaseModel):
 class ListQuery(Narrowing):
     """A narrowing, an order and a page."""
 
+    id: list[ExperimentId] = Field(
+        [], max_length=PAGE_LIMIT, description="these, as far as they are there; repeat it for several"
+    )
     sort: Sort = Field(Sort.NEWEST, description="a minus sign turns the order round")
     limit: Annotated[int, Field(ge=1, le=PAGE_LIMIT)] = 50
     cursor: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
         None, description="`next_cursor` of the page before, with the same sort"
     )
     spec: bool = Field(True, description="false leaves the specs out: `spec` is empty, and the list is much smaller")
+
+    def to_filter(self) -> Filter:
+        """As the store takes it."""
+        return replace(super().to_filter(), ids=self.id)
 
 
 def _parts(tag: str) -> tuple[str, str | None]:

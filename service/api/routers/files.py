@@ -21,8 +21,8 @@ from service.api.problems import documented
 from service.api.routers.streams import NEEDS_ROOM, TheStay
 from service.auth.file_links import LinkedFile
 from service.domain.filters import PAGE_LIMIT
-from service.experiments.files import ExperimentFiles, OpenFile
-from service.schemas.files import FileLinkView, FileList, FileView
+from service.experiments.files import ExperimentFiles, OpenFile, StoredFile, UnreadableFile
+from service.schemas.files import FileLinkView, FileList, FileView, UnreadableFileView
 
 LONGEST_PATH = 1024
 router = APIRouter(
@@ -106,13 +106,20 @@ def list_files(
     limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT)] = PAGE_LIMIT,
     cursor: Annotated[str, Query(max_length=LONGEST_PATH, description="`next_cursor` of the page before")] = "",
 ) -> FileList:
-    """List the files of an experiment by path. `sha256` is there for small files, and where it is known."""
+    """List the files of an experiment by path. `sha256` is there for small files, and where it is known.
+
+    What cannot be read is named beside them.
+    """
     found = [file for file in files.list(row.id) if file.path > cursor]
-    items = [FileView.model_validate(file) for file in found[:limit]]
-    return FileList(items=items, next_cursor=items[-1].path if len(found) > limit else None)
+    page = found[:limit]
+    return FileList(
+        items=[FileView.model_validate(file) for file in page if isinstance(file, StoredFile)],
+        unreadable=[UnreadableFileView.model_validate(file) for file in page if isinstance(file, UnreadableFile)],
+        next_cursor=page[-1].path if len(found) > limit else None,
+    )
 
 
-@router.head("/files/{path:path}", include_in_schema=False)
+@router.head("/files/{path:path}", include_in_schema=False, dependencies=NEEDS_ROOM)
 async def describe_file(
     row: ExperimentFilesDep, path: FilePath, files: FilesDep, sha256: WithDigest = False
 ) -> Response:

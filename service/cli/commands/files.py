@@ -26,11 +26,13 @@ def files(experiment_id: Id, pattern: Pattern = "*", as_json: AsJson = False) ->
     from service.client.download_display import size_of
 
     with Client() as client:
-        found = client.files(whole(client, experiment_id), pattern)
+        found = client.list_files(whole(client, experiment_id), pattern)
+    for one in found.unreadable:
+        note(f"{one.path}: {one.detail}")
     if as_json:
-        print_json(found)
+        print_json(found.items)
         return
-    rows = [(file.path, file.kind, size_of(file.size), f"{file.modified:%Y-%m-%d %H:%M:%S}") for file in found]
+    rows = [(file.path, file.kind, size_of(file.size), f"{file.modified:%Y-%m-%d %H:%M:%S}") for file in found.items]
     print_table(table(("path", "kind", ">size", "modified (UTC)"), rows))
 
 
@@ -45,25 +47,28 @@ def download(
 ) -> None:
     """Download the files of an experiment, each checked by its SHA-256.
 
-    What is there already is not fetched again; what was cut off is gone on with.
+    What is there already is not fetched again; what was cut off is gone on with. One that fails does not stop the
+    others: at the end it is named, and the exit code is 1.
     """
     from service.client.client import Client
     from service.client.download_display import downloading
+    from service.client.files import require_all
 
     with Client() as client:
         experiment_id = whole(client, experiment_id)
         wanted = client.wanted_files(experiment_id, pattern)
         results = []
-        with downloading(sys.stderr, wanted) as display:
-            for one in client.downloads(experiment_id, wanted, to, report=display.report):
-                display.done(one.file)
+        with downloading(sys.stderr, wanted.items) as display:
+            for one in client.downloads(experiment_id, wanted.items, to, report=display.report):
+                display.done(one)
                 results.append(one)
     for one in results:
-        if one.path is None:
+        if one.path is None and one.error is None:
             note(f"{one.file.path} has been removed meanwhile")
     fetched = [one for one in results if one.path is not None]
     if as_json:
         print_json({"files": [{"path": str(one.path), "fetched": not one.was_there} for one in fetched]})
-        return
-    there = sum(one.was_there for one in fetched)
-    note(f"{len(fetched) - there} files downloaded" + f", {there} were there" * bool(there))
+    else:
+        there = sum(one.was_there for one in fetched)
+        note(f"{len(fetched) - there} files downloaded" + f", {there} were there" * bool(there))
+    require_all(wanted, results)

@@ -81,12 +81,16 @@ def doctor(as_json: AsJson = False) -> None:
 def start_stack(data_roots: Sequence[Path] = (), *, restart: bool = False) -> "StackRecord":
     """Bring the stack up with a display of its progress."""
     need_torch()
+    from service.settings import unknown_variables
+
     for root in data_roots:
         if ":" in str(root):
             raise typer.BadParameter(f"{root}: a colon stands between two folders", param_hint="--data-root")
     for name in FOREIGN:
         if name in os.environ:
             note(f"{name} is set, and not used: the local stack has its own")
+    for line in unknown_variables():
+        note(line)
     with reporting() as report:
         return make_stack(report, data_roots).up(restart=restart)
 

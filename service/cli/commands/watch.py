@@ -89,7 +89,10 @@ def follow(client: "Client", views: "Sequence[ExperimentView]", *, as_json: bool
             show(views)
             while any(view.state not in TERMINAL for view in views):
                 time.sleep(LOOK_SECONDS)
-                views = [view if view.state in TERMINAL else client.view(view.id, patiently=True) for view in views]
+                seen = client.views([view.id for view in views if view.state not in TERMINAL])
+                views = [
+                    view if view.state in TERMINAL else seen.get(view.id) or client.view(view.id) for view in views
+                ]
                 show(views)
     except KeyboardInterrupt:
         note("\nThey go on; see `cbam list`, `cbam logs -f ID`, `cbam cancel ID`.")

@@ -1,4 +1,4 @@
-"""The cluster as it was last seen, reports of processes, and the lease."""
+"""The cluster as it was last seen, reports of processes, the lease, and the marker of storage."""
 
 from datetime import datetime
 from typing import Any
@@ -46,3 +46,12 @@ class Lease(Base):
     token: Mapped[str] = mapped_column(String(64))
     holder: Mapped[str] = mapped_column(String(255))
     expires_at: Mapped[datetime]
+
+
+class StorageMarker(Base):
+    """What the file holds by which storage is known (service/dispatcher/storage_marker.py). At most one row."""
+
+    __tablename__ = "storage_markers"
+
+    marker: Mapped[str] = mapped_column(String(64), primary_key=True)
+    at: Mapped[datetime]

@@ -31,6 +31,7 @@ SQL = (
     "outages",
     "pruning",
     "disk_usage",
+    "storage_marker",
 )
 
 

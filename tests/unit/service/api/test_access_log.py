@@ -33,9 +33,9 @@ def test_two_requests_have_two_ids(http):
 def test_a_request_is_logged_without_its_query_and_with_its_experiment(http, caplog):
     made = http.post("/v1/experiments", json=spec_dict()).json()
     caplog.clear()
-    http.get(f"/v1/experiments/{made['id']}?secret=1")
+    http.get(f"/v1/experiments/{made['id']}/events?limit=1")
     (line,) = access_lines(caplog)
-    assert line.getMessage() == f"GET /v1/experiments/{made['id']}"
+    assert line.getMessage() == f"GET /v1/experiments/{made['id']}/events"
     assert (line.status, line.experiment_id) == (200, made["id"])
 
 

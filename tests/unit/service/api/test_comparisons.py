@@ -2,9 +2,13 @@
 
 import pytest
 
+from service.cluster.base import Node
+from service.cluster.in_memory import InMemoryCluster
 from service.comparisons.submission import base_spec, variant_specs
+from service.dispatcher.dispatcher import Dispatcher
 from service.domain.studies import StudyState, seed_of
 from service.schemas.comparisons import ComparisonSpec
+from tests.support.studies.comparing import leave_predictions
 from tests.support.specs import spec_dict
 
 PATH = "/v1/comparisons"
@@ -188,10 +192,10 @@ def test_a_result_is_there_from_the_first_moment(http):
     assert http.get(place["report"], params={"format": "pdf"}).status_code == 422
 
 
-def test_its_seeds_are_paired_and_judged(http, database, settings, clock):
+def test_its_seeds_are_paired_and_judged(http, settings, clock):
     """Eight seeds, cbam ten images ahead in each: better on these 40 images and on others."""
     place = http.post(PATH, json=body(seeds=8)).json()["links"]
-    cluster = InMemoryCluster(nodes=(Node("node-1", 8.0, 0.0, 8.0, 0.0),), steps_per_look=5, export=export_digits)
+    cluster = InMemoryCluster(nodes=(Node("node-1", 8.0, 0.0, 8.0, 0.0),), steps_per_look=5, export=leave_predictions)
     dispatcher = Dispatcher(http.app.state.store.database, cluster, settings, clock=clock)
     for _ in range(200):
         dispatcher.tick()

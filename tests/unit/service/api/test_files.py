@@ -103,7 +103,7 @@ def test_a_list_of_many_comes_in_pages(http, files, listed):
 
 def test_an_experiment_that_has_not_begun_has_no_files(http):
     path = http.post("/v1/experiments", json=spec_dict()).headers["Location"]
-    assert http.get(f"{path}/files").json() == {"items": [], "next_cursor": None}
+    assert http.get(f"{path}/files").json() == {"items": [], "unreadable": [], "next_cursor": None}
     assert http.get("/v1/experiments/nothere/files").status_code == 404
     assert http.get("/v1/experiments/nothere/files/spec.yaml").status_code == 404
 

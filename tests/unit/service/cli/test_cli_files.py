@@ -1,6 +1,9 @@
 """`cbam files` and `cbam download`, as a user types them."""
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -63,3 +66,28 @@ def test_what_cannot_be_downloaded_is_one_clear_line(cbam, experiment_id, tmp_pa
     assert code == 1
     assert "cannot be written" in err
     assert "Traceback" not in err
+
+
+def test_one_that_fails_is_named_at_the_end_and_the_others_are_there(cbam, experiment_id, tmp_path, monkeypatch):
+    (tmp_path / "export").touch()
+    code, out, err = cbam("download", experiment_id, "--to", tmp_path, "--json")
+    assert code == 1
+    assert [Path(file["path"]).name for file in json.loads(out)["files"]] == ["rank-0.log", "rank-1.log"]
+    assert "   failed  export/model.safetensors" in err
+    assert err.splitlines()[-1].startswith("cbam: ")
+    assert "model.safetensors cannot be written" in err.splitlines()[-1]
+
+
+def test_what_the_server_cannot_read_is_named_beside_the_list(cbam, experiment_id, monkeypatch):
+    real = os.open
+
+    def opening(path, *args, **more):
+        if path == "rank-1.log":
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path, *args, **more)
+
+    monkeypatch.setattr("service.experiments.files.os.open", opening)
+    code, out, err = cbam("files", experiment_id)
+    assert code == 0
+    assert "rank-0.log" in out
+    assert "attempts/1/rank-1.log: shared storage cannot be read: Permission denied" in err

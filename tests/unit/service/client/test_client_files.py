@@ -1,5 +1,6 @@
 """Files of an experiment in the hands of a Python user: listed, downloaded, checked, gone on with."""
 
+import errno
 import io
 import os
 
@@ -7,11 +8,20 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.app import create_app
-from service.client import transport
+from service.client import download, transport
 from service.client.client import Client
-from service.client.download import local_path
+from service.client.download import Downloaded, local_path
 from service.client.download_display import downloading, size_of
-from service.client.errors import CannotWrite, DownloadDamaged, NoFileMatches, ServerUnreachable, UnsafePath
+from service.client.errors import (
+    CannotWrite,
+    DownloadDamaged,
+    DownloadIncomplete,
+    FileUnreadable,
+    NoFileMatches,
+    NotReady,
+    ServerUnreachable,
+    UnsafePath,
+)
 from tests.support.live_server import serving
 from tests.support.specs import spec_dict
 from workers.protocol.storage import ExperimentFolder
@@ -191,27 +201,131 @@ def test_a_folder_that_cannot_be_written_is_named(experiment, tmp_path):
         experiment.download("export/*", to=tmp_path)
 
 
-@pytest.mark.parametrize(
-    "path", ["../a", "/etc/passwd", "a/../../b", "", ".", ".bashrc", "a/.git/b", "C:a", "a\\b", "a\nb"]
-)
+@pytest.mark.parametrize("path", ["../a", "/etc/passwd", "a/../../b", "", ".", ".bashrc", "a/.git/b", "a\nb"])
 def test_a_server_cannot_write_outside_the_folder(path, tmp_path):
     with pytest.raises(UnsafePath):
         local_path(tmp_path, path)
 
 
-def test_in_a_pipe_each_file_is_a_line_and_on_a_terminal_there_is_a_bar(experiment, monkeypatch):
+@pytest.mark.parametrize("path", ["C:a", "a\\b"])
+def test_on_windows_neither_a_colon_nor_a_backslash_leads_away(path, tmp_path, monkeypatch):
+    assert local_path(tmp_path, path) == tmp_path / path
+    monkeypatch.setattr(download, "LEADS_AWAY", "/\\:")
+    with pytest.raises(UnsafePath):
+        local_path(tmp_path, path)
+
+
+ODD = {"attempts/1/12:30.log": b"a", "attempts/1/a\\b.log": b"b", f"{'n' * 255}": b"c", "ü ? * | < >.txt": b"d"}
+
+
+@pytest.fixture
+def odd(experiment, settings):
+    folder = ExperimentFolder(settings.storage_root, experiment.id).path
+    for name, content in ODD.items():
+        (folder / name).write_bytes(content)
+
+
+def in_folder(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_name_that_this_disk_takes_is_downloaded_whatever_its_characters(experiment, odd, tmp_path):
+    experiment.download(to=tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in ODD} == ODD
+
+
+def test_one_that_cannot_be_put_anywhere_does_not_stop_the_others_and_is_named(experiment, odd, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "LEADS_AWAY", "/:")
+    with pytest.raises(UnsafePath, match="12:30"):
+        experiment.download(to=tmp_path / "here")
+    assert in_folder(tmp_path / "here") == (
+        {*ODD} | {"attempts/1/rank-0.log", "attempts/1/rank-1.log", "export/model.safetensors", "spec.yaml"}
+    ) - {"attempts/1/12:30.log"}
+
+
+def test_of_several_that_fail_each_is_named(experiment, tmp_path, monkeypatch):
+    (tmp_path / "export").write_bytes(b"a file")
+    (tmp_path / "attempts/1/rank-0.log").mkdir(parents=True)
+    with pytest.raises(DownloadIncomplete, match="2 files could not be downloaded, 2 are there") as error:
+        experiment.download(to=tmp_path)
+    assert "rank-0.log cannot be written" in str(error.value)
+    assert "model.safetensors cannot be written" in str(error.value)
+    assert (tmp_path / "spec.yaml").read_bytes() == b"name: a\n"
+
+
+def test_a_full_disk_is_not_tried_with_every_file(experiment, network, tmp_path, monkeypatch):
+    def full(self, report):
+        tried.append(self)
+        raise CannotWrite("full") from OSError(errno.ENOSPC, "No space left on device")
+
+    tried = []
+    monkeypatch.setattr(download.Download, "fetch", full)
+    with pytest.raises(CannotWrite):
+        experiment.download(to=tmp_path)
+    assert len(tried) == 1
+
+
+@pytest.fixture
+def refuse(monkeypatch):
+    """Have the server's file system refuse to open what has this name."""
+    refused = set()
+    real = os.open
+
+    def opening(path, *args, **more):
+        if path in refused:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return real(path, *args, **more)
+
+    monkeypatch.setattr("service.experiments.files.os.open", opening)
+    return refused.add
+
+
+def test_what_the_server_cannot_read_does_not_stop_the_others_and_is_named(experiment, refuse, tmp_path, caplog):
+    refuse("model.safetensors")
+    with pytest.raises(FileUnreadable, match=r"export/model\.safetensors cannot be downloaded: .*Input/output error"):
+        experiment.download(to=tmp_path / "here")
+    assert in_folder(tmp_path / "here") == {"spec.yaml", "attempts/1/rank-0.log", "attempts/1/rank-1.log"}
+    assert len(experiment.files()) == 3
+    assert "export/model.safetensors of" in caplog.text, "a list without it says so"
+    with pytest.raises(FileUnreadable):
+        experiment.download("export/*", to=tmp_path)
+
+
+def test_what_cannot_be_read_any_more_once_it_is_asked_for_does_not_stop_the_others(
+    experiment, network, refuse, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(transport, "LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("service.api.problems.RETRY_AFTER_SECONDS", "0")
+    network.before = lambda: refuse("model.safetensors")
+    with pytest.raises(FileUnreadable, match=r"export/model\.safetensors: .*Input/output error"):
+        experiment.download(to=tmp_path)
+    assert (tmp_path / "spec.yaml").exists()
+
+
+def test_a_server_that_is_not_ready_is_not_asked_for_every_file(experiment, network, refuse, tmp_path, monkeypatch):
+    monkeypatch.setattr(transport, "LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("service.api.problems.RETRY_AFTER_SECONDS", "0")
+    network.before = lambda: [refuse(name) for name in ("rank-0.log", "rank-1.log", "spec.yaml")]
+    with pytest.raises(NotReady):
+        experiment.download(to=tmp_path)
+    assert not (tmp_path / "export").exists()
+
+
+def test_in_a_pipe_each_file_is_a_line_and_on_a_terminal_there_is_a_bar(experiment, tmp_path, monkeypatch):
     files = experiment.files()
     plain, terminal = io.StringIO(), io.StringIO()
     with downloading(plain, files) as display:
         for file in files:
             display.report(file, file.size)
-            display.done(file)
+            display.done(Downloaded(file, tmp_path))
+        display.done(Downloaded(files[0], None, error=CannotWrite()))
     assert plain.getvalue().splitlines()[2] == "   3.0 MB  export/model.safetensors"
+    assert plain.getvalue().splitlines()[-1] == "   failed  attempts/1/rank-0.log"
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     with downloading(terminal, files) as display:
         display.report(files[2], 1_500_000)
-        display.done(files[2])
+        display.done(Downloaded(files[2], tmp_path))
     assert "3.0/3.0 MB" in terminal.getvalue()
 
 

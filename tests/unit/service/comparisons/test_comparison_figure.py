@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from service.comparisons.figure import WIDTH, figure
+from service.comparisons.figure import WIDTH, Scale, figure
 from service.comparisons.result import result_of
 from service.comparisons.svg import shortened, width_of, wrapped
 from service.domain.studies import StudyState
@@ -62,6 +62,15 @@ def test_where_things_stand():
     dots = sorted(float(dot.get("cx")) for dot in marks(root, "circle", "dot")[10:])
     told = [(x - middle) / wide * 0.02 for x in dots]
     assert told == pytest.approx(sorted(pair.differences), abs=1e-4)
+
+
+def test_the_scale_ends_at_the_edges_of_the_plot():
+    scale = Scale(-0.01, 0.03, 100.0, 500.0)
+    assert [scale(value) for value in (-0.01, 0.0, 0.03)] == [100, 200, 500]
+    assert [scale(value) for value in (-1, 1)] == [100, 500]
+    assert scale.ticks() == pytest.approx([-0.01, 0, 0.01, 0.02, 0.03])
+    for span in (0.0003, 0.004, 0.05, 0.6, 1.9):
+        assert 4 <= len(Scale(-0.37 * span, 0.63 * span, 0.0, 1.0).ticks()) <= 9
 
 
 def test_it_says_what_it_is_to_who_cannot_see_it():

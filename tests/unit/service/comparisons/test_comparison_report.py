@@ -160,8 +160,15 @@ def test_what_is_hidden_is_in_neither():
 def test_added_seeds_are_judged_otherwise():
     study = study_of(seeds=12, seeds_added=True)
     report = markdown(result_of(study, rows_of(study, steady(12))))
-    assert "an interval that holds at any number of seeds" in report
+    assert "an interval for any number of seeds" in report
     assert "paired t-test" not in report
+
+
+def test_who_stops_early_is_told_so():
+    study = study_of(state=StudyState.CANCELLED)
+    view = result_of(study, rows_of(study, steady(8)))
+    assert "The comparison ended before its last seed, so only an interval for any" in markdown(view)
+    assert "8 of 10 paired seeds; it ended before its last seed" in figure(view)
 
 
 def test_before_anything_has_run():

@@ -150,6 +150,16 @@ def test_precision_shows_all_once_the_chosen_seeds_are_done():
     assert told.seeds.half_width == 0.005
 
 
+def test_a_block_that_still_trains_keeps_it_running_whatever_the_spread_says_now():
+    """The number of seeds was chosen once; the first eight would ask for no more."""
+    study = study_of(comparison_spec(seeds=PRECISION), seeds=9, seeds_chosen=True, state=StudyState.ACTIVE)
+    rows = rows_of(study, steady(9))
+    unfinish(rows[-1], State.RUNNING)
+    told = result_of(study, rows)
+    assert told.running
+    assert told.hidden
+
+
 def test_added_seeds_leave_the_anytime_interval_alone():
     study = study_of(seeds=12, seeds_added=True)
     told = result_of(study, rows_of(study, steady(12)))
@@ -157,6 +167,19 @@ def test_added_seeds_leave_the_anytime_interval_alone():
     assert all(pair.anytime is not None and pair.p is None and pair.interval is None for pair in told.pairs)
     assert any("seeds were added" in words for words in told.warnings)
     assert told.pairs[1].verdict == "better"
+
+
+@pytest.mark.parametrize("seeds", [10, PRECISION | {"pilot": 10}])
+@pytest.mark.parametrize("state", [StudyState.CANCELLED, StudyState.FAILED])
+def test_a_comparison_that_ended_early_tells_what_holds_wherever_one_stops(state, seeds):
+    """Between two blocks, so that no run was cancelled with it."""
+    study = study_of(comparison_spec(seeds=seeds), state=state)
+    told = result_of(study, rows_of(study, steady(8)))
+    assert not any((told.running, told.hidden, told.not_comparable))
+    assert (told.seeds.rule, told.seeds.finished, told.seeds.planned) == ("stopped", 8, 10)
+    assert all(pair.anytime is not None and pair.p is None and pair.interval is None for pair in told.pairs)
+    assert told.pairs[1].verdict == "better"
+    assert told.warnings == ["it ended before its last seed: only intervals that hold for any number of seeds are told"]
 
 
 def test_a_run_that_diverged_counts_as_chance():

@@ -1,5 +1,7 @@
 """What owners keep on disk is measured beside the tick, and limited: from a file in a folder to the refusal."""
 
+from shutil import rmtree
+
 import pytest
 
 from service.auth.tokens import Tokens
@@ -150,6 +152,10 @@ def test_storage_that_is_not_mounted_is_not_taken_for_empty(full, dispatcher, st
     settings.storage_root.rename(away)
     tick(dispatcher, 8)
     assert (store.get(experiment_id).disk_measured_at, used(store) >= QUOTA) == (None, True)
+    (settings.storage_root / "experiments").mkdir(parents=True)  # as somebody left it in the mount point
+    tick(dispatcher, 8)
+    assert (store.get(experiment_id).disk_measured_at, used(store) >= QUOTA) == (None, True)
+    rmtree(settings.storage_root)
     away.rename(settings.storage_root)
     measured(dispatcher, store, experiment_id, QUOTA)
 
@@ -167,7 +173,7 @@ def test_one_folder_that_cannot_be_read_holds_up_no_other(full, dispatcher, stor
         return size_of(path)
 
     monkeypatch.setattr("service.dispatcher.disk_usage.size_of", refuses)
-    found = meter._measure_all(meter.store.unmeasured())
+    found = meter._measure_all(meter.store.unmeasured(), meter.store.storage_marker())
     assert [one.of.id for one in found] == [second]
     meter.close()
 

@@ -69,6 +69,17 @@ def test_a_list_is_narrowed_and_ordered(http, five, query, expected):
     assert names(http, query) == expected.split()
 
 
+def test_a_list_of_ids_shows_those_that_are_there(http, five):
+    ids = {item["name"]: item["id"] for item in http.get("/v1/experiments").json()["items"]}
+    assert names(http, f"id={ids['n0']}&id={ids['n3']}&id=nothere&id={ids['n0']}") == ["n3", "n0"]
+    assert names(http, f"id={ids['n0']}&id={ids['n1']}&project=odd") == ["n1"]
+    assert names(http, "id=nothere") == []
+    for query in ("id=../x", "id=", "&".join(["id=a"] * 201)):
+        answer = http.get(f"/v1/experiments?{query}")
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["pointer"] == "id"
+
+
 @pytest.mark.parametrize("sort", list(Sort))
 @pytest.mark.parametrize("narrowing", [{}, {"tag": "mine:yes"}])
 def test_pages_of_every_order_show_everything_once(http, store, leader, sort, narrowing):

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
-from service.cluster.base import GangKey, Launch, Node
+from service.cluster.base import GangKey, Node
 from service.cluster.in_memory import InMemoryCluster
 from service.comparisons.submission import base_spec, variant_specs
 from service.database.models.studies import Decision, Study, Trial
@@ -21,25 +21,15 @@ from service.experiments.actions import act
 from service.schemas.comparisons import ComparisonSpec
 from service.studies.store import NewStudy, StudyStore
 from service.testing import FakeClock
+from tests.support.studies.comparing import leave_predictions
 from tests.support.dispatching import tick
-from tests.support.predictions import CLASSES, IMAGES, write_predictions
+from tests.support.predictions import CLASSES, IMAGES
 from tests.support.specs import spec_dict
-from workers.protocol.storage import ExperimentFolder
-
-RIGHT = {"none": 20, "cbam": 30}
-
-
-def export(launch: Launch) -> None:
-    """What a training of that spec leaves: so many right, by its attention, and one more for odd seeds."""
-    spec = launch.spec
-    folder = ExperimentFolder(launch.storage, launch.key.experiment_id)
-    correct = RIGHT[spec.model.attention.type] + spec.train.seed % 2
-    write_predictions(folder.predictions, correct=correct)
 
 
 @pytest.fixture
 def cluster() -> InMemoryCluster:
-    return InMemoryCluster(nodes=(Node("node-1", 4.0, 0.0, 4.0, 0.0),), steps_per_look=5, export=export)
+    return InMemoryCluster(nodes=(Node("node-1", 4.0, 0.0, 4.0, 0.0),), steps_per_look=5, export=leave_predictions)
 
 
 @pytest.fixture
