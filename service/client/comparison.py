@@ -68,7 +68,7 @@ class ComparisonHandle:
     def table(self) -> "DataFrame":
         """The result as a DataFrame: a row for each difference, and one for the control. Accuracies are fractions of 1.
 
-        Raises MissingExtra where pandas is not installed.
+        Raises NeedsPandas where pandas is not installed.
         """
         from service.client.comparison_table import as_frame
 

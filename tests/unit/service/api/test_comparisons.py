@@ -8,8 +8,8 @@ from service.comparisons.submission import base_spec, variant_specs
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.studies import StudyState, seed_of
 from service.schemas.comparisons import ComparisonSpec
-from tests.support.studies.comparing import leave_predictions
 from tests.support.specs import spec_dict
+from tests.support.studies.comparing import leave_predictions
 
 PATH = "/v1/comparisons"
 

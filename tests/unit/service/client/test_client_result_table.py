@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from service.client.comparison_table import as_frame, as_html, fitting_table, records, shown_table, words
-from service.errors import MissingExtra
+from service.client.errors import NeedsPandas
 from tests.support.studies.results import pair, result, unequal, variant
 
 
@@ -67,5 +67,5 @@ def test_a_frame_holds_numbers():
 
 def test_without_pandas_a_frame_is_refused_by_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(MissingExtra, match="pip install pandas"):
+    with pytest.raises(NeedsPandas, match="pip install pandas"):
         as_frame(result())

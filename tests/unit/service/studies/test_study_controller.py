@@ -21,10 +21,10 @@ from service.experiments.actions import act
 from service.schemas.comparisons import ComparisonSpec
 from service.studies.store import NewStudy, StudyStore
 from service.testing import FakeClock
-from tests.support.studies.comparing import leave_predictions
 from tests.support.dispatching import tick
 from tests.support.predictions import CLASSES, IMAGES
 from tests.support.specs import spec_dict
+from tests.support.studies.comparing import leave_predictions
 
 
 @pytest.fixture
