@@ -92,7 +92,7 @@ def _certainty(judgement: Judgement, pair: PairJudgement) -> str:
     of = f" of {judgement.tests}" if several else ""
     if pair.anytime is not None:
         bound = f"{100 * ALPHA / judgement.tests:.2g} %"
-        return f"{pair.n} paired seeds, some added after the means were seen: an interval for any number, error {bound}"
+        return f"{pair.n} paired seeds, a number not fixed beforehand: an interval that holds at any, error {bound}"
     told = [f"{pair.n} paired seeds"]
     name = "Holm p" if several else "p"
     if pair.verdict is not Verdict.EQUAL and pair.p_holm is not None:

@@ -152,8 +152,8 @@ CASES = {
         COMPARISON,
         replace(BETTER, interval=None, anytime=Interval(0.001, 0.015), p_holm=None),
         None,
-        "On these 355 images cbam beats plain by 0.8 points [0.1, 1.5] (10 paired seeds, some added after the means "
-        f"were seen: an interval for any number, error 1.7 %). New images [−0.7, 2.3]: not shown. {UNKNOWN}",
+        "On these 355 images cbam beats plain by 0.8 points [0.1, 1.5] (10 paired seeds, a number not fixed "
+        f"beforehand: an interval that holds at any, error 1.7 %). New images [−0.7, 2.3]: not shown. {UNKNOWN}",
     ),
 }
 
