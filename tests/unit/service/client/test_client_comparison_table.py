@@ -5,9 +5,9 @@ import sys
 import pytest
 
 from service.client.comparing.table import as_frame, as_html, fitting_table, records, shown_table, words
-<from service.client.errors import NeedsPandas
+from service.client.errors import NeedsPandas
 from tests.support.studies.results import pair, result, unequal, variant
-=
+
 
 def test_columns_of_numbers_stand_to_the_right():
     columns, rows = shown_table(result())
