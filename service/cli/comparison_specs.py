@@ -32,7 +32,7 @@ def example() -> str:
 def read_comparison_file(file: Path, overrides: Mapping[str, Any]) -> "ComparisonSpec":
     """The comparison in a file, or of standard input, with the overrides. Raises SpecError that says all faults."""
     from cbam_core.spec import fields_in, read_fields
-    from service.client.comparison_specs import make_comparison
+    from service.client.comparing.specs import make_comparison
     from service.errors import InvalidField
 
     fields = fields_in(sys.stdin.read(), source="-") if file == STDIN else read_fields(file)

@@ -7,7 +7,7 @@ from cbam_core import lazy_names
 if TYPE_CHECKING:
     from service.client.client import Client as Client
     from service.client.client import Where as Where
-    from service.client.comparison import ComparisonHandle as ComparisonHandle
+    from service.client.comparing.handle import ComparisonHandle as ComparisonHandle
     from service.client.experiment import ExperimentHandle as ExperimentHandle
     from service.client.experiments import Experiments as Experiments
     from service.client.waiting import WaitTimeout as WaitTimeout
@@ -19,7 +19,7 @@ __getattr__ = lazy_names(
     {
         "Client": "client",
         "Where": "client",
-        "ComparisonHandle": "comparison",
+        "ComparisonHandle": "comparing.handle",
         "ExperimentHandle": "experiment",
         "Experiments": "experiments",
         "WaitTimeout": "waiting",

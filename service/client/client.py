@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 from service.client.auth import AccessCalls
 from service.client.catalog import CatalogueCalls
-from service.client.comparisons import ComparisonCalls
+from service.client.comparing.calls import ComparisonCalls
 from service.client.errors import MissingExperiments
 from service.client.experiment import ExperimentHandle
 from service.client.experiments import Experiments, wait_all

@@ -120,7 +120,7 @@ def list_comparisons(
 ) -> None:
     """List comparisons, the newest first."""
     from service.client.client import Client
-    from service.client.comparison_display import counts
+    from service.client.comparing.display import counts
 
     with Client() as client:
         found = client.comparisons(state=state or (), owner=owner, page_size=min(limit, 200))
@@ -150,7 +150,7 @@ def show(comparison_id: ComparisonId, as_json: AsJson = False) -> None:
 
 
 def _facts(client: "Client", view: "ComparisonView", result: "ResultView") -> list[tuple[str, object]]:
-    from service.client.comparison_display import counts, seeds_of
+    from service.client.comparing.display import counts, seeds_of
 
     margin = "" if result.margin is None else f", differences below {100 * result.margin:g} points do not matter"
     images = "" if result.images is None else f" of {result.images:,} images"

@@ -12,7 +12,7 @@ from service.cli.output import AsJson, AsJsonLines, note, print_json, print_tabl
 from service.domain.studies import StudyState
 
 if TYPE_CHECKING:
-    from service.client.comparison import ComparisonHandle
+    from service.client.comparing.handle import ComparisonHandle
     from service.schemas.comparison_results import ResultView
 
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write it into this file.", metavar="FILE")]
@@ -41,7 +41,7 @@ def follow(handle: "ComparisonHandle", *, as_json: bool = False) -> None:
 
     Progress goes to stderr, but as JSON it is the answer: to stdout.
     """
-    from service.client.comparison_display import watching_comparison
+    from service.client.comparing.display import watching_comparison
     from service.client.waiting import wait_for
 
     stream = sys.stdout if as_json else sys.stderr
@@ -55,7 +55,7 @@ def follow(handle: "ComparisonHandle", *, as_json: bool = False) -> None:
 
 def print_result(result: "ResultView") -> None:
     """Print the table of the variants, as far as the terminal has room for it, and the verdicts in words."""
-    from service.client.comparison_table import fitting_table, words
+    from service.client.comparing.table import fitting_table, words
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     columns, rows, gone = fitting_table(result, width)

@@ -39,7 +39,7 @@ def test_what_is_hidden_is_all_that_is_heavy():
         (
             (),
             "cbam_core.spec, service.client, service.cli.main, service.client.progress_display, "
-            "service.client.comparison_display, service.client.comparison_specs, service.cli.comparison_specs",
+            "service.client.comparing.display, service.client.comparing.specs, service.cli.comparison_specs",
         ),
         (
             ("service",),

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from service.client.comparison_table import as_frame, as_html, fitting_table, records, shown_table, words
+from service.client.comparing.table import as_frame, as_html, fitting_table, records, shown_table, words
 from service.client.errors import NeedsPandas
 from tests.support.studies.results import pair, result, unequal, variant
 

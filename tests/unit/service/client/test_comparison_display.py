@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.client.comparison_display import counts, eta_seconds, watching_comparison
+from service.client.comparing.display import counts, eta_seconds, watching_comparison
 from service.domain.studies import StudyState
 from service.schemas.experiments import ProgressView
 from service.schemas.studies import ComparisonView, StudyLinks, TrialCounts
@@ -68,7 +68,7 @@ def test_the_time_to_the_end_goes_by_those_that_train(running, seconds):
 
 def test_a_pipe_gets_a_line_for_each_change(monkeypatch):
     handle, stream = Handle(), io.StringIO()
-    monkeypatch.setattr("service.client.comparison_display.RESULT_SECONDS", 0.0)
+    monkeypatch.setattr("service.client.comparing.display.RESULT_SECONDS", 0.0)
     with watching_comparison(handle, stream) as show:
         show()
         handle.now = [training(50, 0.5)]  # the time alone is no change

@@ -36,7 +36,7 @@ class ComparisonHandle:
 
     def _repr_html_(self) -> str:
         """The table and the verdicts, for notebooks."""
-        from service.client.comparison_table import as_html
+        from service.client.comparing.table import as_html
 
         try:
             return as_html(self.result)
@@ -70,7 +70,7 @@ class ComparisonHandle:
 
         Raises NeedsPandas where pandas is not installed.
         """
-        from service.client.comparison_table import as_frame
+        from service.client.comparing.table import as_frame
 
         return as_frame(self.result)
 
@@ -165,7 +165,7 @@ class ComparisonHandle:
     def _display(self, progress: bool) -> AbstractContextManager[Callable[[], None] | None]:
         if not progress:
             return nullcontext()
-        from service.client.comparison_display import watching_comparison
+        from service.client.comparing.display import watching_comparison
 
         return watching_comparison(self, sys.stderr)
 

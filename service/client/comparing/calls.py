@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.client.comparison import ROOT, ComparisonHandle
+from service.client.comparing.handle import ROOT, ComparisonHandle
 from service.client.transport import Transport, path
 from service.domain.studies import StudyState
 from service.schemas.studies import ComparisonPage, ComparisonPreview, ComparisonView
@@ -55,7 +55,7 @@ def _body(spec: "Comparison") -> Any:
     if isinstance(spec, Mapping):
         return dict(spec)
     if isinstance(spec, str | Path):
-        from service.client.comparison_specs import read_comparison
+        from service.client.comparing.specs import read_comparison
 
         spec = read_comparison(spec)
     return spec.model_dump(mode="json")

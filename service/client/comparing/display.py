@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cbam_core.printable import escaped_line
-from service.client.comparison_table import fitting_table
+from service.client.comparing.table import fitting_table
 from service.comparisons.table import difference
 from service.schemas.experiments import ExperimentView
 from service.schemas.studies import ComparisonView
