@@ -16,6 +16,7 @@ from cbam_core.networks import build_network
 from cbam_core.semantics import EARLIEST, Semantics
 from cbam_core.spec import ExperimentSpec, ModelSpec
 from workers.data import Dataset, load_dataset
+from workers.data.datasets.folder_parts import groups_of
 from workers.export.predictions import PredictionRows
 from workers.export.requirements import require, require_compiler
 from workers.export.weights import Trained, export
@@ -215,8 +216,18 @@ def _predictions(trainer: Trainer) -> list[PredictionRows]:
         assert images is not None, "it was assessed on"
         labels, origin = images.labels.cpu(), images.origin.cpu()
         said = vars(assessed.predictions)
-        rows.append(PredictionRows(split=name, index=origin, path=images.paths(), label=labels, **said))
+        paths = images.paths()
+        rows.append(
+            PredictionRows(split=name, index=origin, path=paths, group=_groups(trainer, paths), label=labels, **said)
+        )
     return rows
+
+
+def _groups(trainer: Trainer, paths: list[str] | None) -> list[str | None] | None:
+    val = trainer.spec.data.val
+    if paths is None or val == "folder" or val.group is None:
+        return None
+    return groups_of(paths, val.group)
 
 
 def _trained(trainer: Trainer, semantics: Semantics) -> Trained:
@@ -291,6 +302,7 @@ def _facts(cost: Description, dataset: Dataset) -> dict[str, Any]:
         "val_images": len(dataset.val),
         "test_images": None if dataset.test is None else len(dataset.test),
         "split": dataset.split,
+        "data": f"{dataset.fingerprint:016x}",
     }
 
 

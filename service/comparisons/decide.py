@@ -100,6 +100,15 @@ def decide(now: ComparisonSeen) -> list[Step]:
     return _active(now)
 
 
+def decide_unreadable(now: ComparisonSeen, why: str) -> list[Step]:
+    """The same of a comparison whose spec this version cannot read: it can be cancelled, and else it fails."""
+    if now.state is StudyState.STOPPING:
+        return _stopping(now)
+    if now.desired is Desired.CANCEL:
+        return [StudyMove(StudyState.STOPPING, StudyReason.CANCELLED_BY_USER)]
+    return [StudyMove(StudyState.STOPPING, StudyReason.SPEC_UNREADABLE, why)]
+
+
 def block_order(study_seed: int, block: int, variants: Sequence[str]) -> tuple[str, ...]:
     """The variants in the order in which a block's experiments are queued."""
     order = sorted(variants)
@@ -117,9 +126,13 @@ def _active(now: ComparisonSeen) -> list[Step]:
         return [_block(now, begun)] if room else []
     if still_open:
         return []
-    if now.precision is not None and not now.seeds_chosen and all(trial.counts for trial in now.trials):
+    if now.precision is None or now.seeds_chosen:
+        return [StudyMove(StudyState.SUCCEEDED)]
+    if all(trial.counts for trial in now.trials):
         return [_choose_seeds(now, now.precision)]
-    return [StudyMove(StudyState.SUCCEEDED)]
+    missing = sum(not trial.counts for trial in now.trials)
+    message = f"the number of seeds could not be chosen: {missing} of the first {len(now.trials)} runs have no number"
+    return [StudyMove(StudyState.SUCCEEDED, message=message)]
 
 
 def _block(now: ComparisonSeen, block: int) -> BeginTrials:
@@ -169,8 +182,8 @@ def _stopping(now: ComparisonSeen) -> list[Step]:
         return [*wishes]
     if any(trial.state is not None and trial.state not in TERMINAL for trial in now.trials):
         return []
-    failed = now.reason is StudyReason.EXPERIMENTS_FAILED
-    return [StudyMove(StudyState.FAILED if failed else StudyState.CANCELLED, now.reason, now.message)]
+    cancelled = now.reason is StudyReason.CANCELLED_BY_USER
+    return [StudyMove(StudyState.CANCELLED if cancelled else StudyState.FAILED, now.reason, now.message)]
 
 
 def _wish(now: ComparisonSeen, desired: Desired) -> list[WishFor]:

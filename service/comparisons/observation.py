@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from service.errors import NoPredictions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+MOST_ROWS = 4_000_000
+MOST_BYTES = 2**29
 PARTS = {"test/top1": "test", "val/top1": "val"}
 
 
@@ -63,50 +64,64 @@ def right_images(stored: dict[str, Any]) -> "NDArray[np.bool_]":
     return np.unpackbits(bits, count=stored["images"]).view(np.bool_)
 
 
-def read_observation(predictions: Path, metric: str, *, best: bool = False, group: str | None = None) -> Observation:
+def read_observation(predictions: Path, metric: str, *, best: bool = False) -> Observation:
     """What predictions.parquet says of the part that `metric` is of; with `best`, of the best checkpoint's weights.
 
-    `group` is the regular expression of `data.val.group`. Raises NoPredictions where the file, or that part of it, is
-    not there; OSError where storage does not answer.
+    Raises NoPredictions where the file, or that part of it, is not there, or cannot be what a training has written;
+    OSError where storage does not answer.
     """
-    import pyarrow.parquet as pq
+    import pyarrow as pa
 
+    if predictions.exists() and not predictions.is_file():
+        raise NoPredictions("its predictions are no file")
     try:
-        table = pq.read_table(predictions, columns=["split", "index", "path", "label", "predicted"])
+        return _read(predictions, PARTS[metric], best=best)
     except FileNotFoundError as error:
         raise NoPredictions from error
-    part = PARTS[metric]
+    except (pa.ArrowException, ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
+        raise NoPredictions(f"its predictions cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _read(predictions: Path, part: str, *, best: bool) -> Observation:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(predictions)
+    _check_size(file.metadata)
+    columns = ["split", "index", "label", "predicted"]
+    if not all(pa.types.is_integer(file.schema_arrow.field(name).type) for name in columns[1:]):
+        raise NoPredictions("its predictions hold no class numbers")
+    grouped = "group" in file.schema_arrow.names
+    table = file.read(columns=[*columns, "group"] if grouped else columns)
     splits = np.asarray(table["split"].to_numpy(zero_copy_only=False), dtype=str)
     wanted = f"{part}_best" if best and (splits == f"{part}_best").any() else part  # once where the two are the same
     chosen = table.filter(splits == wanted)
     if not chosen.num_rows:
         raise NoPredictions(f"its predictions hold nothing of {part}")
-    label, index = chosen["label"].to_numpy(), chosen["index"].to_numpy()
-    paths: list[str | None] = chosen["path"].to_pylist()
+    label, index = (chosen[name].to_numpy().astype("<i8") for name in ("label", "index"))
+    classes = len(json.loads(table.schema.metadata[b"classes"]))
+    if classes < 1:
+        raise NoPredictions("its predictions name no classes")
     return Observation(
         right=label == chosen["predicted"].to_numpy(),
-        groups=None if group is None or paths[0] is None else _groups([path or "" for path in paths], group),
-        classes=len(json.loads(table.schema.metadata[b"classes"])),
-        digest=_digest(label, index, paths),
+        groups=_numbers(chosen["group"].to_pylist()) if grouped and chosen["group"].null_count < len(label) else None,
+        classes=classes,
+        digest=hashlib.sha256(label.tobytes() + index.tobytes()).hexdigest()[:16],
     )
 
 
-def _groups(paths: Sequence[str], pattern: str) -> "NDArray[np.int32]":
-    """A number for each path, the same where the pattern finds the same; what it finds nothing in stands alone."""
-    expression = re.compile(pattern)
-    found = [expression.search(path) for path in paths]
-    keys = [
-        path if match is None else (match[match.re.groups and 1],) for path, match in zip(paths, found, strict=True)
-    ]
+def _check_size(metadata: Any) -> None:
+    """Whoever can write below the storage's root must not be able to fill the dispatcher's memory."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    if metadata.num_rows > MOST_ROWS or sum(group.total_byte_size for group in groups) > MOST_BYTES:
+        raise NoPredictions("its predictions are larger than those of any training")
+
+
+def _numbers(groups: Sequence[str | None]) -> "NDArray[np.int32]":
+    """A number for each image, the same for those of one group; an image of no group stands alone."""
     numbers: dict[object, int] = {}
+    keys = [(place,) if group is None else group for place, group in enumerate(groups)]
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int32)
-
-
-def _digest(label: "NDArray[Any]", index: "NDArray[Any]", paths: Sequence[str | None]) -> str:
-    digest = hashlib.sha256(label.astype("<i8").tobytes())
-    digest.update(index.astype("<i8").tobytes())
-    digest.update("\n".join(path or "" for path in paths).encode())
-    return digest.hexdigest()[:16]
 
 
 def _text(data: bytes) -> str:

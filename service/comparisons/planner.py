@@ -1,10 +1,16 @@
 """A comparison as the controller of studies takes it: rows in, steps out."""
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
+from pydantic import ValidationError
+
+from cbam_core.errors import SpecError
 from cbam_core.spec import ExperimentSpec
-from service.comparisons.decide import ComparisonSeen, TrialSeen, decide
-from service.comparisons.observation import Observation, read_observation
+from service.comparisons.decide import ComparisonSeen, TrialSeen, decide, decide_unreadable
+from service.comparisons.observation import MOST_ROWS, Observation, read_observation
 from service.comparisons.statistics import Pairs, Precision
 from service.comparisons.submission import trial_spec
 from service.database.models.studies import Study
@@ -15,40 +21,66 @@ from service.schemas.comparisons import ComparisonSpec, SeedPlan
 from service.studies.rows import Reading, TrialState, Unobserved
 from workers.protocol.storage import ExperimentFolder
 
+log = logging.getLogger(__name__)
+MOST_KEPT = 200  # specs of variants
+
 
 class ComparisonPlanner:
     """What comes next in a comparison, and what its runs reached."""
 
+    def __init__(self) -> None:
+        self._variants: dict[tuple[str, str], ExperimentSpec] = {}  # read once: they never change
+
     def steps(self, study: Study, trials: Sequence[TrialState]) -> list[Step]:
         """What to do now."""
-        return decide(seen(study, trials))
+        try:
+            return decide(seen(study, trials))
+        except SpecError as error:
+            return decide_unreadable(_as_stored(study, trials), str(error))
 
     def spec(self, study: Study, trial: PlannedTrial) -> ExperimentSpec:
         """What a trial is submitted as."""
-        fields = study.specs[trial.variant]
-        return trial_spec(fields, study=study.name, variant=trial.variant, block=trial.block, seed=trial.seed)
+        base = self._variants.get((study.id, trial.variant))
+        if base is None:
+            base = ExperimentSpec.model_validate(study.specs[trial.variant], strict=False)
+            while len(self._variants) >= MOST_KEPT:
+                self._variants.pop(next(iter(self._variants)))
+            self._variants[study.id, trial.variant] = base
+        return trial_spec(base, study=study.name, variant=trial.variant, block=trial.block, seed=trial.seed)
 
     def read(self, study: Study, of: Unobserved, folder: ExperimentFolder) -> Reading:
         """What a run reached, by its predictions; where there are none, by the metric that it reported."""
+        if not (of.is_pruned or folder.path.is_dir()):
+            raise FileNotFoundError(f"there is no {folder.path}: is the storage mounted?")
         comparison = comparison_of(study)
-        val = next(iter(study.specs.values()))["data"]["val"]
-        group = val.get("group") if isinstance(val, dict) else None
-        best = comparison.weights == "best"
         try:
-            found: Observation = read_observation(folder.predictions, comparison.metric, best=best, group=group)
-        except NoPredictions:
-            name = comparison.metric.replace("test/", "test_best/") if best else comparison.metric
-            top1 = of.metrics.get(name, of.metrics.get(comparison.metric))
-            images = of.summary.get(f"{comparison.metric.partition('/')[0]}_images")
-            if top1 is None or not images:
-                return Reading()
-            return Reading(round(top1 * images), images, of.summary.get("classes"))
+            found: Observation = read_observation(
+                folder.predictions, comparison.metric, best=comparison.weights == "best"
+            )
+        except NoPredictions as error:
+            log.warning("judged without single images: %s", error, extra={"experiment_id": of.experiment_id})
+            return _reported(of, comparison)
         return Reading(found.correct, len(found.right), found.classes, found.to_json())
 
 
+def _reported(of: Unobserved, comparison: ComparisonSpec) -> Reading:
+    """By the metric and the number of images that a run reported; nothing where these are no such numbers."""
+    name = comparison.metric.replace("test/", "test_best/") if comparison.weights == "best" else comparison.metric
+    top1 = of.metrics.get(name, of.metrics.get(comparison.metric))
+    images = of.summary.get(f"{comparison.metric.partition('/')[0]}_images")
+    is_share = isinstance(top1, int | float) and 0 <= top1 <= 1
+    if not is_share or not isinstance(images, int) or not 1 <= images <= MOST_ROWS:
+        return Reading()
+    classes = of.summary.get("classes")
+    return Reading(round(top1 * images), images, classes if isinstance(classes, int) and classes > 0 else None)
+
+
 def comparison_of(study: Study) -> ComparisonSpec:
-    """The spec of a stored comparison."""
-    return ComparisonSpec.model_validate(study.spec, strict=False)
+    """The spec of a stored comparison. Raises SpecError for one that this version cannot read."""
+    try:
+        return ComparisonSpec.model_validate(study.spec, strict=False)
+    except ValidationError as error:
+        raise SpecError(f"the stored spec of the comparison cannot be read: {error}") from error
 
 
 def precision_of(plan: SeedPlan) -> Precision:
@@ -57,11 +89,21 @@ def precision_of(plan: SeedPlan) -> Precision:
 
 
 def seen(study: Study, trials: Sequence[TrialState]) -> ComparisonSeen:
-    """A comparison's rows as `decide` takes them."""
+    """A comparison's rows as `decide` takes them. Raises SpecError where its spec cannot be read."""
     comparison = comparison_of(study)
-    plan = comparison.plan
-    images = next((trial.images for trial in trials if trial.images), None)
-    chance = None if study.classes is None or images is None else round(images / study.classes)
+    return replace(
+        _as_stored(study, trials),
+        control=comparison.control_name,
+        precision=None if comparison.plan is None else precision_of(comparison.plan),
+        pairs=Pairs(comparison.pairs),
+    )
+
+
+def _as_stored(study: Study, trials: Sequence[TrialState]) -> ComparisonSeen:
+    """What the rows say beside the spec."""
+    sizes = Counter(trial.images for trial in trials if trial.images)
+    images = sizes.most_common(1)[0][0] if sizes else None  # one run that was measured on others is the odd one
+    chance = round(images / study.classes) if study.classes and images else None
     return ComparisonSeen(
         state=StudyState(study.state),
         desired=Desired(study.desired),
@@ -69,10 +111,10 @@ def seen(study: Study, trials: Sequence[TrialState]) -> ComparisonSeen:
         message=study.message,
         seed=study.seed,
         variants=tuple(study.specs),
-        control=comparison.control_name,
+        control="",
         seeds=study.seeds,
-        precision=None if plan is None else precision_of(plan),
-        pairs=Pairs(comparison.pairs),
+        precision=None,
+        pairs=Pairs.CONTROL,
         seeds_chosen=study.seeds_chosen,
         images=images,
         trials=[_trial_seen(trial, images, chance) for trial in trials],

@@ -109,4 +109,5 @@ def _state(row: TrialRow) -> TrialState:
         desired=Desired.RUN if experiment is None else Desired(experiment.desired),
         reason=None if experiment is None or experiment.reason is None else Reason(experiment.reason),
         message="" if experiment is None else experiment.message,
+        version=0,  # of no use to what has been read already
     )

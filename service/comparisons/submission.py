@@ -62,12 +62,12 @@ def variant_specs(comparison: ComparisonSpec, base: ExperimentSpec) -> dict[str,
     return specs
 
 
-def trial_spec(fields: Mapping[str, Any], *, study: str, variant: str, block: int, seed: int) -> ExperimentSpec:
-    """The spec of one experiment of a comparison."""
-    train = {**fields["train"], "seed": seed}
-    tags = {**fields["tags"], "comparison": study, "variant": variant}
+def trial_spec(base: ExperimentSpec, *, study: str, variant: str, block: int, seed: int) -> ExperimentSpec:
+    """The spec of one experiment of a comparison, whose variant's spec is `base`."""
+    train = base.train.model_copy(update={"seed": seed})
+    tags = {**base.tags, "comparison": study, "variant": variant}
     name = f"{study[:LONGEST_STEM].rstrip()}-{variant}-{block}"
-    return ExperimentSpec.model_validate({**fields, "name": name, "train": train, "tags": tags}, strict=False)
+    return base.model_copy(update={"name": name, "train": train, "tags": tags})
 
 
 def place_of_base(comparison: ComparisonSpec) -> str:

@@ -17,7 +17,7 @@ MOST_NAMED = 5  # runs that are named for each value
 LONGEST_VALUE = 80
 NOT_HELD = frozenset({"name", "description", "tags", "priority", "project"})
 """Fields of a run's spec that change nothing of what it reaches."""
-FACTS = ("device", "world_size", "torch", "code")
+FACTS = ("device", "world_size", "torch", "code", "data")
 """What the worker says of a run at its end, and must be the same for all."""
 
 

@@ -124,7 +124,7 @@ class Dispatcher:
         self.file_cleanup.mark_storage()
         view = self._look()
         self.report.looked(view)
-        self.studies.tick()
+        self._decide_studies()
         for row in self.store.unsettled():
             with self._apart(row):
                 self.reconciler.settle(row)
@@ -146,6 +146,16 @@ class Dispatcher:
         self.reconciler.made_room = self.reconciler.moved = False
         self.run_finalizer.tick()
         self._keep_house(view)
+
+    def _decide_studies(self) -> None:
+        """Whatever is wrong with studies, experiments go on."""
+        try:
+            self.studies.tick()
+        except (NotLeading, OperationalError):
+            raise
+        except Exception:
+            log.exception("studies cannot be decided")
+            self.report.failed()
 
     @contextmanager
     def _apart(self, row: Experiment) -> Iterator[None]:

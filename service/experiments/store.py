@@ -18,11 +18,14 @@ from service.database.engine import Database
 from service.database.listing import cursor_of, labels_of, page_query
 from service.database.models.auth import FileLink
 from service.database.models.experiments import Attempt, Deletion, Event, Experiment, IdempotencyKey, Label, Pruning
+from service.database.models.studies import Study
+from service.database.study_transitions import change_study_state
 from service.database.transitions import change_state
 from service.domain.filters import Cursor, Filter, Sort
 from service.domain.pruning import NEEDS_CHECKPOINTS, PruneScope, allowed_actions, require_prunable
 from service.domain.scheduling_spec import load_scheduling_spec
 from service.domain.states import Desired, Move, State
+from service.domain.studies import StudyMove, StudyState
 from service.domain.values import human_bytes, utc_now
 from service.errors import (
     ExperimentDeleted,
@@ -204,6 +207,7 @@ class ExperimentStore:
         Raises IllegalAction in any other state, PrunedExperiment where that checkpoint was pruned.
         """
         with self.database.writing() as session:
+            _reopen_study(session, _found(session, experiment_id).study_id, by=by)
             row = _found(session, experiment_id, lock=True)
             requeue_in(session, row, by=by)
             return row
@@ -271,6 +275,13 @@ def requeue_in(session: Session, row: Experiment, *, by: str) -> None:
     row.deadline_at = deadline_of(load_scheduling_spec(row.spec)[0].deadline_minutes, row.queued_at)
     row.not_before = row.ended_at = None
     row.tracking_closed = False
+
+
+def _reopen_study(session: Session, study_id: str | None, *, by: str) -> None:
+    """A comparison that has its result goes on with its experiment. A study is locked before its experiments."""
+    study = None if study_id is None else session.get(Study, study_id, with_for_update=True)
+    if study is not None and study.state == StudyState.SUCCEEDED:
+        change_study_state(session, study, StudyMove(StudyState.ACTIVE), by=by)
 
 
 def _event_beside(row: Experiment, message: str, *, by: str) -> Event:

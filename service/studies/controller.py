@@ -1,6 +1,7 @@
 """Makes the next steps of studies in the dispatcher's tick. Remembers nothing that the rows do not say too."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 5.0  # after storage did not answer; doubles with each failure of one trial
 LONGEST_PAUSE_SECONDS = 60.0
 LOOK_AT_ALL_SECONDS = 10.0
+TICK_SECONDS = 0.1  # of a tick, at most and one study more
 
 
 class StudyPlanner(Protocol):
@@ -58,10 +60,11 @@ class StudyController:
         self.changed: set[str] = set()  # studies of which something else than their own row has changed since
         self.seen_seq: int | None = None  # of events: None before the first look
         self.look_at_all = 0.0
+        self.last: str | None = None  # the study that was decided last
         self.not_before: dict[str, float] = {}  # of studies that could not be decided
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="read-runs")
-        self.under_way: Future[list[tuple[Unobserved, Reading | OSError]]] | None = None
-        self.missed = False  # runs may have ended while the thread was reading others
+        self.under_way: Future[list[tuple[Unobserved, Reading | Exception]]] | None = None
+        self.missed = True  # runs may have ended that were not asked for
         self.pauses: dict[str, tuple[float, float]] = {}  # of what could not be read: seconds, and when they are over
 
     def tick(self) -> None:
@@ -71,17 +74,29 @@ class StudyController:
             self._forget()
             return
         self._note_changes(going_on)
-        looks = bool(self.changed)
-        now = self.clock()
-        for study_id, version in going_on.items():
-            is_due = study_id in self.changed or self.decided.get(study_id) != version
-            if is_due and self.not_before.get(study_id, now) <= now:
-                self._decide(study_id)
-        self._read_runs(looks=looks)
+        self.missed |= bool(self.changed)
+        now, began = self.clock(), time.monotonic()
+        due = [
+            study_id
+            for study_id, version in going_on.items()
+            if (study_id in self.changed or self.decided.get(study_id) != version)
+            and self.not_before.get(study_id, now) <= now
+        ]
+        for study_id in self._in_turns(due):
+            self.last = study_id
+            self._decide(study_id)
+            if time.monotonic() - began > TICK_SECONDS:
+                break  # the others have their turn in the next tick: experiments are to be started meanwhile
+        self._read_runs()
+
+    def _in_turns(self, due: Sequence[str]) -> list[str]:
+        """Those behind the one that had the last turn come first."""
+        place = due.index(self.last) + 1 if self.last in due else 0
+        return [*due[place:], *due[:place]]
 
     def _forget(self) -> None:
         self.decided, self.signatures, self.not_before = {}, {}, {}
-        self.changed, self.seen_seq, self.pauses = set(), None, {}
+        self.changed, self.seen_seq, self.pauses, self.missed = set(), None, {}, True
 
     def _note_changes(self, going_on: Mapping[str, int]) -> None:
         """By the events of this moment; now and then by a look at all rows, which knows of deletions too."""
@@ -116,7 +131,7 @@ class StudyController:
                 return
             begun = [trial for step in steps if isinstance(step, BeginTrials) for trial in step.trials]
             specs = {trial: planner.spec(study, trial) for trial in begun}
-            self.rows.apply(study, steps, specs, now_after=max((trial.number for trial in trials), default=-1))
+            self.rows.apply(study, trials, steps, specs)
         except (NotLeading, OperationalError):
             raise
         except StaleMove:
@@ -125,46 +140,48 @@ class StudyController:
             log.exception("this study cannot be decided, trying again", extra={"study_id": study_id})
             self.not_before[study_id] = self.clock() + LONGEST_PAUSE_SECONDS
 
-    def _read_runs(self, *, looks: bool) -> None:
-        """Take what the thread has read, and where runs may have ended since give it those."""
+    def _read_runs(self) -> None:
+        """Take what the thread has read, and where runs may have ended since give it those.
+
+        What cannot be written down now is read again: `missed` stays true until all has been asked for once more.
+        """
         if self.under_way is not None:
             if not self.under_way.done():
-                self.missed |= looks
                 return
-            done, self.under_way = self.under_way, None
+            done, self.under_way, self.missed = self.under_way, None, True
             for of, found in done.result():
                 self._take(of, found)
-            looks = True
         now = self.clock()
-        if not (looks or self.missed or any(until <= now for _, until in self.pauses.values())):
+        if not (self.missed or any(until <= now for _, until in self.pauses.values())):
             return
-        self.missed = False
         waiting = [name for name, (_, until) in self.pauses.items() if now < until]
         unobserved = self.rows.unobserved(besides=waiting)
+        self.missed = False
         wanted = {*waiting, *(of.experiment_id for of in unobserved)}
         self.pauses = {name: pause for name, pause in self.pauses.items() if name in wanted}
         if unobserved:
             self.under_way = self.pool.submit(self._read, unobserved)
 
-    def _take(self, of: Unobserved, found: Reading | OSError) -> None:
-        if isinstance(found, OSError):
+    def _take(self, of: Unobserved, found: Reading | Exception) -> None:
+        if isinstance(found, Exception):
             before, _ = self.pauses.get(of.experiment_id, (0.0, 0.0))
             pause = min(LONGEST_PAUSE_SECONDS, 2 * before or RETRY_SECONDS)
             self.pauses[of.experiment_id] = (pause, self.clock() + pause)
             log.warning(
-                "predictions cannot be read, trying again: %s", found, extra={"experiment_id": of.experiment_id}
+                "predictions cannot be read, trying again: %r", found, extra={"experiment_id": of.experiment_id}
             )
             return
         self.pauses.pop(of.experiment_id, None)
         self.rows.note_reading(of, found)
         self.changed.add(of.study.id)
 
-    def _read(self, unobserved: Sequence[Unobserved]) -> list[tuple[Unobserved, Reading | OSError]]:
-        found: list[tuple[Unobserved, Reading | OSError]] = []
+    def _read(self, unobserved: Sequence[Unobserved]) -> list[tuple[Unobserved, Reading | Exception]]:
+        """One run that cannot be read must not hold up the others: nobody hears what this thread raises."""
+        found: list[tuple[Unobserved, Reading | Exception]] = []
         for of in unobserved:
             folder = ExperimentFolder(self.storage, of.experiment_id)
             try:
                 found.append((of, self.planners[StudyKind(of.study.kind)].read(of.study, of, folder)))
-            except OSError as error:
+            except Exception as error:
                 found.append((of, error))
         return found

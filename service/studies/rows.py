@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import bindparam, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from cbam_core.spec import ExperimentSpec
 from service.database.engine import Database
@@ -15,6 +15,7 @@ from service.database.lease import Leadership
 from service.database.models.experiments import Event, Experiment
 from service.database.models.studies import Study, Trial
 from service.database.study_transitions import change_study_state, note_decision
+from service.domain.pruning import PruneScope
 from service.domain.states import TERMINAL, Desired, Reason, State
 from service.domain.studies import (
     STUDY_TERMINAL,
@@ -48,6 +49,11 @@ _VERSIONS = (
     .where(Study.state.in_(GOING_ON))
     .group_by(Study.id)
 )
+_SUM_OF_VERSIONS = (
+    select(func.coalesce(func.sum(Experiment.version), 0))
+    .join(Trial, Trial.experiment_id == Experiment.id)
+    .where(Trial.study_id == bindparam("study"))
+)
 _READ = (
     select(Trial.study_id, func.count(Trial.observed_at))
     .join(Study, Study.id == Trial.study_id)
@@ -70,6 +76,7 @@ class TrialState:
     desired: Desired
     reason: Reason | None
     message: str
+    version: int  # of the experiment; 0 where that was deleted
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ class Unobserved:
     study: Study
     number: int
     experiment_id: str
+    is_pruned: bool  # of all its files
     summary: dict[str, Any]
     metrics: Mapping[str, Any]
 
@@ -139,6 +147,7 @@ class StudyRows:
                 Experiment.desired,
                 Experiment.reason,
                 Experiment.message,
+                Experiment.version,
             )
             .outerjoin(Experiment, Experiment.id == Trial.experiment_id)
             .where(Trial.study_id == study_id)
@@ -149,16 +158,24 @@ class StudyRows:
             return None if study is None else (study, [_trial_state(row) for row in session.execute(query)])
 
     def apply(
-        self, study: Study, steps: Sequence[Step], specs: Mapping[PlannedTrial, ExperimentSpec], *, now_after: int
+        self,
+        study: Study,
+        trials: Sequence[TrialState],
+        steps: Sequence[Step],
+        specs: Mapping[PlannedTrial, ExperimentSpec],
     ) -> None:
         """Make all the steps, and write down that they were decided, in one transaction.
 
-        `specs` has what each trial that begins is submitted as; `now_after` is the number of the last trial there is.
-        Raises StaleMove where the study has changed since it was read, NotLeading.
+        `specs` has what each trial that begins is submitted as. Raises StaleMove where the study has changed since it
+        was read with these trials, or is to end and one of their experiments has changed; NotLeading.
         """
+        now_after = max((trial.number for trial in trials), default=-1)
         with self._writing() as session:
             row = session.get(Study, study.id, with_for_update=True)
             if row is None or row.version != study.version:
+                raise StaleMove
+            ends = any(isinstance(step, StudyMove) and step.to in STUDY_TERMINAL for step in steps)
+            if ends and session.scalar(_SUM_OF_VERSIONS, {"study": study.id}) != sum(one.version for one in trials):
                 raise StaleMove
             for step in steps:
                 self._make(session, row, step, specs, now_after)
@@ -187,7 +204,7 @@ class StudyRows:
     def unobserved(self, *, besides: Sequence[str] = (), limit: int = 100) -> list[Unobserved]:
         """Trials of studies that go on whose experiments have succeeded and have not been read, without some."""
         query = (
-            select(Study, Trial.number, Experiment.id, Experiment.summary, Experiment.progress)
+            select(Study.id, Trial.number, Experiment.id, Experiment.pruned, Experiment.summary, Experiment.progress)
             .join(Trial, Trial.study_id == Study.id)
             .join(Experiment, Experiment.id == Trial.experiment_id)
             .where(Study.state.in_(GOING_ON), Experiment.state == State.SUCCEEDED, Trial.observed_at.is_(None))
@@ -196,10 +213,23 @@ class StudyRows:
             .limit(limit)
         )
         with self.database.reading() as session:
-            return [
-                Unobserved(study, number, experiment_id, summary, progress.get("metrics") or {})
-                for study, number, experiment_id, summary, progress in session.execute(query)
-            ]
+            found = [tuple(row) for row in session.execute(query)]
+            chosen = (
+                select(Study).where(Study.id.in_({row[0] for row in found})).options(defer(Study.specs, raiseload=True))
+            )
+            studies = {study.id: study for study in session.scalars(chosen)}
+        return [
+            Unobserved(
+                studies[study_id],
+                number,
+                experiment_id,
+                pruned == PruneScope.ALL,
+                summary,
+                progress.get("metrics") or {},
+            )
+            for study_id, number, experiment_id, pruned, summary, progress in found
+            if study_id in studies
+        ]
 
     def note_reading(self, of: Unobserved, reading: Reading) -> None:
         """Write down what a run reached; once."""
@@ -276,4 +306,5 @@ def _trial_state(row: Any) -> TrialState:
         desired=Desired(row.desired or Desired.RUN),
         reason=None if row.reason is None else Reason(row.reason),
         message=row.message or "",
+        version=row.version or 0,
     )

@@ -22,6 +22,7 @@ class PredictionRows:
     split        val, test, or test_best: what the best checkpoint's weights say of test
     index        where the image stands in the part of the dataset that it was read from
     path         its file below the dataset's root; None for images of no files
+    group        what `data.val.group` finds in its path; None without groups, or where it finds nothing
     label        the number of its class; the file's metadata have the names
     predicted    the number of the class with the largest score
     top5         the five largest, best first: N K
@@ -32,6 +33,7 @@ class PredictionRows:
     split: str
     index: Tensor
     path: Sequence[str] | None
+    group: Sequence[str | None] | None
     label: Tensor
     predicted: Tensor
     top5: Tensor
@@ -65,6 +67,7 @@ def _table(rows: PredictionRows) -> Any:
         "split": pa.array([rows.split] * count, pa.string()),
         "index": pa.array(rows.index.numpy()),
         "path": pa.array([None] * count if rows.path is None else [_text(path) for path in rows.path], pa.string()),
+        "group": pa.array([None] * count if rows.group is None else rows.group, pa.string()),
         "label": pa.array(rows.label.int().numpy()),
         "predicted": pa.array(rows.predicted.int().numpy()),
         "top5": top5.cast(pa.list_(pa.int32())),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from cbam_core.spec import ExperimentSpec
 from service.comparisons.observation import Observation
 from service.comparisons.result import result_of
 from service.comparisons.submission import base_spec, trial_spec, variant_specs
@@ -31,6 +32,7 @@ SUMMARY = {
     "world_size": 1,
     "torch": "2.9.0",
     "code": "0.2.0-1f0c2d3e4a5b",
+    "data": "00c0ffee00c0ffee",
 }
 PARAMETERS = {"plain": 272_474, "se": 275_000, "cbam": 280_000}
 Change = Callable[[list[TrialRow]], object]
@@ -91,7 +93,8 @@ def rows_of(study: Study, right: dict[str, Sequence[int]], images: int = IMAGES,
 def row_of(study: Study, variant: str, block: int, right: np.ndarray, *, number: int) -> TrialRow:
     """A finished run that had these images right."""
     seed = seed_of(study.seed, block)
-    spec = trial_spec(study.specs[variant], study=study.name, variant=variant, block=block, seed=seed)
+    base = ExperimentSpec.model_validate(study.specs[variant], strict=False)
+    spec = trial_spec(base, study=study.name, variant=variant, block=block, seed=seed)
     experiment = Experiment(
         id=f"e{number}",
         name=spec.name,

@@ -16,7 +16,7 @@ from torch import Tensor
 from cbam_core.data_roots import DataRoots
 from cbam_core.datasets import TEST_FRACTION
 from cbam_core.errors import DataError
-from cbam_core.image_folders.layout import FolderLayout, PartName
+from cbam_core.image_folders.layout import HELD_OUT, FolderLayout, PartName
 from cbam_core.image_folders.listing import some
 from cbam_core.spec import ValSpec
 from workers.data.splits import cut, joined, val_mask
@@ -130,9 +130,25 @@ def _groups(files: Files, folder: Path, pattern: str) -> Tensor:
     numbers: dict[str, int] = {}
     found = []
     for path, _ in files:
-        match = expression.search(os.path.relpath(path, folder))
-        if match is None:
+        key = _group(expression, os.path.relpath(path, folder))
+        if key is None:
             raise DataError(f"data.val.group ({pattern}) finds nothing in {os.path.relpath(path, folder)}")
-        key = match[1] if expression.groups else match[0]
-        found.append(numbers.setdefault(key or "", len(numbers)))
+        found.append(numbers.setdefault(key, len(numbers)))
     return torch.tensor(found)
+
+
+def groups_of(paths: Sequence[str], pattern: str) -> list[str | None]:
+    """What the pattern finds in each path below the dataset's root, as in `data.val.group`; None where nothing."""
+    expression = re.compile(pattern)
+    return [_group(expression, _below_part(path)) for path in paths]
+
+
+def _group(expression: re.Pattern[str], path: str) -> str | None:
+    match = expression.search(path)
+    return None if match is None else (match[1] if expression.groups else match[0]) or ""
+
+
+def _below_part(path: str) -> str:
+    """The pattern is of a path as it is below the folder of its part; a root without such folders holds the classes."""
+    first, _, rest = path.partition("/")
+    return rest if first in ("train", *HELD_OUT) else path

@@ -247,8 +247,8 @@ def test_what_older_runs_do_not_say_is_unknown_and_told_once():
     told = result_of(study, rows)
     assert not told.not_comparable
     assert told.warnings == [
-        "device, world_size, torch, code: not known of plain, seed 1; se, seed 1; cbam, seed 1; plain, seed 2, so not "
-        "compared there"
+        "device, world_size, torch, code, data: not known of plain, seed 1; se, seed 1; cbam, seed 1; plain, seed 2, "
+        "so not compared there"
     ]
 
 

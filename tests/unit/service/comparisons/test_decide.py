@@ -125,7 +125,8 @@ def test_the_pilot_chooses_one_number_of_seeds():
 def test_a_pilot_with_a_hole_chooses_nothing():
     rule = Precision(pilot=3, most=20, half_width=0.01)
     trials = [*block(0), *block(1), trial(6, state=State.CANCELLED, observed=False, correct=None), trial(7), trial(8)]
-    assert decide(seen(*trials, precision=rule)) == [StudyMove(StudyState.SUCCEEDED)]
+    (move,) = decide(seen(*trials, precision=rule))
+    assert (move.to, "1 of the first 9 runs have no number" in move.message) == (StudyState.SUCCEEDED, True)
 
 
 def test_a_cancel_reaches_those_that_have_not_ended():

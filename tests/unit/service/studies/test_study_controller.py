@@ -6,71 +6,26 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
-from service.cluster.base import GangKey, Node
-from service.cluster.in_memory import InMemoryCluster
-from service.comparisons.submission import base_spec, variant_specs
-from service.database.models.studies import Decision, Study, Trial
+from service.cluster.base import GangKey
+from service.database.models.studies import Decision, Trial
 from service.database.models.webhooks import Webhook, WebhookDelivery
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.roles import LOCAL
 from service.domain.states import State
 from service.domain.studies import StudyKind, StudyState, seed_of
 from service.domain.values import utc_now
-from service.errors import ExperimentNotFound, IllegalStudyAction, StudyNotFound, VersionConflict
+from service.errors import (
+    ExperimentNotFound,
+    IllegalStudyAction,
+    StudyNotFound,
+    VersionConflict,
+)
 from service.experiments.actions import act
-from service.schemas.comparisons import ComparisonSpec
-from service.studies.store import NewStudy, StudyStore
+from service.studies.store import StudyStore
 from service.testing import FakeClock
 from tests.support.dispatching import tick
 from tests.support.predictions import CLASSES, IMAGES
-from tests.support.specs import spec_dict
-from tests.support.studies.comparing import leave_predictions
-
-
-@pytest.fixture
-def cluster() -> InMemoryCluster:
-    return InMemoryCluster(nodes=(Node("node-1", 4.0, 0.0, 4.0, 0.0),), steps_per_look=5, export=leave_predictions)
-
-
-@pytest.fixture
-def studies(database) -> StudyStore:
-    return StudyStore(database)
-
-
-def comparison(**changes: object) -> ComparisonSpec:
-    fields = {
-        "name": "does cbam help",
-        "base": spec_dict(),
-        "variants": {"plain": {"model.attention": "none"}, "cbam": {}},
-        "seeds": 3,
-    }
-    return ComparisonSpec.model_validate(fields | changes)
-
-
-def submitted(studies: StudyStore, spec: ComparisonSpec | None = None, *, key: str | None = None) -> Study:
-    spec = spec or comparison()
-    new = NewStudy(
-        kind=StudyKind.COMPARISON,
-        name=spec.name,
-        project="tests",
-        description="",
-        spec=spec.model_dump(mode="json"),
-        specs=variant_specs(spec, base_spec(spec)),
-        seed=7,
-        seeds=spec.first_seeds,
-    )
-    study, _ = studies.submit(new, owner="local", key=key, body_hash=spec.model_dump_json(), quota_disk=None)
-    return study
-
-
-def until(dispatcher: Dispatcher, studies: StudyStore, study_id: str, state: StudyState, most: int = 120) -> None:
-    for _ in range(most):
-        if studies.get(study_id).state == state:
-            return
-        tick(dispatcher)
-        if dispatcher.studies.under_way is not None:
-            dispatcher.studies.under_way.exception()  # waits
-    pytest.fail(f"still {studies.get(study_id).state}: {studies.trials(study_id)}")
+from tests.support.studies.running import comparison, submitted, until
 
 
 def reached(studies: StudyStore, study_id: str) -> dict[tuple[str, int], tuple[int | None, int | None]]:

@@ -14,6 +14,7 @@ from cbam_core.errors import DataError
 from cbam_core.spec import DataSpec, ValSpec
 from workers.data import Dataset, load_dataset
 from workers.data.datasets.base import Split
+from workers.data.datasets.folder_parts import groups_of
 from workers.data.datasets.source import Source
 from workers.data.splits import cut, joined, same_pixels, val_mask
 
@@ -306,3 +307,9 @@ def test_what_val_refuses(val, why):
 def test_only_files_can_be_grouped_by_their_paths():
     with pytest.raises(ValueError, match="digits has no paths to group by"):
         DataSpec.model_validate({"dataset": "digits", "val": {"group": "x"}})
+
+
+def test_images_are_grouped_by_their_path_below_the_folder_of_their_part():
+    paths = ["test/cat/p1_a.png", "test/dog/p1_b.png", "train/cat/p2_a.png", "cat/p2_b.png", "cat/other.png"]
+    assert groups_of(paths, r"^[^/]+/(p\d+)_") == ["p1", "p1", "p2", "p2", None]
+    assert groups_of(paths, r"p\d") == ["p1", "p1", "p2", "p2", None]
