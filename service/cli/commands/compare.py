@@ -149,10 +149,15 @@ def show(comparison_id: ComparisonId, as_json: AsJson = False) -> None:
         print_result(result)
 
 
+def _points(share: float) -> str:
+    number = f"{100 * share:g}"
+    return f"{number} {'point' if number == '1' else 'points'}"
+
+
 def _facts(client: "Client", view: "ComparisonView", result: "ResultView") -> list[tuple[str, object]]:
     from service.client.comparing.display import counts, seeds_of
 
-    margin = "" if result.margin is None else f", differences below {100 * result.margin:g} points do not matter"
+    margin = "" if result.margin is None else f", differences below {_points(result.margin)} do not matter"
     images = "" if result.images is None else f" of {result.images:,} images"
     facts: list[tuple[str, object]] = [
         ("id", view.id),
