@@ -1,11 +1,11 @@
 """Queries for the API and the actions behind it: studies, their trials and what was decided of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, tuple_
+from sqlalchemy import and_, delete, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from cbam_core.spec import ExperimentSpec
@@ -17,7 +17,14 @@ from service.database.study_transitions import change_study_state, note_decision
 from service.domain.states import Desired, Reason, State
 from service.domain.studies import STUDY_ACTIONS, STUDY_TERMINAL, STUDY_WISHES, StudyKind, StudyMove, StudyState
 from service.domain.values import new_id, utc_now
-from service.errors import IdempotencyConflict, IllegalStudyAction, StudyDeleted, StudyNotFound, VersionConflict
+from service.errors import (
+    IdempotencyConflict,
+    IllegalStudyAction,
+    InvalidField,
+    StudyDeleted,
+    StudyNotFound,
+    VersionConflict,
+)
 from service.experiments.store import KEY_LIFE, delete_in, requeue_in
 
 
@@ -191,23 +198,34 @@ class StudyStore:
                     requeue_in(session, experiment, by=by)
             return row
 
-    def add_seeds(self, study_id: str, seeds: int, *, by: str, version: int | None = None) -> Study:
-        """Want `seeds` seeds in all, more than now. Whether results had been seen is kept with it.
+    def add_seeds(
+        self,
+        study_id: str,
+        seeds: int,
+        *,
+        by: str,
+        version: int | None = None,
+        check: Callable[[Study], None] | None = None,
+    ) -> Study:
+        """Want `seeds` seeds in all, more than now. Whether results were to be seen is kept with it.
 
-        Raises StudyNotFound, IllegalStudyAction, VersionConflict.
+        `check` raises where the kind of the study forbids it; it sees the row that is changed, under its lock. Raises
+        StudyNotFound, VersionConflict, InvalidField for fewer than now, IllegalStudyAction.
         """
         with self.database.writing() as session:
             row = _found(session, study_id, lock=True)
             _check_version(row, version)
             if seeds == row.seeds:
                 return row
+            if seeds < row.seeds:
+                raise InvalidField("/seeds", f"it has {row.seeds} seeds; give more")
+            if check is not None:
+                check(row)
             require_study_action(row, "add-seeds")
             if row.state == StudyState.SUCCEEDED:
                 change_study_state(session, row, StudyMove(StudyState.ACTIVE), by=by)
-            is_seen = (Trial.study_id == row.id, Trial.observed_at.is_not(None))
-            seen = session.scalar(select(Trial.number).where(*is_seen).limit(1))
             row.seeds, row.seeds_chosen = seeds, True
-            row.seeds_added = row.seeds_added or seen is not None
+            row.seeds_added = row.seeds_added or _has_results(session, row.id)
             row.version += 1
             note_decision(session, row, "seeds", {"seeds": seeds, "message": "added"}, by=by)
             return row
@@ -233,6 +251,20 @@ def require_study_action(row: Study, action: str) -> None:
     legal = STUDY_ACTIONS[StudyState(row.state)]
     if action not in legal:
         raise IllegalStudyAction(action, row.state, legal)
+
+
+def _has_results(session: Session, study_id: str) -> bool:
+    """Whether what a run reached was to be seen: here, or of its experiment, which is told of before it is read."""
+    ended = or_(
+        Experiment.state == State.SUCCEEDED,
+        and_(Experiment.state == State.FAILED, Experiment.reason == Reason.LOSS_NOT_FINITE),
+    )
+    query = (
+        select(Trial.number)
+        .outerjoin(Experiment, Experiment.id == Trial.experiment_id)
+        .where(Trial.study_id == study_id, or_(Trial.observed_at.is_not(None), ended))
+    )
+    return session.scalar(query.limit(1)) is not None
 
 
 def _check_version(row: Study, version: int | None) -> None:
