@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import and_, delete, func, or_, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from cbam_core.spec import ExperimentSpec
 from service.database.disk_usage import require_room
@@ -14,10 +14,11 @@ from service.database.engine import Database
 from service.database.models.experiments import Experiment, IdempotencyKey
 from service.database.models.studies import Decision, Study, Trial
 from service.database.study_transitions import change_study_state, note_decision
-from service.domain.states import Desired, Reason, State
+from service.domain.states import ACTIONS, TERMINAL, Desired, Reason, State
 from service.domain.studies import STUDY_ACTIONS, STUDY_TERMINAL, STUDY_WISHES, StudyKind, StudyMove, StudyState
 from service.domain.values import new_id, utc_now
 from service.errors import (
+    GoesOn,
     IdempotencyConflict,
     IllegalStudyAction,
     InvalidField,
@@ -25,7 +26,9 @@ from service.errors import (
     StudyNotFound,
     VersionConflict,
 )
-from service.experiments.store import KEY_LIFE, delete_in, requeue_in
+from service.experiments.store import KEY_LIFE, forget_in, requeue_in
+
+DELETED_AT_ONCE = 50  # experiments, in one transaction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,19 +234,20 @@ class StudyStore:
             return row
 
     def delete(self, study_id: str, *, by: str, experiments: bool = False, version: int | None = None) -> None:
-        """Forget a study that has ended; its experiments stay, or are forgotten with it.
+        """Forget a study that has ended; its experiments stay, or are forgotten with it, some at a time.
 
-        Raises StudyNotFound, IllegalStudyAction, VersionConflict, IllegalAction where an experiment has not ended.
+        Thousands in one transaction would hold up all others on SQLite, the dispatcher's lease too. A second call goes on
+        where one was cut off. Raises StudyNotFound, IllegalStudyAction, VersionConflict, GoesOn where an experiment has
+        not ended.
         """
-        with self.database.writing() as session:
-            row = _found(session, study_id, lock=True)
-            _check_version(row, version)
-            require_study_action(row, "delete")
-            if experiments:
-                query = select(Experiment).where(Experiment.study_id == study_id).with_for_update()
-                for experiment in session.scalars(query).all():
-                    delete_in(session, experiment, by=by)
-            session.execute(delete(Study).where(Study.id == study_id))
+        while True:
+            with self.database.writing() as session:
+                row = _found(session, study_id, lock=True, with_specs=False)
+                _check_version(row, version)
+                require_study_action(row, "delete")
+                if not experiments or not _delete_some(session, study_id, by=by):
+                    session.execute(delete(Study).where(Study.id == study_id))
+                    return
 
 
 def require_study_action(row: Study, action: str) -> None:
@@ -251,6 +255,21 @@ def require_study_action(row: Study, action: str) -> None:
     legal = STUDY_ACTIONS[StudyState(row.state)]
     if action not in legal:
         raise IllegalStudyAction(action, row.state, legal)
+
+
+def _delete_some(session: Session, study_id: str, *, by: str) -> bool:
+    """Forget some of its experiments; False where there are none. Raises GoesOn, for any that has not ended."""
+    columns = (Experiment.id, Experiment.state, Experiment.name, Experiment.owner, Experiment.disk_bytes)
+    query = select(*columns).where(Experiment.study_id == study_id)
+    some = query.order_by(Experiment.created_at, Experiment.id).limit(DELETED_AT_ONCE)
+    chosen = session.execute(some.with_for_update()).all()
+    going_on = session.execute(query.where(Experiment.state.not_in(TERMINAL)).limit(1)).all()
+    for row in (*chosen, *going_on):
+        if row.state not in TERMINAL:
+            raise GoesOn(row.id, "delete", row.state, ACTIONS[State(row.state)])
+    if chosen:
+        forget_in(session, chosen, by=by)
+    return bool(chosen)
 
 
 def _has_results(session: Session, study_id: str) -> bool:
@@ -289,8 +308,9 @@ def _used(row: Study, key: str, body_hash: str) -> IdempotencyKey:
     )
 
 
-def _found(session: Session, study_id: str, *, lock: bool = False) -> Study:
-    row = session.get(Study, study_id, with_for_update=lock or None)
+def _found(session: Session, study_id: str, *, lock: bool = False, with_specs: bool = True) -> Study:
+    options = () if with_specs else (defer(Study.spec, raiseload=True), defer(Study.specs, raiseload=True))
+    row = session.get(Study, study_id, with_for_update=lock or None, options=options)
     if row is None:
         raise StudyNotFound(f"there is no study {study_id!r}")
     return row

@@ -1,20 +1,22 @@
 """What users ask of studies, over rows that were made by hand: on both databases, without a dispatcher."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, func, select, update
 
 from service.comparisons import actions
 from service.comparisons.submission import base_spec, variant_specs
-from service.database.models.experiments import Experiment
+from service.database.models.experiments import Deletion, Experiment
 from service.database.models.studies import Study, Trial
 from service.domain.roles import LOCAL
 from service.domain.states import Reason, State
 from service.domain.studies import StudyKind, StudyState, seed_of
 from service.domain.values import utc_now
-from service.errors import InvalidField
+from service.errors import IllegalAction, InvalidField, StudyNotFound
 from service.experiments.insertion import insert_experiment
+from service.experiments.store import forget_in
 from service.studies.store import NewStudy, StudyStore
 from tests.support.studies.compared import comparison_spec
 
@@ -102,3 +104,60 @@ def test_what_was_seen_of_an_experiment_that_is_deleted_was_seen(studies, store)
     for child in ids_of(studies, study):
         store.delete(child, by="ada")
     assert studies.add_seeds(study.id, 5, by="ada").seeds_added
+
+
+@contextmanager
+def counted(studies: StudyStore) -> Iterator[list[str]]:
+    """The statements that delete experiments or end a transaction, as they come."""
+    seen: list[str] = []
+    engine = studies.database.engine
+
+    def note(_connection, _cursor, statement, *_):
+        if statement.startswith("DELETE FROM experiments"):
+            seen.append("delete")
+
+    def committed(_connection):
+        if seen and seen[-1] != "commit":
+            seen.append("commit")
+
+    event.listen(engine, "before_cursor_execute", note)
+    event.listen(engine, "commit", committed)
+    yield seen
+    event.remove(engine, "before_cursor_execute", note)
+    event.remove(engine, "commit", committed)
+
+
+def test_its_experiments_are_deleted_some_in_each_transaction(studies, monkeypatch):
+    monkeypatch.setattr("service.studies.store.DELETED_AT_ONCE", 2)
+    study = begun(studies, [GOOD, BAD, GOOD, DIVERGED, GOOD], state=StudyState.SUCCEEDED)
+    with counted(studies) as seen:
+        studies.delete(study.id, by="ada", experiments=True)
+    assert seen == ["delete", "commit"] * 3
+    with studies.database.reading() as session:
+        for table, count in ((Experiment, 0), (Trial, 0), (Study, 0), (Deletion, 5)):
+            assert session.scalar(select(func.count()).select_from(table)) == count
+        assert {note.by for note in session.scalars(select(Deletion))} == {"ada"}
+
+
+def test_a_deletion_that_was_cut_off_goes_on(studies, monkeypatch):
+    monkeypatch.setattr("service.studies.store.DELETED_AT_ONCE", 2)
+    study = begun(studies, [GOOD, BAD] * 3, state=StudyState.SUCCEEDED)
+    forget = forget_in
+    left = iter([forget])
+    monkeypatch.setattr("service.studies.store.forget_in", lambda *words, **more: next(left)(*words, **more))
+    with pytest.raises(StopIteration):  # in the second transaction
+        studies.delete(study.id, by="ada", experiments=True)
+    assert studies.counts([study.id])[study.id][None] == 2
+    monkeypatch.setattr("service.studies.store.forget_in", forget)
+    studies.delete(study.id, by="ada", experiments=True)
+    with pytest.raises(StudyNotFound):
+        studies.get(study.id)
+
+
+def test_an_experiment_that_goes_on_is_named_and_nothing_is_deleted(studies, monkeypatch):
+    monkeypatch.setattr("service.studies.store.DELETED_AT_ONCE", 2)
+    study = begun(studies, [GOOD] * 5 + [(State.RUNNING, None)], state=StudyState.SUCCEEDED)
+    last = ids_of(studies, study)[-1]
+    with pytest.raises(IllegalAction, match=f"{last}: cannot delete an experiment that is RUNNING; it allows cancel"):
+        studies.delete(study.id, by="ada", experiments=True)
+    assert len([row for row in studies.trials(study.id) if row.experiment is not None]) == 6
