@@ -53,6 +53,20 @@ class TrialRow:
     experiment: Experiment | None
 
 
+@dataclass(frozen=True)
+class ListedTrial:
+    """As much of a trial as a list shows; `state` is that of its experiment, None where that was deleted."""
+
+    number: int
+    variant: str
+    block: int
+    seed: int
+    experiment_id: str
+    correct: int | None
+    images: int | None
+    state: State | None
+
+
 class StudyStore:
     """The studies, as the API sees them."""
 
@@ -107,8 +121,8 @@ class StudyStore:
         limit: int = 50,
         after: tuple[datetime, str] | None = None,
     ) -> tuple[list[Study], tuple[datetime, str] | None]:
-        """Studies, newest first, and the place where the next page starts, or None on the last."""
-        query = select(Study).where(Study.kind == kind)
+        """Studies without their `specs`, newest first, and where the next page starts, or None on the last."""
+        query = select(Study).options(defer(Study.specs, raiseload=True)).where(Study.kind == kind)
         if owner is not None:
             query = query.where(Study.owner == owner)
         if states:
@@ -145,7 +159,7 @@ class StudyStore:
         return found
 
     def trials(self, study_id: str) -> list[TrialRow]:
-        """The trials of a study with their experiments, by number. Raises StudyNotFound."""
+        """The trials of a study with their experiments, whole, by number. Raises StudyNotFound."""
         query = (
             select(Trial, Experiment)
             .outerjoin(Experiment, Experiment.id == Trial.experiment_id)
@@ -156,11 +170,27 @@ class StudyStore:
             _found(session, study_id)
             return [TrialRow(trial, experiment) for trial, experiment in session.execute(query)]
 
+    def trial_list(self, study_id: str, *, first: int = 0, limit: int | None = None) -> list[ListedTrial]:
+        """The trials of a study from a number on, as a list shows them. Raises StudyNotFound."""
+        columns = (Trial.number, Trial.variant, Trial.block, Trial.seed, Trial.experiment_id, Trial.correct)
+        query = (
+            select(*columns, Trial.images, Experiment.state)
+            .outerjoin(Experiment, Experiment.id == Trial.experiment_id)
+            .where(Trial.study_id == study_id, Trial.number >= first)
+            .order_by(Trial.number)
+        )
+        with self.database.reading() as session:
+            _found(session, study_id, with_specs=False)
+            return [
+                ListedTrial(*row[:-1], None if row.state is None else State(row.state))
+                for row in session.execute(query.limit(limit))
+            ]
+
     def decisions(self, study_id: str, *, after_seq: int = 0, limit: int | None = None) -> list[Decision]:
         """What was decided of a study, oldest first. Raises StudyNotFound."""
         query = select(Decision).where(Decision.study_id == study_id, Decision.seq > after_seq).order_by(Decision.seq)
         with self.database.reading() as session:
-            _found(session, study_id)
+            _found(session, study_id, with_specs=False)
             return list(session.scalars(query.limit(limit)))
 
     def wish(self, study_id: str, action: str, *, by: str) -> Study:
