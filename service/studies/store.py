@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import and_, delete, func, or_, select, tuple_
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
 from cbam_core.spec import ExperimentSpec
@@ -44,6 +45,23 @@ class NewStudy:
     seed: int
     seeds: int
 
+    def row(self, owner: str) -> Study:
+        """The row that it begins as."""
+        return Study(
+            id=new_id(),
+            kind=self.kind,
+            name=self.name,
+            project=self.project,
+            description=self.description,
+            owner=owner,
+            spec=self.spec,
+            specs={name: spec.model_dump(mode="json") for name, spec in self.specs.items()},
+            seed=self.seed,
+            seeds=self.seeds,
+            state=StudyState.ACTIVE,
+            created_at=utc_now(),
+        )
+
 
 @dataclass(frozen=True)
 class TrialRow:
@@ -80,32 +98,28 @@ class StudyStore:
 
         Raises IdempotencyConflict where the key came with another body, StudyDeleted, DiskQuotaExceeded.
         """
-        with self.database.writing_alone(f"study key {owner} {key}") as session:
-            if key is not None:
-                session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < utc_now() - KEY_LIFE))
-                if (known := _known(session, owner, key, body_hash)) is not None:
-                    return known, False
-            require_room(session, owner, quota_disk)
-            row = Study(
-                id=new_id(),
-                kind=new.kind,
-                name=new.name,
-                project=new.project,
-                description=new.description,
-                owner=owner,
-                spec=new.spec,
-                specs={name: spec.model_dump(mode="json") for name, spec in new.specs.items()},
-                seed=new.seed,
-                seeds=new.seeds,
-                state=StudyState.ACTIVE,
-                created_at=utc_now(),
-            )
-            session.add(row)
-            session.flush()
-            note_decision(session, row, "move", {}, by=owner, states=(None, StudyState.ACTIVE))
-            if key is not None:
-                session.add(_used(row, key, body_hash))
-            return row, True
+        row = new.row(owner)
+        try:
+            with self.database.writing_alone(f"study key {owner} {key}") as session:
+                if key is not None:
+                    session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < utc_now() - KEY_LIFE))
+                    if (known := _known(session, owner, key, body_hash)) is not None:
+                        return known, False
+                require_room(session, owner, quota_disk)
+                session.add(row)
+                session.flush()
+                note_decision(session, row, "move", {}, by=owner, states=(None, StudyState.ACTIVE))
+                if key is not None:
+                    session.add(_used(row, key, body_hash))
+                return row, True
+        except IntegrityError:
+            if key is None:
+                raise
+            with self.database.reading() as session:  # an experiment that was submitted with this key was faster
+                known = _known(session, owner, key, body_hash)
+            if known is None:
+                raise
+            return known, False
 
     def get(self, study_id: str) -> Study:
         """One study. Raises StudyNotFound."""

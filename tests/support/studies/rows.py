@@ -1,5 +1,6 @@
 """Studies as a dispatcher would have left them, put into a database without one."""
 
+import hashlib
 from collections.abc import Sequence
 
 from sqlalchemy import update
@@ -33,7 +34,8 @@ def submitted(studies: StudyStore, *, key: str | None = None, **changes: object)
         seed=7,
         seeds=spec.first_seeds,
     )
-    study, _ = studies.submit(new, owner="local", key=key, body_hash=spec.model_dump_json(), quota_disk=None)
+    body_hash = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+    study, _ = studies.submit(new, owner="local", key=key, body_hash=body_hash, quota_disk=None)
     return study
 
 

@@ -1,20 +1,26 @@
 """What users ask of studies, over rows that were made by hand: on both databases, without a dispatcher."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 
 import pytest
-from sqlalchemy import event, func, select
+from sqlalchemy import delete, event, func, select
 
+from cbam_core.spec import ExperimentSpec
 from service.comparisons import actions
-from service.database.models.experiments import Deletion, Experiment
+from service.database.lease import Leadership
+from service.database.models.experiments import Deletion, Experiment, IdempotencyKey
 from service.database.models.studies import Study, Trial
 from service.domain.roles import LOCAL
 from service.domain.states import State
-from service.domain.studies import StudyState
-from service.errors import IllegalAction, InvalidField, StudyNotFound
+from service.domain.studies import StudyKind, StudyState
+from service.errors import IdempotencyConflict, IllegalAction, InvalidField, StudyNotFound
+from service.experiments.insertion import insert_experiment
 from service.experiments.store import forget_in
+from service.studies.rows import Reading, StudyRows
 from service.studies.store import StudyStore
+from tests.support.specs import spec_dict
 from tests.support.studies.rows import BAD, DIVERGED, GOOD, begun, submitted
 
 RULE = {"pilot": 3, "most": 20, "stop": {"rule": "precision", "half_width": 0.02}}
@@ -131,3 +137,46 @@ def test_a_list_of_runs_reads_neither_specs_nor_images(studies):
     assert "experiments.spec" not in told
     assert "studies.specs" not in told
     assert [one.id for one in shown] == [study.id]
+
+
+@contextmanager
+def meanwhile(job: Callable[[], object]) -> Iterator[Future[object]]:
+    """`job` in a thread, which has time enough to come to a lock; its result or error once the block is left."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(job)
+        wait([future], timeout=0.5)
+        yield future
+
+
+def test_a_key_that_an_experiment_uses_first_is_a_conflict(studies, database):
+    """The experiment is stored between the look at the key and the end of the submission."""
+    with ExitStack() as late:
+        with database.writing() as session:
+            row = insert_experiment(session, ExperimentSpec.model_validate(spec_dict()), "local")
+            session.flush()
+            used = {"owner": "local", "key": "k", "body_hash": "other"}
+            session.add(IdempotencyKey(**used, experiment_id=row.id, created_at=row.created_at))
+            session.flush()
+            future = late.enter_context(meanwhile(lambda: submitted(studies, key="k")))
+            assert not future.done(), "it waits for the other transaction"
+        with pytest.raises(IdempotencyConflict):
+            future.result(timeout=20)
+    assert studies.page(StudyKind.COMPARISON)[0] == []
+
+
+def test_a_reading_and_a_deletion_lock_the_study_before_its_trials(studies, database):
+    """PostgreSQL ends one of two transactions that take the same locks in different orders."""
+    study = begun(studies, [GOOD])
+    leadership = Leadership(database, holder="test", seconds=600)
+    leadership.renew()
+    rows = StudyRows(database, leadership)
+    (unread,) = rows.unobserved()
+    with ExitStack() as late:
+        with database.writing() as session:  # as a deletion: the study, and then by the cascade its trials
+            session.get(Study, study.id, with_for_update=True)
+            reading = Reading(correct=20, images=40, classes=10)
+            future = late.enter_context(meanwhile(lambda: rows.note_reading(unread, reading)))
+            session.execute(delete(Study).where(Study.id == study.id))
+        future.result(timeout=20)
+    with pytest.raises(StudyNotFound):
+        studies.get(study.id)
