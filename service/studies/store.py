@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, delete, func, or_, select, tuple_
+from sqlalchemy import and_, delete, func, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
@@ -15,6 +15,7 @@ from service.database.engine import Database
 from service.database.models.experiments import Experiment, IdempotencyKey
 from service.database.models.studies import Decision, Study, Trial
 from service.database.study_transitions import change_study_state, note_decision
+from service.domain.pruning import PruneScope
 from service.domain.states import ACTIONS, TERMINAL, Desired, Reason, State
 from service.domain.studies import STUDY_ACTIONS, STUDY_TERMINAL, STUDY_WISHES, StudyKind, StudyMove, StudyState
 from service.domain.values import new_id, utc_now
@@ -23,6 +24,7 @@ from service.errors import (
     IdempotencyConflict,
     IllegalStudyAction,
     InvalidField,
+    NothingToRetry,
     StudyDeleted,
     StudyNotFound,
     VersionConflict,
@@ -30,6 +32,7 @@ from service.errors import (
 from service.experiments.store import KEY_LIFE, forget_in, requeue_in
 
 DELETED_AT_ONCE = 50  # experiments, in one transaction
+MOST_NAMED = 8  # runs, in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,23 +229,22 @@ class StudyStore:
     def retry(self, study_id: str, *, by: str) -> Study:
         """Queue its experiments that failed or were cancelled once more, and go on.
 
-        A run that diverged has a result, and is not trained again. Raises StudyNotFound, IllegalStudyAction,
-        PrunedExperiment.
+        A run that diverged has a result, and is not trained again; one whose checkpoints were pruned stays as it is, which
+        is written down. What has succeeded and told no number is read again. Raises StudyNotFound, IllegalStudyAction,
+        NothingToRetry where that would change nothing.
         """
         with self.database.writing() as session:
             row = _found(session, study_id, lock=True)
             require_study_action(row, "retry")
+            queued, pruned = _requeue_failed(session, study_id, by=by)
+            unread = _read_again(session, study_id)
+            if not queued and not unread and (pruned or row.state == StudyState.SUCCEEDED):
+                raise NothingToRetry(row.state, STUDY_ACTIONS[StudyState(row.state)], why=_why_none(pruned))
             change_study_state(session, row, StudyMove(StudyState.ACTIVE), by=by)
             row.desired = Desired.RUN
-            query = (
-                select(Experiment)
-                .join(Trial, Trial.experiment_id == Experiment.id)
-                .where(Trial.study_id == study_id, Experiment.state.in_((State.FAILED, State.CANCELLED)))
-                .order_by(Trial.number)
-            )
-            for experiment in session.scalars(query.with_for_update(of=Experiment)).all():
-                if experiment.reason != Reason.LOSS_NOT_FINITE:
-                    requeue_in(session, experiment, by=by)
+            told = {"queued": queued, "read again": unread, "skipped, as pruned": pruned}
+            payload = {"action": "retry"} | {name: value for name, value in told.items() if value}
+            note_decision(session, row, "asked", payload, by=by)
             return row
 
     def add_seeds(
@@ -314,6 +316,44 @@ def _delete_some(session: Session, study_id: str, *, by: str) -> bool:
     if chosen:
         forget_in(session, chosen, by=by)
     return bool(chosen)
+
+
+def _requeue_failed(session: Session, study_id: str, *, by: str) -> tuple[list[int], list[str]]:
+    """Queue what failed or was cancelled: the numbers of those trials, and in words those that were pruned."""
+    query = (
+        select(Trial.number, Trial.variant, Trial.block, Experiment)
+        .join(Experiment, Experiment.id == Trial.experiment_id)
+        .where(Trial.study_id == study_id, Experiment.state.in_((State.FAILED, State.CANCELLED)))
+        .where(or_(Experiment.reason.is_(None), Experiment.reason != Reason.LOSS_NOT_FINITE))
+        .order_by(Trial.number)
+    )
+    queued, pruned = list[int](), list[str]()
+    for number, variant, block, experiment in session.execute(query.with_for_update(of=Experiment)).all():
+        if experiment.pruned is None:
+            requeue_in(session, experiment, by=by)
+            queued.append(number)
+        else:
+            pruned.append(f"{variant}, seed {block + 1} ({experiment.id})")
+    return queued, pruned
+
+
+def _read_again(session: Session, study_id: str) -> list[int]:
+    """Have the runs that succeeded and told no number read once more: the numbers of those that have files still."""
+    has_files = or_(Experiment.pruned.is_(None), Experiment.pruned != PruneScope.ALL)
+    done = select(Experiment.id).where(Experiment.study_id == study_id, Experiment.state == State.SUCCEEDED, has_files)
+    unread = (Trial.study_id == study_id, Trial.correct.is_(None), Trial.experiment_id.in_(done))
+    numbers = session.scalars(select(Trial.number).where(*unread).order_by(Trial.number)).all()
+    if numbers:
+        session.execute(update(Trial).where(*unread).values(observed_at=None))
+    return list(numbers)
+
+
+def _why_none(pruned: Sequence[str]) -> str:
+    """Why nothing can be retried, in words."""
+    if not pruned:
+        return "nothing failed or was cancelled, and all that its runs reached was read"
+    named = "; ".join(pruned[:MOST_NAMED]) + "; …" * (len(pruned) > MOST_NAMED)
+    return f"the checkpoints of all that failed or was cancelled were pruned: {named}"
 
 
 def _has_results(session: Session, study_id: str) -> bool:

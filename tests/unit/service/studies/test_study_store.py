@@ -5,17 +5,18 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from sqlalchemy import delete, event, func, select
+from sqlalchemy import delete, event, func, select, update
 
 from cbam_core.spec import ExperimentSpec
 from service.comparisons import actions
 from service.database.lease import Leadership
 from service.database.models.experiments import Deletion, Experiment, IdempotencyKey
 from service.database.models.studies import Study, Trial
+from service.domain.pruning import PruneScope
 from service.domain.roles import LOCAL
 from service.domain.states import State
 from service.domain.studies import StudyKind, StudyState
-from service.errors import IdempotencyConflict, IllegalAction, InvalidField, StudyNotFound
+from service.errors import IdempotencyConflict, IllegalAction, IllegalStudyAction, InvalidField, StudyNotFound
 from service.experiments.insertion import insert_experiment
 from service.experiments.store import forget_in
 from service.studies.rows import Reading, StudyRows
@@ -180,3 +181,55 @@ def test_a_reading_and_a_deletion_lock_the_study_before_its_trials(studies, data
         future.result(timeout=20)
     with pytest.raises(StudyNotFound):
         studies.get(study.id)
+
+
+def pruned(studies: StudyStore, experiment_ids: list[str], what: PruneScope = PruneScope.CHECKPOINTS) -> None:
+    with studies.database.writing() as session:
+        session.execute(update(Experiment).where(Experiment.id.in_(experiment_ids)).values(pruned=what))
+
+
+def test_a_pruned_experiment_is_skipped_and_the_others_are_retried(studies):
+    study = begun(studies, [BAD, GOOD, DIVERGED, BAD, (State.CANCELLED, None)], state=StudyState.SUCCEEDED)
+    first = ids_of(studies, study)[0]
+    pruned(studies, [first])
+    assert studies.retry(study.id, by="ada").state == StudyState.ACTIVE
+    states = [one.state for one in studies.trial_list(study.id)]
+    assert states == [State.FAILED, State.SUCCEEDED, State.FAILED, State.QUEUED, State.QUEUED]
+    asked = studies.decisions(study.id)[-1]
+    assert (asked.kind, asked.by) == ("asked", "ada")
+    told = {"action": "retry", "queued": [3, 4], "skipped, as pruned": [f"plain, seed 1 ({first})"]}
+    assert asked.payload == told
+
+
+@pytest.mark.parametrize("state", [StudyState.SUCCEEDED, StudyState.FAILED, StudyState.CANCELLED])
+def test_a_retry_of_pruned_experiments_alone_is_refused_with_their_names(studies, state):
+    study = begun(studies, [BAD, GOOD, BAD, GOOD], state=state)
+    first, _, third, _ = ids_of(studies, study)
+    pruned(studies, [first, third])
+    with pytest.raises(IllegalStudyAction, match=rf"pruned: plain, seed 1 \({first}\); plain, seed 2 \({third}\)"):
+        studies.retry(study.id, by="ada")
+    assert studies.get(study.id).version == study.version
+
+
+def test_a_retry_where_nothing_failed_is_refused(studies):
+    """It ended again each time, and webhooks were told."""
+    study = begun(studies, [GOOD, DIVERGED], state=StudyState.SUCCEEDED)
+    with pytest.raises(IllegalStudyAction, match="cannot retry a study that is SUCCEEDED: nothing failed") as refusal:
+        studies.retry(study.id, by="ada")
+    assert refusal.value.legal == ["add-seeds", "delete"]
+    assert (studies.get(study.id).state, len(studies.decisions(study.id))) == (StudyState.SUCCEEDED, 1)
+
+
+def test_a_cancelled_study_goes_on_where_nothing_of_it_failed(studies):
+    study = begun(studies, [GOOD, GOOD], state=StudyState.CANCELLED)
+    assert studies.retry(study.id, by="ada").state == StudyState.ACTIVE
+
+
+def test_a_retry_has_what_told_no_number_read_again(studies, database):
+    study = begun(studies, [GOOD, GOOD, GOOD], state=StudyState.SUCCEEDED)
+    with database.writing() as session:
+        session.execute(update(Trial).where(Trial.number > 0).values(correct=None))
+    pruned(studies, ids_of(studies, study)[2:], PruneScope.ALL)  # of which nothing is left to read
+    assert studies.retry(study.id, by="ada").state == StudyState.ACTIVE
+    assert studies.decisions(study.id)[-1].payload == {"action": "retry", "read again": [1]}
+    assert [row.trial.observed_at is None for row in studies.trials(study.id)] == [False, True, False]
