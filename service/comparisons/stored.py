@@ -1,4 +1,4 @@
-"""What the stored spec of a comparison says, read field by field: a damaged or older row is shown as far as it can be."""
+"""What the stored spec of a comparison says, field by field: a damaged or older row is shown as far as it can be."""
 
 from collections.abc import Mapping
 from typing import Any

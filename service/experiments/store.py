@@ -259,7 +259,7 @@ def delete_in(session: Session, row: Experiment, *, by: str) -> None:
     forget_in(session, [row], by=by)
 
 
-def forget_in(session: Session, rows: Sequence[Experiment | Row[Any]], *, by: str) -> None:
+def forget_in(session: Session, rows: Sequence[Experiment] | Sequence[Row[*tuple[Any, ...]]], *, by: str) -> None:
     """Forget experiments that have ended, of which at least id, name, owner and bytes are given."""
     at = utc_now()
     for row in rows:

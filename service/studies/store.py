@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, delete, func, or_, select, tuple_, update
+from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
@@ -15,12 +15,10 @@ from service.database.engine import Database
 from service.database.models.experiments import Experiment, IdempotencyKey
 from service.database.models.studies import Decision, Study, Trial
 from service.database.study_transitions import change_study_state, note_decision
-from service.domain.pruning import PruneScope
-from service.domain.states import ACTIONS, TERMINAL, Desired, Reason, State
+from service.domain.states import Desired, State
 from service.domain.studies import STUDY_ACTIONS, STUDY_TERMINAL, STUDY_WISHES, StudyKind, StudyMove, StudyState
 from service.domain.values import new_id, utc_now
 from service.errors import (
-    GoesOn,
     IdempotencyConflict,
     IllegalStudyAction,
     InvalidField,
@@ -29,10 +27,8 @@ from service.errors import (
     StudyNotFound,
     VersionConflict,
 )
-from service.experiments.store import KEY_LIFE, forget_in, requeue_in
-
-DELETED_AT_ONCE = 50  # experiments, in one transaction
-MOST_NAMED = 8  # runs, in a message
+from service.experiments.store import KEY_LIFE
+from service.studies.children import delete_some, have_results, read_again, requeue_failed, why_none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,20 +225,20 @@ class StudyStore:
     def retry(self, study_id: str, *, by: str) -> Study:
         """Queue its experiments that failed or were cancelled once more, and go on.
 
-        A run that diverged has a result, and is not trained again; one whose checkpoints were pruned stays as it is, which
-        is written down. What has succeeded and told no number is read again. Raises StudyNotFound, IllegalStudyAction,
-        NothingToRetry where that would change nothing.
+        A run that diverged has a result, and is not trained again; one whose checkpoints were pruned stays as it is,
+        which is written down. What has succeeded and told no number is read again. Raises StudyNotFound,
+        IllegalStudyAction, NothingToRetry where that would change nothing.
         """
         with self.database.writing() as session:
             row = _found(session, study_id, lock=True)
             require_study_action(row, "retry")
-            queued, pruned = _requeue_failed(session, study_id, by=by)
-            unread = _read_again(session, study_id)
+            queued, pruned = requeue_failed(session, study_id, by=by)
+            unread = read_again(session, study_id)
             if not queued and not unread and (pruned or row.state == StudyState.SUCCEEDED):
-                raise NothingToRetry(row.state, STUDY_ACTIONS[StudyState(row.state)], why=_why_none(pruned))
+                raise NothingToRetry(row.state, STUDY_ACTIONS[StudyState(row.state)], why=why_none(pruned))
             change_study_state(session, row, StudyMove(StudyState.ACTIVE), by=by)
             row.desired = Desired.RUN
-            told = {"queued": queued, "read again": unread, "skipped, as pruned": pruned}
+            told = {"queued": queued, "read_again": unread, "pruned": pruned}
             payload = {"action": "retry"} | {name: value for name, value in told.items() if value}
             note_decision(session, row, "asked", payload, by=by)
             return row
@@ -274,7 +270,7 @@ class StudyStore:
             if row.state == StudyState.SUCCEEDED:
                 change_study_state(session, row, StudyMove(StudyState.ACTIVE), by=by)
             row.seeds, row.seeds_chosen = seeds, True
-            row.seeds_added = row.seeds_added or _has_results(session, row.id)
+            row.seeds_added = row.seeds_added or have_results(session, row.id)
             row.version += 1
             note_decision(session, row, "seeds", {"seeds": seeds, "message": "added"}, by=by)
             return row
@@ -282,16 +278,16 @@ class StudyStore:
     def delete(self, study_id: str, *, by: str, experiments: bool = False, version: int | None = None) -> None:
         """Forget a study that has ended; its experiments stay, or are forgotten with it, some at a time.
 
-        Thousands in one transaction would hold up all others on SQLite, the dispatcher's lease too. A second call goes on
-        where one was cut off. Raises StudyNotFound, IllegalStudyAction, VersionConflict, GoesOn where an experiment has
-        not ended.
+        Thousands in one transaction would hold up all others on SQLite, the dispatcher's lease too. A second call goes
+        on where one was cut off. Raises StudyNotFound, IllegalStudyAction, VersionConflict, GoesOn where an experiment
+        has not ended.
         """
         while True:
             with self.database.writing() as session:
                 row = _found(session, study_id, lock=True, with_specs=False)
                 _check_version(row, version)
                 require_study_action(row, "delete")
-                if not experiments or not _delete_some(session, study_id, by=by):
+                if not experiments or not delete_some(session, study_id, by=by):
                     session.execute(delete(Study).where(Study.id == study_id))
                     return
 
@@ -301,73 +297,6 @@ def require_study_action(row: Study, action: str) -> None:
     legal = STUDY_ACTIONS[StudyState(row.state)]
     if action not in legal:
         raise IllegalStudyAction(action, row.state, legal)
-
-
-def _delete_some(session: Session, study_id: str, *, by: str) -> bool:
-    """Forget some of its experiments; False where there are none. Raises GoesOn, for any that has not ended."""
-    columns = (Experiment.id, Experiment.state, Experiment.name, Experiment.owner, Experiment.disk_bytes)
-    query = select(*columns).where(Experiment.study_id == study_id)
-    some = query.order_by(Experiment.created_at, Experiment.id).limit(DELETED_AT_ONCE)
-    chosen = session.execute(some.with_for_update()).all()
-    going_on = session.execute(query.where(Experiment.state.not_in(TERMINAL)).limit(1)).all()
-    for row in (*chosen, *going_on):
-        if row.state not in TERMINAL:
-            raise GoesOn(row.id, "delete", row.state, ACTIONS[State(row.state)])
-    if chosen:
-        forget_in(session, chosen, by=by)
-    return bool(chosen)
-
-
-def _requeue_failed(session: Session, study_id: str, *, by: str) -> tuple[list[int], list[str]]:
-    """Queue what failed or was cancelled: the numbers of those trials, and in words those that were pruned."""
-    query = (
-        select(Trial.number, Trial.variant, Trial.block, Experiment)
-        .join(Experiment, Experiment.id == Trial.experiment_id)
-        .where(Trial.study_id == study_id, Experiment.state.in_((State.FAILED, State.CANCELLED)))
-        .where(or_(Experiment.reason.is_(None), Experiment.reason != Reason.LOSS_NOT_FINITE))
-        .order_by(Trial.number)
-    )
-    queued, pruned = list[int](), list[str]()
-    for number, variant, block, experiment in session.execute(query.with_for_update(of=Experiment)).all():
-        if experiment.pruned is None:
-            requeue_in(session, experiment, by=by)
-            queued.append(number)
-        else:
-            pruned.append(f"{variant}, seed {block + 1} ({experiment.id})")
-    return queued, pruned
-
-
-def _read_again(session: Session, study_id: str) -> list[int]:
-    """Have the runs that succeeded and told no number read once more: the numbers of those that have files still."""
-    has_files = or_(Experiment.pruned.is_(None), Experiment.pruned != PruneScope.ALL)
-    done = select(Experiment.id).where(Experiment.study_id == study_id, Experiment.state == State.SUCCEEDED, has_files)
-    unread = (Trial.study_id == study_id, Trial.correct.is_(None), Trial.experiment_id.in_(done))
-    numbers = session.scalars(select(Trial.number).where(*unread).order_by(Trial.number)).all()
-    if numbers:
-        session.execute(update(Trial).where(*unread).values(observed_at=None))
-    return list(numbers)
-
-
-def _why_none(pruned: Sequence[str]) -> str:
-    """Why nothing can be retried, in words."""
-    if not pruned:
-        return "nothing failed or was cancelled, and all that its runs reached was read"
-    named = "; ".join(pruned[:MOST_NAMED]) + "; …" * (len(pruned) > MOST_NAMED)
-    return f"the checkpoints of all that failed or was cancelled were pruned: {named}"
-
-
-def _has_results(session: Session, study_id: str) -> bool:
-    """Whether what a run reached was to be seen: here, or of its experiment, which is told of before it is read."""
-    ended = or_(
-        Experiment.state == State.SUCCEEDED,
-        and_(Experiment.state == State.FAILED, Experiment.reason == Reason.LOSS_NOT_FINITE),
-    )
-    query = (
-        select(Trial.number)
-        .outerjoin(Experiment, Experiment.id == Trial.experiment_id)
-        .where(Trial.study_id == study_id, or_(Trial.observed_at.is_not(None), ended))
-    )
-    return session.scalar(query.limit(1)) is not None
 
 
 def _check_version(row: Study, version: int | None) -> None:

@@ -165,9 +165,7 @@ def delete(
 
 
 @router.get("/{study_id}/trials", responses=documented(404, 422))
-def trials(
-    row: ComparisonDep, studies: StudiesDep, limit: Limit = PAGE_LIMIT, cursor: TrialCursor = 0
-) -> TrialList:
+def trials(row: ComparisonDep, studies: StudiesDep, limit: Limit = PAGE_LIMIT, cursor: TrialCursor = 0) -> TrialList:
     """Show its runs, in the order in which they were queued."""
     found = studies.trial_list(row.id, first=cursor, limit=limit + 1)
     items = [trial_view(trial, row) for trial in found[:limit]]

@@ -7,6 +7,7 @@ from service.cluster.base import Node
 from service.cluster.in_memory import InMemoryCluster
 from service.comparisons.submission import base_spec, variant_specs
 from service.dispatcher.dispatcher import Dispatcher
+from service.domain.states import State
 from service.domain.studies import StudyState, seed_of
 from service.schemas.comparisons import ComparisonSpec
 from tests.support.specs import spec_dict
@@ -141,6 +142,18 @@ def test_seeds_are_added_and_never_taken_away(http):
     other = http.post(PATH, json=body(seeds=rule)).json()["links"]["self"]
     answer = http.patch(other, json={"seeds": 12})
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/seeds")
+
+
+def test_what_cannot_be_is_a_conflict_that_says_why(http):
+    studies = http.app.state.studies
+    done = begun(studies, [GOOD, GOOD], state=StudyState.SUCCEEDED)
+    answer = http.post(f"{PATH}/{done.id}/retry")
+    assert (answer.status_code, answer.json()["legal"]) == (409, ["add-seeds", "delete"])
+    assert "nothing failed" in answer.json()["detail"]
+    still = begun(studies, [GOOD, (State.PAUSED, None)], state=StudyState.SUCCEEDED)
+    answer = http.delete(f"{PATH}/{still.id}", params={"experiments": True})
+    assert (answer.status_code, answer.json()["legal"]) == (409, ["cancel", "resume"])
+    assert studies.trials(still.id)[1].trial.experiment_id in answer.json()["detail"]
 
 
 def test_a_list_is_narrowed_and_paged(http):

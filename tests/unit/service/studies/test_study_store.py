@@ -90,7 +90,7 @@ def counted(studies: StudyStore) -> Iterator[list[str]]:
 
 
 def test_its_experiments_are_deleted_some_in_each_transaction(studies, monkeypatch):
-    monkeypatch.setattr("service.studies.store.DELETED_AT_ONCE", 2)
+    monkeypatch.setattr("service.studies.children.DELETED_AT_ONCE", 2)
     study = begun(studies, [GOOD, BAD, GOOD, DIVERGED, GOOD], state=StudyState.SUCCEEDED)
     with counted(studies) as seen:
         studies.delete(study.id, by="ada", experiments=True)
@@ -102,22 +102,25 @@ def test_its_experiments_are_deleted_some_in_each_transaction(studies, monkeypat
 
 
 def test_a_deletion_that_was_cut_off_goes_on(studies, monkeypatch):
-    monkeypatch.setattr("service.studies.store.DELETED_AT_ONCE", 2)
+    monkeypatch.setattr("service.studies.children.DELETED_AT_ONCE", 2)
     study = begun(studies, [GOOD, BAD] * 3, state=StudyState.SUCCEEDED)
-    forget = forget_in
-    left = iter([forget])
-    monkeypatch.setattr("service.studies.store.forget_in", lambda *words, **more: next(left)(*words, **more))
-    with pytest.raises(StopIteration):  # in the second transaction
-        studies.delete(study.id, by="ada", experiments=True)
+    left = iter([forget_in])
+
+    def die_in_the_second(*words, **more):
+        next(left)(*words, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("service.studies.children.forget_in", die_in_the_second)
+        with pytest.raises(StopIteration):
+            studies.delete(study.id, by="ada", experiments=True)
     assert studies.counts([study.id])[study.id][None] == 2
-    monkeypatch.setattr("service.studies.store.forget_in", forget)
     studies.delete(study.id, by="ada", experiments=True)
     with pytest.raises(StudyNotFound):
         studies.get(study.id)
 
 
 def test_an_experiment_that_goes_on_is_named_and_nothing_is_deleted(studies, monkeypatch):
-    monkeypatch.setattr("service.studies.store.DELETED_AT_ONCE", 2)
+    monkeypatch.setattr("service.studies.children.DELETED_AT_ONCE", 2)
     study = begun(studies, [GOOD] * 5 + [(State.RUNNING, None)], state=StudyState.SUCCEEDED)
     last = ids_of(studies, study)[-1]
     with pytest.raises(IllegalAction, match=f"{last}: cannot delete an experiment that is RUNNING; it allows cancel"):
@@ -133,7 +136,10 @@ def test_a_list_of_runs_reads_neither_specs_nor_images(studies):
     listed = studies.trial_list(study.id, first=1, limit=5)
     shown, _ = studies.page(study.kind)
     told = "\n".join(statements)
-    assert [(one.number, one.state, one.correct) for one in listed] == [(1, State.FAILED, None), (2, State.SUCCEEDED, 20)]
+    assert [(one.number, one.state, one.correct) for one in listed] == [
+        (1, State.FAILED, None),
+        (2, State.SUCCEEDED, 20),
+    ]
     assert "trials.observed" not in told
     assert "experiments.spec" not in told
     assert "studies.specs" not in told
@@ -197,7 +203,7 @@ def test_a_pruned_experiment_is_skipped_and_the_others_are_retried(studies):
     assert states == [State.FAILED, State.SUCCEEDED, State.FAILED, State.QUEUED, State.QUEUED]
     asked = studies.decisions(study.id)[-1]
     assert (asked.kind, asked.by) == ("asked", "ada")
-    told = {"action": "retry", "queued": [3, 4], "skipped, as pruned": [f"plain, seed 1 ({first})"]}
+    told = {"action": "retry", "queued": [3, 4], "pruned": [f"plain, seed 1 ({first})"]}
     assert asked.payload == told
 
 
@@ -231,5 +237,5 @@ def test_a_retry_has_what_told_no_number_read_again(studies, database):
         session.execute(update(Trial).where(Trial.number > 0).values(correct=None))
     pruned(studies, ids_of(studies, study)[2:], PruneScope.ALL)  # of which nothing is left to read
     assert studies.retry(study.id, by="ada").state == StudyState.ACTIVE
-    assert studies.decisions(study.id)[-1].payload == {"action": "retry", "read again": [1]}
+    assert studies.decisions(study.id)[-1].payload == {"action": "retry", "read_again": [1]}
     assert [row.trial.observed_at is None for row in studies.trials(study.id)] == [False, True, False]
