@@ -97,6 +97,22 @@ class IllegalStudyAction(IllegalAction):
         self.args = (self.args[0].replace("an experiment", "a study"),)
 
 
+class GoesOn(IllegalAction):
+    """An experiment has not ended, and so its study cannot be deleted with all of its experiments."""
+
+    def __init__(self, experiment_id: str, action: str, state: str, legal: Sequence[str]) -> None:
+        super().__init__(action, state, legal)
+        self.args = (f"{experiment_id}: {self.args[0]}",)
+
+
+class NothingToRetry(IllegalStudyAction):
+    """No experiment of the study can be queued once more."""
+
+    def __init__(self, state: str, legal: Sequence[str], *, why: str) -> None:
+        super().__init__("retry", state, [action for action in legal if action != "retry"])
+        self.args = (f"cannot retry a study that is {state}: {why}",)
+
+
 class PrunedExperiment(IllegalAction):
     """The checkpoints that the experiment would go on from have been pruned."""
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
+from service.comparisons.stored import control_of, has_rule, metric_of, variants_of
 from service.database.models.studies import Study
 from service.domain.states import HOLDS_GANG, Desired, State
 from service.domain.studies import STUDY_ACTIONS, STUDY_TERMINAL, StudyReason, StudyState
-from service.schemas.comparisons import ComparisonSpec
 from service.schemas.studies import ComparisonView, StudyLinks, TrialCounts, TrialView
-from service.studies.store import TrialRow
+from service.studies.store import ListedTrial
 
 _PLAIN = (
     "id",
@@ -28,18 +28,17 @@ _PLAIN = (
 
 def comparison_view(row: Study, counts: Mapping[State | None, int], *, with_spec: bool = True) -> ComparisonView:
     """The view of a comparison, with how many of its experiments are in which state."""
-    comparison = ComparisonSpec.model_validate(row.spec, strict=False)
-    path, state = f"/v1/comparisons/{row.id}", StudyState(row.state)
+    path, state, variants = f"/v1/comparisons/{row.id}", StudyState(row.state), variants_of(row.spec)
     return ComparisonView(
         **{name: getattr(row, name) for name in _PLAIN},
         state=state,
         desired=Desired(row.desired),
         reason=None if row.reason is None else StudyReason(row.reason),
         actions=STUDY_ACTIONS[state],
-        variants=tuple(row.specs),
-        control=comparison.control_name,
-        metric=comparison.metric,
-        trials=_counted(counts, planned=len(row.specs) * row.seeds),
+        variants=variants,
+        control=control_of(row.spec),
+        metric=metric_of(row.spec),
+        trials=_counted(counts, planned=len(variants) * row.seeds),
         links=StudyLinks(
             self=path,
             trials=f"{path}/trials",
@@ -49,7 +48,7 @@ def comparison_view(row: Study, counts: Mapping[State | None, int], *, with_spec
             figure=f"{path}/figure.svg",
             experiments=f"/v1/experiments?study={row.id}",
         ),
-        spec=row.spec if with_spec else {},
+        spec=row.spec if with_spec and isinstance(row.spec, dict) else {},
     )
 
 
@@ -65,18 +64,16 @@ def _counted(counts: Mapping[State | None, int], *, planned: int) -> TrialCounts
     )
 
 
-def trial_view(row: TrialRow, study: Study) -> TrialView:
+def trial_view(trial: ListedTrial, study: Study) -> TrialView:
     """The view of one run; what it reached is hidden where the comparison hides its means until all have ended."""
-    plan = ComparisonSpec.model_validate(study.spec, strict=False).plan
-    shows = plan is None or StudyState(study.state) in STUDY_TERMINAL or study.seeds_added
-    trial, experiment = row.trial, row.experiment
+    shows = not has_rule(study.spec) or StudyState(study.state) in STUDY_TERMINAL or study.seeds_added
     return TrialView(
         number=trial.number,
         variant=trial.variant,
         block=trial.block,
         seed=trial.seed,
         experiment_id=trial.experiment_id,
-        state=None if experiment is None else State(experiment.state),
+        state=trial.state,
         correct=trial.correct if shows else None,
         images=trial.images,
     )

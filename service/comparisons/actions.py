@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from cbam_core.pointers import pointer_part
 from cbam_core.spec import ExperimentSpec
+from service.comparisons.stored import has_rule
 from service.comparisons.submission import base_spec, place_of_base, variant_specs
 from service.database.models.studies import Study
 from service.domain.roles import Caller, require_change
@@ -117,9 +118,11 @@ def add_seeds(store: StudyStore, study: Study, seeds: int, *, caller: Caller, ve
 
     Raises InvalidField for fewer than now, or where its own rule chooses them; IllegalStudyAction, VersionConflict.
     """
-    comparison = ComparisonSpec.model_validate(study.spec, strict=False)
-    if not study.seeds <= seeds <= MOST_SEEDS:
-        raise InvalidField("/seeds", f"it has {study.seeds} seeds; give more, up to {MOST_SEEDS}")
-    if comparison.plan is not None and study.state != StudyState.SUCCEEDED and seeds != study.seeds:
-        raise InvalidField("/seeds", "its rule of precision chooses them; they can be added once it has ended")
-    return store.add_seeds(study.id, seeds, by=caller.name, version=version)
+
+    def check(row: Study) -> None:
+        if has_rule(row.spec) and row.state != StudyState.SUCCEEDED:
+            raise InvalidField("/seeds", "its rule of precision chooses them; they can be added once it has ended")
+
+    if seeds > MOST_SEEDS:
+        raise InvalidField("/seeds", f"at most {MOST_SEEDS} seeds")
+    return store.add_seeds(study.id, seeds, by=caller.name, version=version, check=check)

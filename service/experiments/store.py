@@ -7,8 +7,9 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import Row, delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
@@ -259,10 +260,17 @@ def require_allowed(row: Experiment, action: str) -> None:
 def delete_in(session: Session, row: Experiment, *, by: str) -> None:
     """Forget an experiment in a transaction that is open. Raises IllegalAction while it has not ended."""
     require_allowed(row, "delete")
-    note = Deletion(experiment_id=row.id, name=row.name, owner=row.owner, by=by, at=utc_now())
-    note.disk_bytes = row.disk_bytes
-    session.add(note)
-    session.execute(delete(Experiment).where(Experiment.id == row.id))
+    forget_in(session, [row], by=by)
+
+
+def forget_in(session: Session, rows: Sequence[Experiment] | Sequence[Row[*tuple[Any, ...]]], *, by: str) -> None:
+    """Forget experiments that have ended, of which at least id, name, owner and bytes are given."""
+    at = utc_now()
+    for row in rows:
+        note = Deletion(experiment_id=row.id, name=row.name, owner=row.owner, by=by, at=at)
+        note.disk_bytes = row.disk_bytes
+        session.add(note)
+    session.execute(delete(Experiment).where(Experiment.id.in_([row.id for row in rows])))
 
 
 def requeue_in(session: Session, row: Experiment, *, by: str) -> None:

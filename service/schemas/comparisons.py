@@ -23,7 +23,7 @@ VariantName = Annotated[str, StringConstraints(min_length=1, max_length=32, patt
 SeedCount = Annotated[int, Field(ge=2, le=MOST_SEEDS)]
 FEWEST_FOR_A_VERDICT = 8
 """Fewer seeds show dots or an interval, and no verdict."""
-HalfWidth = Annotated[float, Field(gt=0, le=0.5)]
+HalfWidth = Annotated[float, Field(ge=1e-6, le=0.5)]
 
 
 class PrecisionRule(SpecModel):

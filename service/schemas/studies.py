@@ -89,6 +89,7 @@ class TrialList(View):
     """The runs of a comparison."""
 
     items: list[TrialView]
+    next_cursor: str | None = Field(None, description="give it back as `cursor`; null on the last page")
 
 
 class DecisionView(View):
@@ -107,6 +108,7 @@ class DecisionList(View):
     """What was decided, oldest first."""
 
     items: list[DecisionView]
+    next_cursor: str | None = Field(None, description="give it back as `cursor`; null on the last page")
 
 
 class PowerView(View):

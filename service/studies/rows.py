@@ -232,8 +232,12 @@ class StudyRows:
         ]
 
     def note_reading(self, of: Unobserved, reading: Reading) -> None:
-        """Write down what a run reached; once."""
+        """Write down what a run reached; once.
+
+        It locks the study before its trial, as a deletion does: PostgreSQL ends one of two that go different ways.
+        """
         with self._writing() as session:
+            session.execute(select(Study.id).where(Study.id == of.study.id).with_for_update())
             session.execute(
                 update(Trial)
                 .where(Trial.study_id == of.study.id, Trial.number == of.number, Trial.observed_at.is_(None))

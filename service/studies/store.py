@@ -1,12 +1,13 @@
 """Queries for the API and the actions behind it: studies, their trials and what was decided of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, func, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, defer
 
 from cbam_core.spec import ExperimentSpec
 from service.database.disk_usage import require_room
@@ -14,11 +15,20 @@ from service.database.engine import Database
 from service.database.models.experiments import Experiment, IdempotencyKey
 from service.database.models.studies import Decision, Study, Trial
 from service.database.study_transitions import change_study_state, note_decision
-from service.domain.states import Desired, Reason, State
+from service.domain.states import Desired, State
 from service.domain.studies import STUDY_ACTIONS, STUDY_TERMINAL, STUDY_WISHES, StudyKind, StudyMove, StudyState
 from service.domain.values import new_id, utc_now
-from service.errors import IdempotencyConflict, IllegalStudyAction, StudyDeleted, StudyNotFound, VersionConflict
-from service.experiments.store import KEY_LIFE, delete_in, requeue_in
+from service.errors import (
+    IdempotencyConflict,
+    IllegalStudyAction,
+    InvalidField,
+    NothingToRetry,
+    StudyDeleted,
+    StudyNotFound,
+    VersionConflict,
+)
+from service.experiments.store import KEY_LIFE
+from service.studies.children import delete_some, have_results, read_again, requeue_failed, why_none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +44,23 @@ class NewStudy:
     seed: int
     seeds: int
 
+    def row(self, owner: str) -> Study:
+        """The row that it begins as."""
+        return Study(
+            id=new_id(),
+            kind=self.kind,
+            name=self.name,
+            project=self.project,
+            description=self.description,
+            owner=owner,
+            spec=self.spec,
+            specs={name: spec.model_dump(mode="json") for name, spec in self.specs.items()},
+            seed=self.seed,
+            seeds=self.seeds,
+            state=StudyState.ACTIVE,
+            created_at=utc_now(),
+        )
+
 
 @dataclass(frozen=True)
 class TrialRow:
@@ -41,6 +68,20 @@ class TrialRow:
 
     trial: Trial
     experiment: Experiment | None
+
+
+@dataclass(frozen=True)
+class ListedTrial:
+    """As much of a trial as a list shows; `state` is that of its experiment, None where that was deleted."""
+
+    number: int
+    variant: str
+    block: int
+    seed: int
+    experiment_id: str
+    correct: int | None
+    images: int | None
+    state: State | None
 
 
 class StudyStore:
@@ -56,32 +97,28 @@ class StudyStore:
 
         Raises IdempotencyConflict where the key came with another body, StudyDeleted, DiskQuotaExceeded.
         """
-        with self.database.writing_alone(f"study key {owner} {key}") as session:
-            if key is not None:
-                session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < utc_now() - KEY_LIFE))
-                if (known := _known(session, owner, key, body_hash)) is not None:
-                    return known, False
-            require_room(session, owner, quota_disk)
-            row = Study(
-                id=new_id(),
-                kind=new.kind,
-                name=new.name,
-                project=new.project,
-                description=new.description,
-                owner=owner,
-                spec=new.spec,
-                specs={name: spec.model_dump(mode="json") for name, spec in new.specs.items()},
-                seed=new.seed,
-                seeds=new.seeds,
-                state=StudyState.ACTIVE,
-                created_at=utc_now(),
-            )
-            session.add(row)
-            session.flush()
-            note_decision(session, row, "move", {}, by=owner, states=(None, StudyState.ACTIVE))
-            if key is not None:
-                session.add(_used(row, key, body_hash))
-            return row, True
+        row = new.row(owner)
+        try:
+            with self.database.writing_alone(f"study key {owner} {key}") as session:
+                if key is not None:
+                    session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < utc_now() - KEY_LIFE))
+                    if (known := _known(session, owner, key, body_hash)) is not None:
+                        return known, False
+                require_room(session, owner, quota_disk)
+                session.add(row)
+                session.flush()
+                note_decision(session, row, "move", {}, by=owner, states=(None, StudyState.ACTIVE))
+                if key is not None:
+                    session.add(_used(row, key, body_hash))
+                return row, True
+        except IntegrityError:
+            if key is None:
+                raise
+            with self.database.reading() as session:  # an experiment that was submitted with this key was faster
+                known = _known(session, owner, key, body_hash)
+            if known is None:
+                raise
+            return known, False
 
     def get(self, study_id: str) -> Study:
         """One study. Raises StudyNotFound."""
@@ -97,8 +134,8 @@ class StudyStore:
         limit: int = 50,
         after: tuple[datetime, str] | None = None,
     ) -> tuple[list[Study], tuple[datetime, str] | None]:
-        """Studies, newest first, and the place where the next page starts, or None on the last."""
-        query = select(Study).where(Study.kind == kind)
+        """Studies without their `specs`, newest first, and where the next page starts, or None on the last."""
+        query = select(Study).options(defer(Study.specs, raiseload=True)).where(Study.kind == kind)
         if owner is not None:
             query = query.where(Study.owner == owner)
         if states:
@@ -135,7 +172,7 @@ class StudyStore:
         return found
 
     def trials(self, study_id: str) -> list[TrialRow]:
-        """The trials of a study with their experiments, by number. Raises StudyNotFound."""
+        """The trials of a study with their experiments, whole, by number. Raises StudyNotFound."""
         query = (
             select(Trial, Experiment)
             .outerjoin(Experiment, Experiment.id == Trial.experiment_id)
@@ -146,11 +183,27 @@ class StudyStore:
             _found(session, study_id)
             return [TrialRow(trial, experiment) for trial, experiment in session.execute(query)]
 
+    def trial_list(self, study_id: str, *, first: int = 0, limit: int | None = None) -> list[ListedTrial]:
+        """The trials of a study from a number on, as a list shows them. Raises StudyNotFound."""
+        columns = (Trial.number, Trial.variant, Trial.block, Trial.seed, Trial.experiment_id, Trial.correct)
+        query = (
+            select(*columns, Trial.images, Experiment.state)
+            .outerjoin(Experiment, Experiment.id == Trial.experiment_id)
+            .where(Trial.study_id == study_id, Trial.number >= first)
+            .order_by(Trial.number)
+        )
+        with self.database.reading() as session:
+            _found(session, study_id, with_specs=False)
+            return [
+                ListedTrial(*row[:-1], None if row.state is None else State(row.state))
+                for row in session.execute(query.limit(limit))
+            ]
+
     def decisions(self, study_id: str, *, after_seq: int = 0, limit: int | None = None) -> list[Decision]:
         """What was decided of a study, oldest first. Raises StudyNotFound."""
         query = select(Decision).where(Decision.study_id == study_id, Decision.seq > after_seq).order_by(Decision.seq)
         with self.database.reading() as session:
-            _found(session, study_id)
+            _found(session, study_id, with_specs=False)
             return list(session.scalars(query.limit(limit)))
 
     def wish(self, study_id: str, action: str, *, by: str) -> Study:
@@ -172,60 +225,71 @@ class StudyStore:
     def retry(self, study_id: str, *, by: str) -> Study:
         """Queue its experiments that failed or were cancelled once more, and go on.
 
-        A run that diverged has a result, and is not trained again. Raises StudyNotFound, IllegalStudyAction,
-        PrunedExperiment.
+        A run that diverged has a result, and is not trained again; one whose checkpoints were pruned stays as it is,
+        which is written down. What has succeeded and told no number is read again. Raises StudyNotFound,
+        IllegalStudyAction, NothingToRetry where that would change nothing.
         """
         with self.database.writing() as session:
             row = _found(session, study_id, lock=True)
             require_study_action(row, "retry")
+            queued, pruned = requeue_failed(session, study_id, by=by)
+            unread = read_again(session, study_id)
+            if not queued and not unread and (pruned or row.state == StudyState.SUCCEEDED):
+                raise NothingToRetry(row.state, STUDY_ACTIONS[StudyState(row.state)], why=why_none(pruned))
             change_study_state(session, row, StudyMove(StudyState.ACTIVE), by=by)
             row.desired = Desired.RUN
-            query = (
-                select(Experiment)
-                .join(Trial, Trial.experiment_id == Experiment.id)
-                .where(Trial.study_id == study_id, Experiment.state.in_((State.FAILED, State.CANCELLED)))
-                .order_by(Trial.number)
-            )
-            for experiment in session.scalars(query.with_for_update(of=Experiment)).all():
-                if experiment.reason != Reason.LOSS_NOT_FINITE:
-                    requeue_in(session, experiment, by=by)
+            told = {"queued": queued, "read_again": unread, "pruned": pruned}
+            payload = {"action": "retry"} | {name: value for name, value in told.items() if value}
+            note_decision(session, row, "asked", payload, by=by)
             return row
 
-    def add_seeds(self, study_id: str, seeds: int, *, by: str, version: int | None = None) -> Study:
-        """Want `seeds` seeds in all, more than now. Whether results had been seen is kept with it.
+    def add_seeds(
+        self,
+        study_id: str,
+        seeds: int,
+        *,
+        by: str,
+        version: int | None = None,
+        check: Callable[[Study], None] | None = None,
+    ) -> Study:
+        """Want `seeds` seeds in all, more than now. Whether results were to be seen is kept with it.
 
-        Raises StudyNotFound, IllegalStudyAction, VersionConflict.
+        `check` raises where the kind of the study forbids it; it sees the row that is changed, under its lock. Raises
+        StudyNotFound, VersionConflict, InvalidField for fewer than now, IllegalStudyAction.
         """
         with self.database.writing() as session:
             row = _found(session, study_id, lock=True)
             _check_version(row, version)
             if seeds == row.seeds:
                 return row
+            if seeds < row.seeds:
+                raise InvalidField("/seeds", f"it has {row.seeds} seeds; give more")
+            if check is not None:
+                check(row)
             require_study_action(row, "add-seeds")
             if row.state == StudyState.SUCCEEDED:
                 change_study_state(session, row, StudyMove(StudyState.ACTIVE), by=by)
-            is_seen = (Trial.study_id == row.id, Trial.observed_at.is_not(None))
-            seen = session.scalar(select(Trial.number).where(*is_seen).limit(1))
             row.seeds, row.seeds_chosen = seeds, True
-            row.seeds_added = row.seeds_added or seen is not None
+            row.seeds_added = row.seeds_added or have_results(session, row.id)
             row.version += 1
             note_decision(session, row, "seeds", {"seeds": seeds, "message": "added"}, by=by)
             return row
 
     def delete(self, study_id: str, *, by: str, experiments: bool = False, version: int | None = None) -> None:
-        """Forget a study that has ended; its experiments stay, or are forgotten with it.
+        """Forget a study that has ended; its experiments stay, or are forgotten with it, some at a time.
 
-        Raises StudyNotFound, IllegalStudyAction, VersionConflict, IllegalAction where an experiment has not ended.
+        Thousands in one transaction would hold up all others on SQLite, the dispatcher's lease too. A second call goes
+        on where one was cut off. Raises StudyNotFound, IllegalStudyAction, VersionConflict, GoesOn where an experiment
+        has not ended.
         """
-        with self.database.writing() as session:
-            row = _found(session, study_id, lock=True)
-            _check_version(row, version)
-            require_study_action(row, "delete")
-            if experiments:
-                query = select(Experiment).where(Experiment.study_id == study_id).with_for_update()
-                for experiment in session.scalars(query).all():
-                    delete_in(session, experiment, by=by)
-            session.execute(delete(Study).where(Study.id == study_id))
+        while True:
+            with self.database.writing() as session:
+                row = _found(session, study_id, lock=True, with_specs=False)
+                _check_version(row, version)
+                require_study_action(row, "delete")
+                if not experiments or not delete_some(session, study_id, by=by):
+                    session.execute(delete(Study).where(Study.id == study_id))
+                    return
 
 
 def require_study_action(row: Study, action: str) -> None:
@@ -257,8 +321,9 @@ def _used(row: Study, key: str, body_hash: str) -> IdempotencyKey:
     )
 
 
-def _found(session: Session, study_id: str, *, lock: bool = False) -> Study:
-    row = session.get(Study, study_id, with_for_update=lock or None)
+def _found(session: Session, study_id: str, *, lock: bool = False, with_specs: bool = True) -> Study:
+    options = () if with_specs else (defer(Study.spec, raiseload=True), defer(Study.specs, raiseload=True))
+    row = session.get(Study, study_id, with_for_update=lock or None, options=options)
     if row is None:
         raise StudyNotFound(f"there is no study {study_id!r}")
     return row

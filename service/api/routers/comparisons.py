@@ -12,7 +12,7 @@ from service.api.routers.experiments import IfMatch, Key, version_of
 from service.api.study_views import comparison_view, trial_view
 from service.comparisons import actions
 from service.database.models.studies import Study
-from service.domain.filters import Cursor, Sort
+from service.domain.filters import LARGEST_INTEGER, PAGE_LIMIT, Cursor, Sort
 from service.domain.roles import require_change
 from service.domain.studies import StudyKind
 from service.preview import preview
@@ -36,6 +36,10 @@ router = APIRouter(
     responses=documented(401, 403),
 )
 StudiesDep = Annotated[StudyStore, the_apps("studies")]
+Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT)]
+OF_PAGE = "`next_cursor` of the page before"
+TrialCursor = Annotated[int, Query(ge=0, le=LARGEST_INTEGER, description=OF_PAGE)]
+DecisionCursor = Annotated[int, Query(ge=0, lt=2**63, description=OF_PAGE)]
 TAG = {"ETag": "its version, for If-Match"}
 FRAMES = "frame-ancestors 'none'"
 TEXT = {"schema": {"type": "string"}}
@@ -161,15 +165,21 @@ def delete(
 
 
 @router.get("/{study_id}/trials", responses=documented(404, 422))
-def trials(row: ComparisonDep, studies: StudiesDep) -> TrialList:
+def trials(row: ComparisonDep, studies: StudiesDep, limit: Limit = PAGE_LIMIT, cursor: TrialCursor = 0) -> TrialList:
     """Show its runs, in the order in which they were queued."""
-    return TrialList(items=[trial_view(trial, row) for trial in studies.trials(row.id)])
+    found = studies.trial_list(row.id, first=cursor, limit=limit + 1)
+    items = [trial_view(trial, row) for trial in found[:limit]]
+    return TrialList(items=items, next_cursor=str(found[limit].number) if len(found) > limit else None)
 
 
 @router.get("/{study_id}/decisions", responses=documented(404, 422))
-def decisions(row: ComparisonDep, studies: StudiesDep) -> DecisionList:
+def decisions(
+    row: ComparisonDep, studies: StudiesDep, limit: Limit = PAGE_LIMIT, cursor: DecisionCursor = 0
+) -> DecisionList:
     """Show what was decided of it, and asked for by users, oldest first."""
-    return DecisionList(items=[DecisionView.model_validate(one) for one in studies.decisions(row.id)])
+    found = studies.decisions(row.id, after_seq=cursor, limit=limit + 1)
+    items = [DecisionView.model_validate(one) for one in found[:limit]]
+    return DecisionList(items=items, next_cursor=str(items[-1].seq) if len(found) > limit else None)
 
 
 @router.get("/{study_id}/result", responses=documented(404, 422))

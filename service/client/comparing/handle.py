@@ -1,10 +1,10 @@
 """A comparison in the hands of a Python user: look again, wait for its end, read its verdicts."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 from service.client.errors import CannotWrite, ChangedMeanwhile
 from service.client.transport import PATIENCE, Transport, path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = "/v1/comparisons"
 MOST_TRIES = 10  # a comparison changes with every block of experiments that is queued
+PageT = TypeVar("PageT", TrialList, DecisionList)
 ReportFormat = Literal["html", "markdown"]
 
 
@@ -124,11 +125,11 @@ class ComparisonHandle:
 
     def trials(self) -> Sequence[TrialView]:
         """Its runs, in the order in which they were queued."""
-        return self._wire.get(TrialList, self._place("trials")).items
+        return [one for page in self._pages(TrialList, "trials") for one in page.items]
 
     def decisions(self) -> Sequence[DecisionView]:
         """What was decided of it and by whom, oldest first."""
-        return self._wire.get(DecisionList, self._place("decisions")).items
+        return [one for page in self._pages(DecisionList, "decisions") for one in page.items]
 
     def running(self) -> Sequence[ExperimentView]:
         """Those of its experiments that train now, without their specs."""
@@ -173,6 +174,15 @@ class ComparisonHandle:
         """To ask twice for a cancel, a pause or a resume is no error; for a retry that was heard it is."""
         self.view = self._wire.post(ComparisonView, self._place(action), again=action != "retry")
         return self
+
+    def _pages(self, view: type[PageT], part: str) -> Iterator[PageT]:
+        query: dict[str, str] = {}
+        while True:
+            page = self._wire.get(view, self._place(part), params=query)
+            yield page
+            if page.next_cursor is None:
+                return
+            query["cursor"] = page.next_cursor
 
     def _place(self, *parts: str) -> str:
         return path(ROOT, self.id, *parts)

@@ -32,6 +32,7 @@ SQL = (
     "pruning",
     "disk_usage",
     "storage_marker",
+    "study_store",
 )
 
 

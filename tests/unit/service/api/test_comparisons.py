@@ -1,15 +1,18 @@
 """Comparisons over HTTP: what is accepted, what is refused and where the pointer points, and what may be asked for."""
 
 import pytest
+from sqlalchemy import text
 
 from service.cluster.base import Node
 from service.cluster.in_memory import InMemoryCluster
 from service.comparisons.submission import base_spec, variant_specs
 from service.dispatcher.dispatcher import Dispatcher
+from service.domain.states import State
 from service.domain.studies import StudyState, seed_of
 from service.schemas.comparisons import ComparisonSpec
 from tests.support.specs import spec_dict
 from tests.support.studies.comparing import leave_predictions
+from tests.support.studies.rows import BAD, GOOD, begun
 
 PATH = "/v1/comparisons"
 
@@ -43,7 +46,7 @@ def test_a_comparison_is_accepted_and_shown(http):
     assert shown.headers["ETag"] == '"1"'
     (listed,) = http.get(PATH).json()["items"]
     assert listed == view | {"spec": {}}
-    assert http.get(view["links"]["trials"]).json() == {"items": []}
+    assert http.get(view["links"]["trials"]).json() == {"items": [], "next_cursor": None}
     (decided,) = http.get(view["links"]["decisions"]).json()["items"]
     assert (decided["to_state"], decided["by"]) == ("ACTIVE", "local")
 
@@ -75,6 +78,7 @@ def test_the_same_key_gives_the_same_comparison(http):
         ({"seeds": 10_000}, "/seeds"),
         ({"seeds": {"pilot": 8, "most": 4, "stop": {"rule": "precision", "half_width": 0.01}}}, "/seeds"),
         ({"seeds": {"pilot": 8}}, "/seeds/stop"),
+        ({"seeds": {"stop": {"rule": "precision", "half_width": 1e-200}}}, "/seeds/stop/half_width"),
         ({"margin": 0}, "/margin"),
         ({"metric": "test/loss"}, "/metric"),
         ({"nonsense": 1}, "/nonsense"),
@@ -140,6 +144,18 @@ def test_seeds_are_added_and_never_taken_away(http):
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/seeds")
 
 
+def test_what_cannot_be_is_a_conflict_that_says_why(http):
+    studies = http.app.state.studies
+    done = begun(studies, [GOOD, GOOD], state=StudyState.SUCCEEDED)
+    answer = http.post(f"{PATH}/{done.id}/retry")
+    assert (answer.status_code, answer.json()["legal"]) == (409, ["add-seeds", "delete"])
+    assert "nothing failed" in answer.json()["detail"]
+    still = begun(studies, [GOOD, (State.PAUSED, None)], state=StudyState.SUCCEEDED)
+    answer = http.delete(f"{PATH}/{still.id}", params={"experiments": True})
+    assert (answer.status_code, answer.json()["legal"]) == (409, ["cancel", "resume"])
+    assert studies.trials(still.id)[1].trial.experiment_id in answer.json()["detail"]
+
+
 def test_a_list_is_narrowed_and_paged(http):
     for number in range(5):
         http.post(PATH, json=body(name=f"comparison {number}"))
@@ -153,6 +169,41 @@ def test_a_list_is_narrowed_and_paged(http):
     assert len(http.get(PATH, params={"state": StudyState.ACTIVE, "owner": "local"}).json()["items"]) == 5
     assert http.get(PATH, params={"cursor": "nonsense"}).status_code == 422
     assert http.get(PATH, params={"stat": "ACTIVE"}).status_code == 422
+
+
+def test_runs_and_decisions_come_in_pages(http):
+    studies = http.app.state.studies
+    links = http.get(f"{PATH}/{begun(studies, [GOOD, BAD, GOOD, GOOD, BAD]).id}").json()["links"]
+    for seeds in (4, 5, 6):
+        http.patch(links["self"], json={"seeds": seeds})
+    for place, one, all_of_them in ((links["trials"], "number", 5), (links["decisions"], "seq", 4)):
+        whole = http.get(place).json()
+        assert (len(whole["items"]), whole["next_cursor"]) == (all_of_them, None)
+        first = http.get(place, params={"limit": 2}).json()
+        second = http.get(place, params={"limit": 2, "cursor": first["next_cursor"]}).json()
+        third = http.get(place, params={"limit": 2, "cursor": second["next_cursor"] or 10**6}).json()
+        assert [*first["items"], *second["items"], *third["items"]] == whole["items"]
+        assert third["next_cursor"] is None
+        assert [row[one] for row in whole["items"]] == sorted(row[one] for row in whole["items"])
+        for wrong in ({"limit": 201}, {"limit": 0}, {"cursor": -1}, {"cursor": 2**63}, {"cursor": "x"}):
+            assert http.get(place, params=wrong).status_code == 422, wrong
+
+
+@pytest.mark.parametrize("spec", ["{}", "5", "[]", "null", '{"variants": [], "control": 5, "seeds": "x"}'])
+def test_a_damaged_row_holds_up_no_list(http, spec):
+    studies = http.app.state.studies
+    whole, broken = begun(studies, [GOOD]), begun(studies, [GOOD])
+    with studies.database.writing() as session:
+        session.execute(text("UPDATE studies SET spec = :spec WHERE id = :id"), {"id": broken.id, "spec": spec})
+    listed = http.get(PATH)
+    assert (listed.status_code, [item["id"] for item in listed.json()["items"]]) == (200, [broken.id, whole.id])
+    shown = listed.json()["items"][0]
+    assert (shown["variants"], shown["control"], shown["metric"], shown["trials"]["succeeded"]) == ([], "", "", 1)
+    assert http.get(f"{PATH}/{broken.id}").json() | {"spec": {}} == shown
+    (run,) = http.get(f"{PATH}/{broken.id}/trials").json()["items"]
+    assert run["variant"] == "plain"
+    assert http.patch(f"{PATH}/{broken.id}", json={"seeds": 9}).status_code == 200
+    assert http.post(f"{PATH}/{broken.id}/cancel").status_code == 202
 
 
 def test_a_preview_says_what_so_many_seeds_can_show(http):

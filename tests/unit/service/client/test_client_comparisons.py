@@ -10,12 +10,16 @@ from service.api.app import create_app
 from service.client.client import Client
 from service.client.errors import ChangedMeanwhile, NotFound, NotNow, NotUsable
 from service.client.waiting import WaitTimeout
+from service.database.engine import Database
+from service.database.study_transitions import note_decision
 from service.domain.studies import StudyState
 from service.schemas.comparisons import ComparisonSpec
+from service.studies.store import StudyStore
 from tests.support.live_server import serving
 from tests.support.live_service import live_service
 from tests.support.specs import spec_dict
 from tests.support.studies.comparing import comparison_dict, leave_predictions
+from tests.support.studies.rows import GOOD, begun
 from tests.support.waiting import wait_until
 
 quickly = pytest.mark.parametrize("settings", [{"tick_seconds": 0.01}], indirect=True)
@@ -80,6 +84,19 @@ def test_pages_are_fetched_as_they_are_needed(client):
     assert [view.id for view in client.comparisons(page_size=2)] == ids[::-1]
     assert [view.id for view in client.comparisons(state=["PAUSED"])] == []
     assert [view.id for view in client.comparisons(owner="nobody")] == []
+
+
+def test_all_pages_of_runs_and_decisions_are_read(client, settings):
+    database = Database(settings.database_url)
+    studies = StudyStore(database)
+    study = begun(studies, [GOOD] * 203)
+    with database.writing() as session:
+        for number in range(410):
+            note_decision(session, study, "wish", {"trials": [number]}, by="dispatcher")
+    database.close()
+    handle = client.comparison(study.id)
+    assert [trial.number for trial in handle.trials()] == list(range(203))
+    assert [one.payload["trials"] for one in handle.decisions()[1:]] == [[number] for number in range(410)]
 
 
 def test_seeds_are_added_to_those_that_are_wanted_at_the_moment(client):

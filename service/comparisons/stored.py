@@ -1,0 +1,30 @@
+"""What the stored spec of a comparison says, field by field: a damaged or older row is shown as far as it can be."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def variants_of(spec: object) -> tuple[str, ...]:
+    """The names of the variants in their order; none where they cannot be read."""
+    return tuple(_mapping(_mapping(spec).get("variants")))
+
+
+def control_of(spec: object) -> str:
+    """The variant that the others are compared with; empty where that cannot be read."""
+    named = _mapping(spec).get("control")
+    return named if isinstance(named, str) else next(iter(variants_of(spec)), "")
+
+
+def metric_of(spec: object) -> str:
+    """What is compared; empty where that cannot be read."""
+    metric = _mapping(spec).get("metric")
+    return metric if isinstance(metric, str) else ""
+
+
+def has_rule(spec: object) -> bool:
+    """Whether a rule of precision chooses the number of seeds."""
+    return isinstance(_mapping(spec).get("seeds"), Mapping)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

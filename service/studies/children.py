@@ -1,0 +1,83 @@
+"""What is asked of the experiments of a study, in a transaction that has locked the study."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import and_, or_, select, update
+from sqlalchemy.orm import Session
+
+from service.database.models.experiments import Experiment
+from service.database.models.studies import Trial
+from service.domain.pruning import PruneScope
+from service.domain.states import ACTIONS, TERMINAL, Reason, State
+from service.errors import GoesOn
+from service.experiments.store import forget_in, requeue_in
+
+DELETED_AT_ONCE = 50  # in one transaction
+MOST_NAMED = 8  # in a message
+
+
+def delete_some(session: Session, study_id: str, *, by: str) -> bool:
+    """Forget some of its experiments; False where there are none. Raises GoesOn, for any that has not ended."""
+    columns = (Experiment.id, Experiment.state, Experiment.name, Experiment.owner, Experiment.disk_bytes)
+    query = select(*columns).where(Experiment.study_id == study_id)
+    some = query.order_by(Experiment.created_at, Experiment.id).limit(DELETED_AT_ONCE)
+    chosen = session.execute(some.with_for_update()).all()
+    going_on = session.execute(query.where(Experiment.state.not_in(TERMINAL)).limit(1)).all()
+    for row in (*chosen, *going_on):
+        if row.state not in TERMINAL:
+            raise GoesOn(row.id, "delete", row.state, ACTIONS[State(row.state)])
+    if chosen:
+        forget_in(session, chosen, by=by)
+    return bool(chosen)
+
+
+def requeue_failed(session: Session, study_id: str, *, by: str) -> tuple[list[int], list[str]]:
+    """Queue what failed or was cancelled: the numbers of those trials, and in words those that were pruned."""
+    query = (
+        select(Trial.number, Trial.variant, Trial.block, Experiment)
+        .join(Experiment, Experiment.id == Trial.experiment_id)
+        .where(Trial.study_id == study_id, Experiment.state.in_((State.FAILED, State.CANCELLED)))
+        .where(or_(Experiment.reason.is_(None), Experiment.reason != Reason.LOSS_NOT_FINITE))
+        .order_by(Trial.number)
+    )
+    queued, pruned = list[int](), list[str]()
+    for number, variant, block, experiment in session.execute(query.with_for_update(of=Experiment)).all():
+        if experiment.pruned is None:
+            requeue_in(session, experiment, by=by)
+            queued.append(number)
+        else:
+            pruned.append(f"{variant}, seed {block + 1} ({experiment.id})")
+    return queued, pruned
+
+
+def read_again(session: Session, study_id: str) -> list[int]:
+    """Have the runs that succeeded and told no number read once more: the numbers of those that have files still."""
+    has_files = or_(Experiment.pruned.is_(None), Experiment.pruned != PruneScope.ALL)
+    done = select(Experiment.id).where(Experiment.study_id == study_id, Experiment.state == State.SUCCEEDED, has_files)
+    unread = (Trial.study_id == study_id, Trial.correct.is_(None), Trial.experiment_id.in_(done))
+    numbers = session.scalars(select(Trial.number).where(*unread).order_by(Trial.number)).all()
+    if numbers:
+        session.execute(update(Trial).where(*unread).values(observed_at=None))
+    return list(numbers)
+
+
+def why_none(pruned: Sequence[str]) -> str:
+    """Why nothing can be retried, in words."""
+    if not pruned:
+        return "nothing failed or was cancelled, and all that its runs reached was read"
+    named = "; ".join(pruned[:MOST_NAMED]) + "; …" * (len(pruned) > MOST_NAMED)
+    return f"the checkpoints of all that failed or was cancelled were pruned: {named}"
+
+
+def have_results(session: Session, study_id: str) -> bool:
+    """Whether what a run reached was to be seen: here, or of its experiment, which is told of before it is read."""
+    ended = or_(
+        Experiment.state == State.SUCCEEDED,
+        and_(Experiment.state == State.FAILED, Experiment.reason == Reason.LOSS_NOT_FINITE),
+    )
+    query = (
+        select(Trial.number)
+        .outerjoin(Experiment, Experiment.id == Trial.experiment_id)
+        .where(Trial.study_id == study_id, or_(Trial.observed_at.is_not(None), ended))
+    )
+    return session.scalar(query.limit(1)) is not None
