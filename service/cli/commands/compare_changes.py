@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.commands.experiments import each
+from service.cli.commands.experiments import each, tell_asked, tell_deleted
 from service.cli.ids import ComparisonId, ComparisonIds, whole_comparison
 from service.cli.output import AsJson, note, print_json, say
 
@@ -37,13 +37,7 @@ def _verb(action: str) -> Callable[..., None]:
                 views.append(getattr(client.comparison(one), action)().view)
 
             all_well = each(client, comparison_ids, deed, find=whole_comparison)
-        if as_json:
-            print_json(views)
-        else:
-            for view in views:
-                say(f"{view.id}  {view.name}  {view.state}, {action} asked for")
-        if not all_well:
-            raise typer.Exit(1)
+        tell_asked(views, action, as_json=as_json, all_well=all_well)
 
     return ask
 
@@ -85,10 +79,4 @@ def delete(
             deleted.append(one)
 
         all_well = each(client, comparison_ids, deed, exactly=True, find=whole_comparison)
-    if as_json:
-        print_json({"deleted": deleted})
-    else:
-        for one in deleted:
-            say(f"{one}  deleted")
-    if not all_well:
-        raise typer.Exit(1)
+    tell_deleted(deleted, as_json=as_json, all_well=all_well)

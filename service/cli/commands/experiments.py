@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from service.client.client import Client
     from service.schemas.experiments import ExperimentView
+    from service.schemas.studies import ComparisonView
 
 
 class Action(StrEnum):
@@ -165,13 +166,7 @@ def _verb(action: Action) -> Callable[..., None]:
         with Client() as client:
             ask_for: Callable[[str], ExperimentView] = getattr(client, action.value)
             all_well = each(client, experiment_ids, lambda one: views.append(ask_for(one)))
-        if as_json:
-            print_json(views)
-        else:
-            for view in views:
-                say(f"{view.id}  {view.name}  {view.state}, {action} asked for")
-        if not all_well:
-            raise typer.Exit(1)
+        tell_asked(views, action, as_json=as_json, all_well=all_well)
 
     return ask
 
@@ -188,10 +183,28 @@ def delete(experiment_ids: Ids, as_json: AsJson = False) -> None:
             deleted.append(one)
 
         all_well = each(client, experiment_ids, deed, exactly=True)
+    tell_deleted(deleted, as_json=as_json, all_well=all_well)
+
+
+def tell_asked(
+    views: "Sequence[ExperimentView | ComparisonView]", action: str, *, as_json: bool, all_well: bool
+) -> None:
+    """Say of each what was asked for, and where it is. Ends the command with 1 where not all went well."""
     if as_json:
-        print_json({"deleted": deleted})
+        print_json(views)
     else:
-        for one in deleted:
+        for view in views:
+            say(f"{view.id}  {view.name}  {view.state}, {action} asked for")
+    if not all_well:
+        raise typer.Exit(1)
+
+
+def tell_deleted(ids: "Sequence[str]", *, as_json: bool, all_well: bool) -> None:
+    """Say which are deleted. Ends the command with 1 where not all went well."""
+    if as_json:
+        print_json({"deleted": ids})
+    else:
+        for one in ids:
             say(f"{one}  deleted")
     if not all_well:
         raise typer.Exit(1)
