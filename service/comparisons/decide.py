@@ -13,7 +13,7 @@ from itertools import takewhile
 import numpy as np
 
 from service.comparisons.statistics import Measured, Pairs, Precision, Scores, judge
-from service.domain.states import HOLDS_GANG, TERMINAL, Desired, Reason, State
+from service.domain.states import HOLDS_GANG, TERMINAL, Desired, Reason, State, has_diverged
 from service.domain.studies import (
     BeginTrials,
     PlannedTrial,
@@ -56,9 +56,14 @@ class TrialSeen:
         return self.state is not None and self.state not in TERMINAL
 
     @property
+    def diverged(self) -> bool:
+        """Whether its loss was no longer finite, so that it counts as chance."""
+        return has_diverged(self.state, self.reason)
+
+    @property
     def is_broken(self) -> bool:
         """Ended without a number; a run that diverged has one."""
-        return self.state is State.FAILED and self.reason is not Reason.LOSS_NOT_FINITE
+        return self.state is State.FAILED and not self.diverged
 
     @property
     def counts(self) -> bool:

@@ -14,7 +14,7 @@ from service.comparisons.observation import MOST_ROWS, Observation, read_observa
 from service.comparisons.statistics import Pairs, Precision
 from service.comparisons.submission import trial_spec
 from service.database.models.studies import Study
-from service.domain.states import Desired, Reason, State
+from service.domain.states import Desired, has_diverged
 from service.domain.studies import PlannedTrial, Step, StudyReason, StudyState
 from service.errors import NoPredictions
 from service.schemas.comparisons import ComparisonSpec, SeedPlan
@@ -123,7 +123,7 @@ def _as_stored(study: Study, trials: Sequence[TrialState]) -> ComparisonSeen:
 
 def _trial_seen(trial: TrialState, images: int | None, chance: int | None) -> TrialSeen:
     """A run that diverged counts, as chance; one that was measured on other images does not."""
-    diverged = trial.state is State.FAILED and trial.reason is Reason.LOSS_NOT_FINITE
+    diverged = has_diverged(trial.state, trial.reason)
     return TrialSeen(
         number=trial.number,
         block=trial.block,

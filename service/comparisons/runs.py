@@ -37,7 +37,7 @@ class Run:
     @property
     def diverged(self) -> bool:
         """Whether its loss was no longer finite, so that it counts as chance."""
-        return self.seen.state is State.FAILED and self.seen.reason is Reason.LOSS_NOT_FINITE
+        return self.seen.diverged
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -144,6 +144,11 @@ class Move:
     charge: Retry | None = None
 
 
+def has_diverged(state: State | None, reason: Reason | None) -> bool:
+    """Whether it ended because its loss was no longer finite: that is a result, and no fault of anybody's."""
+    return state is State.FAILED and reason is Reason.LOSS_NOT_FINITE
+
+
 def is_legal(source: State, to: State) -> bool:
     """Whether the table allows the move."""
     return to in MOVES[source]

@@ -6,7 +6,6 @@ A state changes in one place only, `change_state`: it checks the move and writes
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Row, delete, select
@@ -18,7 +17,7 @@ from service.database.disk_usage import require_room
 from service.database.engine import Database
 from service.database.listing import cursor_of, labels_of, page_query
 from service.database.models.auth import FileLink
-from service.database.models.experiments import Attempt, Deletion, Event, Experiment, IdempotencyKey, Label, Pruning
+from service.database.models.experiments import Attempt, Deletion, Event, Experiment, Label, Pruning
 from service.database.models.studies import Study
 from service.database.study_transitions import change_study_state
 from service.database.transitions import change_state
@@ -29,17 +28,15 @@ from service.domain.states import Desired, Move, State
 from service.domain.studies import StudyMove, StudyState
 from service.domain.values import human_bytes, utc_now
 from service.errors import (
-    ExperimentDeleted,
     ExperimentNotFound,
-    IdempotencyConflict,
     IllegalAction,
     PrunedExperiment,
     VersionConflict,
 )
 from service.experiments.insertion import deadline_of, insert_experiment
+from service.experiments.keys import forget_old_keys, key_of, submitted_with
 
 MOST_PAGE_BYTES = 4 * 2**20  # of a page of a list
-KEY_LIFE = timedelta(hours=24)  # an Idempotency-Key means nothing after that
 
 
 @dataclass(frozen=True)
@@ -88,19 +85,19 @@ class ExperimentStore:
         try:
             with self.database.writing() as session:
                 if key is not None:
-                    session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < utc_now() - KEY_LIFE))
-                    if known := _known(session, owner, key, body_hash):
+                    forget_old_keys(session)
+                    if known := submitted_with(session, key, Experiment, owner=owner, body_hash=body_hash):
                         return known, False
                 require_room(session, owner, quota_disk)
                 row = insert_experiment(session, spec, owner, cloned_from=cloned_from, message=message)
                 if key is not None:
-                    session.add(_used(row, key, body_hash))
+                    session.add(key_of(row, key, body_hash))
                 return row, True
         except IntegrityError:
             if key is None:
                 raise
             with self.database.reading() as session:  # another request with this key was faster
-                known = _known(session, owner, key, body_hash)
+                known = submitted_with(session, key, Experiment, owner=owner, body_hash=body_hash)
             assert known is not None
             return known, False
 
@@ -109,9 +106,7 @@ class ExperimentStore:
         if key is None:
             return None
         with self.database.reading() as session:
-            seen = session.get(IdempotencyKey, (owner, key))
-            is_old = seen is None or seen.created_at < utc_now() - KEY_LIFE
-            return None if is_old else _known(session, owner, key, body_hash)
+            return submitted_with(session, key, Experiment, owner=owner, body_hash=body_hash)
 
     def get(self, experiment_id: str) -> Experiment:
         """One experiment. Raises ExperimentNotFound."""
@@ -295,23 +290,6 @@ def _reopen_study(session: Session, study_id: str | None, *, by: str) -> None:
 def _event_beside(row: Experiment, message: str, *, by: str) -> Event:
     """An event that leaves the state as it is: webhooks, which are told of changes of state, are not told."""
     return Event(experiment_id=row.id, attempt=row.attempt, to_state=row.state, message=message, by=by, at=utc_now())
-
-
-def _used(row: Experiment, key: str, body_hash: str) -> IdempotencyKey:
-    return IdempotencyKey(
-        owner=row.owner, key=key, body_hash=body_hash, experiment_id=row.id, created_at=row.created_at
-    )
-
-
-def _known(session: Session, owner: str, key: str, body_hash: str) -> Experiment | None:
-    seen = session.get(IdempotencyKey, (owner, key))
-    if seen is None:
-        return None
-    if seen.body_hash != body_hash:
-        raise IdempotencyConflict
-    if (row := session.get(Experiment, seen.experiment_id)) is None:
-        raise ExperimentDeleted
-    return row
 
 
 def _found(session: Session, experiment_id: str, *, lock: bool = False) -> Experiment:

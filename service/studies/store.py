@@ -12,22 +12,20 @@ from sqlalchemy.orm import Session, defer
 from cbam_core.spec import ExperimentSpec
 from service.database.disk_usage import require_room
 from service.database.engine import Database
-from service.database.models.experiments import Experiment, IdempotencyKey
+from service.database.models.experiments import Experiment
 from service.database.models.studies import Decision, Study, Trial
 from service.database.study_transitions import change_study_state, note_decision
 from service.domain.states import Desired, State
 from service.domain.studies import STUDY_ACTIONS, STUDY_TERMINAL, STUDY_WISHES, StudyKind, StudyMove, StudyState
 from service.domain.values import new_id, utc_now
 from service.errors import (
-    IdempotencyConflict,
     IllegalStudyAction,
     InvalidField,
     NothingToRetry,
-    StudyDeleted,
     StudyNotFound,
     VersionConflict,
 )
-from service.experiments.store import KEY_LIFE
+from service.experiments.keys import forget_old_keys, key_of, submitted_with
 from service.studies.children import delete_some, have_results, read_again, requeue_failed, why_none
 
 
@@ -101,21 +99,21 @@ class StudyStore:
         try:
             with self.database.writing_alone(f"study key {owner} {key}") as session:
                 if key is not None:
-                    session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < utc_now() - KEY_LIFE))
-                    if (known := _known(session, owner, key, body_hash)) is not None:
+                    forget_old_keys(session)
+                    if (known := submitted_with(session, key, Study, owner=owner, body_hash=body_hash)) is not None:
                         return known, False
                 require_room(session, owner, quota_disk)
                 session.add(row)
                 session.flush()
                 note_decision(session, row, "move", {}, by=owner, states=(None, StudyState.ACTIVE))
                 if key is not None:
-                    session.add(_used(row, key, body_hash))
+                    session.add(key_of(row, key, body_hash))
                 return row, True
         except IntegrityError:
             if key is None:
                 raise
             with self.database.reading() as session:  # an experiment that was submitted with this key was faster
-                known = _known(session, owner, key, body_hash)
+                known = submitted_with(session, key, Study, owner=owner, body_hash=body_hash)
             if known is None:
                 raise
             return known, False
@@ -153,9 +151,7 @@ class StudyStore:
         if key is None:
             return None
         with self.database.reading() as session:
-            seen = session.get(IdempotencyKey, (owner, key))
-            is_old = seen is None or seen.created_at < utc_now() - KEY_LIFE
-            return None if is_old else _known(session, owner, key, body_hash)
+            return submitted_with(session, key, Study, owner=owner, body_hash=body_hash)
 
     def counts(self, study_ids: Sequence[str]) -> dict[str, dict[State | None, int]]:
         """How many experiments of these studies are in which state; None for those that were deleted."""
@@ -302,23 +298,6 @@ def require_study_action(row: Study, action: str) -> None:
 def _check_version(row: Study, version: int | None) -> None:
     if version is not None and row.version != version:
         raise VersionConflict("the study has changed since this version of it was read; read it again")
-
-
-def _known(session: Session, owner: str, key: str, body_hash: str) -> Study | None:
-    seen = session.get(IdempotencyKey, (owner, key))
-    if seen is None:
-        return None
-    if seen.body_hash != body_hash:
-        raise IdempotencyConflict
-    if (row := session.get(Study, seen.experiment_id)) is None:
-        raise StudyDeleted
-    return row
-
-
-def _used(row: Study, key: str, body_hash: str) -> IdempotencyKey:
-    return IdempotencyKey(
-        owner=row.owner, key=key, body_hash=body_hash, experiment_id=row.id, created_at=row.created_at
-    )
 
 
 def _found(session: Session, study_id: str, *, lock: bool = False, with_specs: bool = True) -> Study:

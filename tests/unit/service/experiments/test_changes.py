@@ -6,7 +6,7 @@ from service.database.models.experiments import Deletion, IdempotencyKey, Label
 from service.dispatcher.file_cleanup import FileCleanup, erase
 from service.dispatcher.store import AttemptEnd
 from service.domain.states import Move, Reason, State
-from service.experiments.store import KEY_LIFE
+from service.experiments.keys import KEY_LIFE
 from tests.support.specs import spec, spec_dict
 from tests.support.waiting import wait_until
 from workers.protocol.storage import ExperimentFolder

@@ -15,7 +15,8 @@ from service.domain.filters import Filter
 from service.domain.states import Move, State
 from service.domain.values import utc_now
 from service.errors import ExperimentDeleted, ExperimentNotFound, IdempotencyConflict, StaleMove
-from service.experiments.store import KEY_LIFE, ExperimentStore
+from service.experiments.keys import KEY_LIFE
+from service.experiments.store import ExperimentStore
 from tests.support.specs import spec
 
 
