@@ -100,15 +100,15 @@ class StudyController:
 
     def _note_changes(self, going_on: Mapping[str, int]) -> None:
         """By the events of this moment; now and then by a look at all rows, which knows of deletions too."""
+        newest = self.rows.newest_event()  # before the rows are looked at: what comes later is seen once more
         if self.seen_seq is None or self.clock() >= self.look_at_all:
             self.look_at_all = self.clock() + LOOK_AT_ALL_SECONDS
-            _, self.seen_seq = self.rows.touched(after_seq=self.seen_seq or 0)
             seen = self.rows.signatures()
             self.changed |= {key for key, signature in seen.items() if self.signatures.get(key) != signature}
             self.signatures = seen
-        else:
-            touched, self.seen_seq = self.rows.touched(after_seq=self.seen_seq)
-            self.changed |= touched
+        elif newest != self.seen_seq:
+            self.changed |= self.rows.touched(after_seq=self.seen_seq, until_seq=newest)
+        self.seen_seq = newest
         self.changed &= going_on.keys()
         for kept in (self.decided, self.not_before):
             for gone in kept.keys() - going_on.keys():

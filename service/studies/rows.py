@@ -113,16 +113,18 @@ class StudyRows:
         with self.database.reading() as session:
             return {study_id: version for study_id, version in session.execute(_GOING_ON)}  # noqa: C416
 
-    def touched(self, *, after_seq: int) -> tuple[set[str], int]:
-        """The studies whose experiments have events behind a number, and the newest number.
+    def newest_event(self) -> int:
+        """The largest number of an event; 0 where there is none.
 
         PostgreSQL gives the numbers before the commits: one may be seen after a larger one, or not at all.
         """
         with self.database.reading() as session:
-            newest = session.scalar(_NEWEST) or 0
-            if newest == after_seq:
-                return set(), newest
-            return set(session.scalars(_TOUCHED, {"after": after_seq, "until": newest})), newest
+            return session.scalar(_NEWEST) or 0
+
+    def touched(self, *, after_seq: int, until_seq: int) -> set[str]:
+        """The studies whose experiments have events behind a number, up to another one."""
+        with self.database.reading() as session:
+            return set(session.scalars(_TOUCHED, {"after": after_seq, "until": until_seq}))
 
     def signatures(self) -> dict[str, Signature]:
         """Of the studies that have not ended, what changes whenever a row of them does: not for every tick."""
