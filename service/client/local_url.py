@@ -12,7 +12,12 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 def local_url() -> str:
     """The address of the stack of $CBAM_HOME. No settings are read: this environment may have no server."""
-    return recorded_url(absolute(Path(os.environ.get("CBAM_HOME") or DEFAULT_HOME), "CBAM_HOME"))
+    return recorded_url(local_home())
+
+
+def local_home() -> Path:
+    """The folder of the local stack: $CBAM_HOME, or ~/.cbam."""
+    return absolute(Path(os.environ.get("CBAM_HOME") or DEFAULT_HOME), "CBAM_HOME")
 
 
 def public_url(url: str) -> str:

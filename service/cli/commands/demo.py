@@ -1,30 +1,28 @@
-"""`cbam demo`: the main job on real input. A small network plain, with SE and with CBAM."""
+"""`cbam demo`: the main job on real input. A small network plain, with SE and with CBAM, over paired seeds."""
 
 import os
 import signal
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.cli.commands.compare_watching import print_result
 from service.cli.commands.stack import addresses, make_stack, reporting, start_stack
-from service.cli.commands.watch import follow
-from service.cli.output import AsJson, note, print_json, print_table, say, table
-from service.client.local_url import public_url
+from service.cli.comparison_specs import example
+from service.cli.output import AsJson, note, print_json, say
+from service.client.local_url import local_home, public_url
+from service.domain.studies import StudyState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from service.schemas.experiments import ExperimentView
+    from service.client.comparing.handle import ComparisonHandle
+    from service.schemas.comparisons import ComparisonSpec
 
-PROJECT = "demo"
-ATTENTIONS: dict[str, dict[str, Any]] = {
-    "none": {"type": "none"},
-    "se": {"type": "se", "reduction": 8},
-    "cbam": {"type": "cbam", "reduction": 8},
-}
-ONE_SEED = "one seed each: it shows that everything works, not which is better; other seeds give other orders"
+SOURCE = "the example"
 
 
 def register(app: typer.Typer) -> None:
@@ -33,31 +31,42 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=1, help="For each variant; fewer than 8 get no verdict.", metavar="N")
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running for a look around.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train ResNet-20 plain, with SE and with CBAM on handwritten digits, and compare them. Minutes on two cores.
+    """Compare ResNet-20 plain, with SE and with CBAM on handwritten digits. 24 short trainings: minutes on two cores.
 
     On the server at CBAM_URL, where that is set; else on the local stack, which is started for it.
     """
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _leave)  # so that what was started is stopped then, too
+    spec = spec_of(seeds)
     if url := os.environ.get("CBAM_URL"):
-        views = _train_all(url)
-        _show({"API": public_url(url)}, views, as_json=as_json)
+        state = _compare(spec, url, {"API": public_url(url)}, None, as_json=as_json)
     else:
-        views = _on_local_stack(keep=keep, as_json=as_json)
-    if any(view.state != "SUCCEEDED" for view in views):
+        state = _on_local_stack(spec, keep=keep, as_json=as_json)
+    if state is not StudyState.SUCCEEDED:
         raise typer.Exit(1)
 
 
-def _on_local_stack(*, keep: bool, as_json: bool) -> "Sequence[ExperimentView]":
+def spec_of(seeds: int | None) -> "ComparisonSpec":
+    """The comparison that `cbam compare init` prints, with so many seeds; with its own where that is None."""
+    from cbam_core.spec import fields_in
+    from service.client.comparing.specs import make_comparison
+
+    fields = fields_in(example(), source=SOURCE) | ({} if seeds is None else {"seeds": seeds})
+    return make_comparison(fields, source=SOURCE)
+
+
+def _on_local_stack(spec: "ComparisonSpec", *, keep: bool, as_json: bool) -> StudyState:
     """Start the stack where it does not run, and stop it again where it did not and is not to be kept."""
     was_running = make_stack().is_running()
     try:
         record = start_stack()
-        views = _train_all(record.url)
-        _show(addresses(record), views, as_json=as_json)
+        state = _compare(spec, record.url, addresses(record), local_home() / "demo", as_json=as_json)
     finally:
         if not keep and not was_running:
             with reporting() as report:
@@ -66,69 +75,49 @@ def _on_local_stack(*, keep: bool, as_json: bool) -> "Sequence[ExperimentView]":
         note("everything goes on running; `cbam down` stops it")
     else:
         note("stopped; `cbam up` brings it back with these runs, `cbam demo --keep` leaves it running")
-    return views
+    return state
 
 
 def _leave(signum: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + signum)
 
 
-def spec_for(attention: str) -> dict[str, Any]:
-    """The experiment with this attention; all else is equal."""
-    return {
-        "name": f"digits-{attention}",
-        "project": PROJECT,
-        "model": {"backbone": "cifar_resnet20", "attention": ATTENTIONS[attention]},
-        "data": {"dataset": "digits", "image_size": 16},
-        "train": {
-            "epochs": 8,
-            "global_batch_size": 64,
-            "optimizer": {"type": "sgd", "lr": 0.1, "weight_decay": 5e-4},
-            "schedule": {"type": "cosine", "warmup_epochs": 1},
-        },
-    }
-
-
-def _train_all(url: str) -> "Sequence[ExperimentView]":
-    """Submit the three and watch them; whatever interrupts the watching cancels them."""
+def _compare(
+    spec: "ComparisonSpec", url: str, places: "Mapping[str, object]", folder: Path | None, *, as_json: bool
+) -> StudyState:
+    """Run the comparison with a live table, then say what came out. Whatever interrupts the watching cancels it."""
     from service.client.client import Client
 
     with Client(url) as client:
-        views = [client.submit(spec_for(attention)).view for attention in ATTENTIONS]
+        handle = client.compare(spec)
+        note(f"{handle.view.name}: {handle.view.trials.planned} trainings; while they run, the numbers are provisional")
         try:
-            return follow(client, views)
+            handle.wait(progress=True)
         except BaseException:
-            for view in views:
-                with suppress(Exception):
-                    client.cancel(view.id)
+            with suppress(Exception):
+                handle.cancel()
             raise
+        if as_json:
+            print_json(handle.result)
+        else:
+            _show(handle, {**places, **({} if folder is None else _files(handle, folder))})
+    return handle.state
 
 
-def _show(places: "Mapping[str, object]", views: "Sequence[ExperimentView]", *, as_json: bool) -> None:
-    if as_json:
-        print_json(views)
-        return
-    columns = ("experiment", "state", ">test top-1", ">parameters", ">MACs", ">workers", ">images/s", ">wall time")
-    print_table(table(columns, [_row(view) for view in views]))
-    note(ONE_SEED)
+def _show(handle: "ComparisonHandle", places: "Mapping[str, object]") -> None:
+    print_result(handle.result)
+    if handle.state is not StudyState.SUCCEEDED:
+        note(f"{handle.view.name}: {handle.state} {handle.view.message}".rstrip())
     for name, address in places.items():
-        say(f"{name:<10} {address}")
-    for view in views:
-        say(f"{'MLflow run':<10} {view.links.mlflow}  {view.name}")
-        if view.message:
-            note(f"{view.name}: {view.message}")
+        say(f"{name:<8} {address}")
+    note(f"`cbam compare report {handle.id}` writes the report, `cbam list --study {handle.id}` lists the trainings")
 
 
-def _row(view: "ExperimentView") -> tuple[str, ...]:
-    summary = view.summary
-    top1, speed = view.metrics.get("test/top1"), summary.get("images_per_second")
-    return (
-        view.name,
-        view.state,
-        "" if top1 is None else f"{top1:.1%}",
-        f"{summary['parameters']:,}" if "parameters" in summary else "",
-        f"{summary['macs']:,}" if "macs" in summary else "",
-        str(view.spec["resources"]["workers"]),
-        "" if speed is None else f"{speed:.0f}",
-        f"{summary['wall_seconds']:.1f} s" if "wall_seconds" in summary else "",
-    )
+def _files(handle: "ComparisonHandle", folder: Path) -> dict[str, Path]:
+    """Write the figure and the report into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{handle.view.name}-{handle.id}"
+    return {
+        "figure": handle.save_figure(folder / f"{name}.svg"),
+        "report": handle.save_report(folder / f"{name}.html"),
+    }
