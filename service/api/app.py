@@ -13,7 +13,9 @@ from fastapi_offline import FastAPIOffline
 
 from service.api import file_stream, openapi, problems
 from service.api.health import Probe
-from service.api.live_updates import LiveUpdates
+from service.api.live.experiments import ExperimentUpdates
+from service.api.live.seats import Seats
+from service.api.live.studies import StudyUpdates
 from service.api.middleware.access_log import AccessLog
 from service.api.middleware.authentication import Authentication
 from service.api.middleware.head import HeadRequests
@@ -28,6 +30,7 @@ from service.api.routers import (
     bulk,
     catalog,
     cluster,
+    comparison_streams,
     comparisons,
     downloads,
     experiments,
@@ -58,6 +61,7 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 ROUTERS = (
     experiments,
     comparisons,
+    comparison_streams,
     bulk,
     pruning,
     history,
@@ -116,9 +120,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.metrics = metrics
     app.state.network_profiler = NetworkProfiler()
     app.state.closing = threading.Event()  # set at SIGTERM: what streams ends
-    app.state.feeds = LiveUpdates(
-        store, settings.storage_root, app.state.closing, most_of_one=settings.streams_per_caller
-    )
+    app.state.seats = Seats(settings.streams_per_caller)
+    app.state.experiment_updates = ExperimentUpdates(store, settings.storage_root, app.state.closing)
+    app.state.study_updates = StudyUpdates(app.state.studies, app.state.closing)
     _add_files(app, settings)
     problems.install(app)
     _add_routes(app)

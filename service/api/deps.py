@@ -6,7 +6,7 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Path, Request, Security
 from fastapi.security import HTTPBearer
 
-from service.api.live_updates import LiveUpdates
+from service.api.live.seats import Seats
 from service.auth.audit import AuditLog
 from service.auth.file_links import FileLinks
 from service.auth.tokens import Tokens
@@ -38,7 +38,7 @@ OperationsDep = Annotated[Operations, the_apps("operations")]
 AuditDep = Annotated[AuditLog, the_apps("audit")]
 WebhooksDep = Annotated[WebhookStore, the_apps("webhooks")]
 TokensDep = Annotated[Tokens, the_apps("tokens")]
-LiveUpdatesDep = Annotated[LiveUpdates, the_apps("feeds")]
+SeatsDep = Annotated[Seats, the_apps("seats")]
 FilesDep = Annotated[ExperimentFiles, the_apps("files")]
 FileLinksDep = Annotated[FileLinks, the_apps("file_links")]
 FileThreadsDep = Annotated[CapacityLimiter, the_apps("file_threads")]

@@ -6,8 +6,8 @@ from service.comparisons.stored import control_of, has_rule, metric_of, variants
 from service.database.models.studies import Study
 from service.domain.states import HOLDS_GANG, Desired, State
 from service.domain.studies import STUDY_ACTIONS, STUDY_TERMINAL, StudyReason, StudyState
-from service.schemas.studies import ComparisonView, StudyLinks, TrialCounts, TrialView
-from service.studies.store import ListedTrial
+from service.schemas.studies import ComparisonProgress, ComparisonView, StudyLinks, TrialCounts, TrialView
+from service.studies.store import ListedTrial, StudySnapshot
 
 _PLAIN = (
     "id",
@@ -49,6 +49,19 @@ def comparison_view(row: Study, counts: Mapping[State | None, int], *, with_spec
             experiments=f"/v1/experiments?study={row.id}",
         ),
         spec=row.spec if with_spec and isinstance(row.spec, dict) else {},
+    )
+
+
+def progress_view(seen: StudySnapshot, *, variants: int) -> ComparisonProgress:
+    """Where a comparison of so many variants is."""
+    return ComparisonProgress(
+        version=seen.version,
+        state=seen.state,
+        reason=None if seen.reason is None else StudyReason(seen.reason),
+        message=seen.message,
+        seeds=seen.seeds,
+        trials=_counted(seen.counts, planned=variants * seen.seeds),
+        read=seen.read,
     )
 
 

@@ -70,6 +70,18 @@ class ComparisonPage(View):
     next_cursor: str | None = Field(None, description="give it back as `cursor`; null on the last page")
 
 
+class ComparisonProgress(View):
+    """Where a comparison is now, as its stream of events tells whenever that changes."""
+
+    version: int
+    state: StudyState
+    reason: StudyReason | None
+    message: str
+    seeds: int = Field(description="that are wanted now, for every variant")
+    trials: TrialCounts
+    read: int = Field(description="runs whose results are known: `/result` tells something else once this has grown")
+
+
 class TrialView(View):
     """One run of a comparison."""
 

@@ -82,6 +82,25 @@ class ListedTrial:
     state: State | None
 
 
+@dataclass(frozen=True)
+class StudySnapshot:
+    """As much of a study as those need who watch it; `counts` are of its experiments by state, `read` of its runs."""
+
+    id: str
+    version: int
+    state: StudyState
+    reason: str | None
+    message: str
+    seeds: int
+    counts: Mapping[State | None, int]
+    read: int
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen, unless a user asks for more."""
+        return self.state in STUDY_TERMINAL
+
+
 class StudyStore:
     """The studies, as the API sees them."""
 
@@ -166,6 +185,20 @@ class StudyStore:
             for study_id, state, count in session.execute(query):
                 found[study_id][None if state is None else State(state)] = count
         return found
+
+    def snapshots(self, study_ids: Sequence[str]) -> list[StudySnapshot]:
+        """Where these studies are; those that do not exist are left out."""
+        columns = (Study.id, Study.version, Study.state, Study.reason, Study.message, Study.seeds)
+        of_these = Trial.study_id.in_(study_ids)
+        query = select(Trial.study_id, func.count(Trial.observed_at)).where(of_these).group_by(Trial.study_id)
+        counts = self.counts(study_ids)
+        with self.database.reading() as session:
+            rows = session.execute(select(*columns).where(Study.id.in_(study_ids))).all()
+            read: dict[str, int] = {study_id: count for study_id, count in session.execute(query)}  # noqa: C416
+        return [
+            StudySnapshot(row.id, row.version, StudyState(row.state), *row[3:], counts[row.id], read.get(row.id, 0))
+            for row in rows
+        ]
 
     def trials(self, study_id: str) -> list[TrialRow]:
         """The trials of a study with their experiments, whole, by number. Raises StudyNotFound."""

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.concurrency import run_in_threadpool
 
-from service.api.deps import FileLinksDep, FilesDep, FileThreadsDep, LiveUpdatesDep
+from service.api.deps import FileLinksDep, FilesDep, FileThreadsDep, SeatsDep
 from service.api.file_stream import FileResponse
 from service.api.routers.files import SENT, Conditions, RangeHeader
 from service.domain.roles import Caller, Role
@@ -16,8 +16,8 @@ WITH_LINKS = Caller("links", Role.VIEWER, token_id="links")
 """All who come with links share the room of one caller."""
 
 
-async def _seated(feeds: LiveUpdatesDep) -> AsyncIterator[None]:
-    with feeds.seat(WITH_LINKS):
+async def _seated(seats: SeatsDep) -> AsyncIterator[None]:
+    with seats.seat(WITH_LINKS):
         yield
 
 

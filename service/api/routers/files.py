@@ -17,8 +17,8 @@ from service.api.deps import (
     FileThreadsDep,
 )
 from service.api.file_stream import BINARY, MEDIA_TYPES, FileResponse, byte_range, described
+from service.api.live.following import NEEDS_ROOM, TheStay
 from service.api.problems import documented
-from service.api.routers.streams import NEEDS_ROOM, TheStay
 from service.auth.file_links import LinkedFile
 from service.domain.filters import PAGE_LIMIT
 from service.experiments.files import ExperimentFiles, OpenFile, StoredFile, UnreadableFile

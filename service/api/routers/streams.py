@@ -1,17 +1,15 @@
 """Logs and events as they happen: plain text by offset, and Server-Sent Events that resume where they were cut."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from service.api.deps import GUARDED, CallerDep, ExperimentDep, ExperimentFilesDep, LiveUpdatesDep, SettingsDep
-from service.api.live_updates import Channel, Snapshot
-from service.api.middleware.authentication import STAY_SECONDS, TokenRecheck
+from service.api.deps import GUARDED, ExperimentDep, ExperimentFilesDep, SettingsDep, the_apps
+from service.api.live.experiments import ExperimentUpdates, Snapshot
+from service.api.live.following import ANSWERS, NEEDS_ROOM, LastEventId, TheStay, next_change
 from service.api.problems import documented
 from service.domain.scheduling_spec import load_scheduling_spec
 from service.errors import InvalidField
@@ -23,9 +21,9 @@ router = APIRouter(
     dependencies=GUARDED,
     responses=documented(401, 403),
 )
+ExperimentUpdatesDep = Annotated[ExperimentUpdates, the_apps("experiment_updates")]
 Rank = Annotated[int, Query(ge=0, le=4095, description="which worker's log")]
 Offset = Annotated[int, Query(ge=0, lt=2**63)]
-LastEventId = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, lt=2**63)]
 
 
 def _rank_of(row: ExperimentDep, rank: Rank = 0) -> int:
@@ -37,38 +35,7 @@ def _rank_of(row: ExperimentDep, rank: Rank = 0) -> int:
     return rank
 
 
-def _stay_of(request: Request) -> TokenRecheck:
-    stay: TokenRecheck = request.state.stay
-    return stay
-
-
 TheRank = Annotated[int, Depends(_rank_of)]
-TheStay = Annotated[TokenRecheck, Depends(_stay_of)]
-
-
-async def _seated(feeds: LiveUpdatesDep, caller: CallerDep) -> AsyncIterator[None]:
-    """Checked before the stream begins, too; given back when it has ended."""
-    with feeds.seat(caller):
-        yield
-
-
-async def _next(channel: Channel, seen: Snapshot | None, stay: TokenRecheck) -> Snapshot | None:
-    """What is to be seen, once that is something else; None where there is no more of it, or not for this caller."""
-    snapshot = None
-    while snapshot is None and await stay.goes_on():
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STAY_SECONDS):  # nothing may happen for hours: the token is asked all the same
-                snapshot = await channel.other_than(seen)
-                if snapshot is None:
-                    return None
-    return snapshot if await stay.goes_on() else None
-
-
-NEEDS_ROOM = [Depends(_seated)]
-ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Server-Sent Events; a comment every 15 s shows that the connection lives"},
-    **documented(404, 422, 429, 503),
-}
 
 
 @router.get("/logs", response_class=PlainTextResponse, responses=documented(404, 410, 422))
@@ -86,14 +53,18 @@ def read_logs(row: ExperimentFilesDep, settings: SettingsDep, rank: TheRank, off
     responses=ANSWERS | documented(410),
 )
 async def stream_logs(
-    row: ExperimentFilesDep, feeds: LiveUpdatesDep, stay: TheStay, rank: TheRank, last_event_id: LastEventId = None
+    row: ExperimentFilesDep,
+    updates: ExperimentUpdatesDep,
+    stay: TheStay,
+    rank: TheRank,
+    last_event_id: LastEventId = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow a worker's log; `id` is the byte offset behind the lines, `event: end` carries the final state."""
     offset, snapshot = last_event_id or 0, None
-    async with feeds.watching(row.id, rank) as channel:
-        while (snapshot := await _next(channel, snapshot, stay)) is not None:
+    async with updates.watching(row.id, rank) as channel:
+        while (snapshot := await next_change(channel, snapshot, stay)) is not None:
             while (
-                chunk := await feeds.lines(channel, snapshot, rank=rank, offset=offset)
+                chunk := await updates.lines(channel, snapshot, rank=rank, offset=offset)
             ).data and await stay.goes_on():
                 offset = chunk.next_offset
                 for piece in logs.in_messages(chunk):
@@ -110,13 +81,13 @@ async def stream_logs(
     responses=ANSWERS,
 )
 async def stream_events(
-    row: ExperimentDep, feeds: LiveUpdatesDep, stay: TheStay, last_event_id: LastEventId = None
+    row: ExperimentDep, updates: ExperimentUpdatesDep, stay: TheStay, last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow the changes of state; `id` is the event's `seq`, `event: end` carries the final state."""
     seen, snapshot = last_event_id or 0, None
-    async with feeds.watching(row.id) as channel:
-        while (snapshot := await _next(channel, snapshot, stay)) is not None:
-            for event in await feeds.events(channel, after_seq=seen):
+    async with updates.watching(row.id) as channel:
+        while (snapshot := await next_change(channel, snapshot, stay)) is not None:
+            for event in await updates.events(channel, after_seq=seen):
                 seen = event.seq
                 yield ServerSentEvent(data=event, event="move", id=str(seen))
             if snapshot.ended:

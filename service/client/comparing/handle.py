@@ -14,7 +14,7 @@ from service.domain.studies import STUDY_TERMINAL, StudyState
 from service.errors import ServiceError
 from service.schemas.comparison_results import ResultView
 from service.schemas.experiments import ExperimentPage, ExperimentView
-from service.schemas.studies import ComparisonView, DecisionList, DecisionView, TrialList, TrialView
+from service.schemas.studies import ComparisonProgress, ComparisonView, DecisionList, DecisionView, TrialList, TrialView
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -130,6 +130,14 @@ class ComparisonHandle:
     def decisions(self) -> Sequence[DecisionView]:
         """What was decided of it and by whom, oldest first."""
         return [one for page in self._pages(DecisionList, "decisions") for one in page.items]
+
+    def follow(self) -> Iterator[DecisionView | ComparisonProgress]:
+        """What is decided of it, from its beginning on, and where it is whenever that changes, until it has ended.
+
+        A server that is being restarted is waited for. Progress comes once at first: as it was when this was asked.
+        """
+        for event in self._wire.follow(self._place("events", "stream"), params={}):
+            yield (DecisionView if event.event == "decision" else ComparisonProgress).model_validate_json(event.data)
 
     def running(self) -> Sequence[ExperimentView]:
         """Those of its experiments that train now, without their specs."""

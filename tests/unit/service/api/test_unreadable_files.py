@@ -112,9 +112,9 @@ def test_folders_within_folders_are_listed_however_deep(http, folder, files):
 def test_to_ask_for_a_digest_takes_the_room_of_a_download(http, files, method):
     """It reads gigabytes: who may not begin another download may not begin this either."""
     place = f"{files}/spec.yaml?sha256=true"
-    feeds, caller = http.app.state.feeds, Caller("ada", Role.USER, token_id="t")
-    with feeds.seat(caller), pytest.MonkeyPatch().context() as patch:
-        patch.setattr("service.api.live_updates.MOST_VIEWERS", 1)
+    seats, caller = http.app.state.seats, Caller("ada", Role.USER, token_id="t")
+    with seats.seat(caller), pytest.MonkeyPatch().context() as patch:
+        patch.setattr("service.api.live.seats.MOST_VIEWERS", 1)
         answer = http.request(method, place)
         assert answer.status_code == 503
     answer = http.request(method, place)

@@ -9,10 +9,10 @@ import anyio.to_thread
 import httpx2
 import pytest
 
-from service.api import live_updates
 from service.api.app import create_app
+from service.api.live import channels, following, seats
+from service.api.live.experiments import ExperimentUpdates
 from service.api.middleware import authentication
-from service.api.routers import streams
 from service.auth.tokens import Tokens
 from service.dispatcher.store import AttemptEnd, DispatcherStore
 from service.domain.roles import Role
@@ -94,7 +94,7 @@ def test_a_hundred_viewers_see_every_line_and_share_the_work(
     turns = len(looks)
     assert len(reads) <= 4 * turns, f"{len(reads)} reads in {turns} looks: viewers do not share them"
     # the server, the writer, asyncio's own, and the pool that requests begin in (40 at most)
-    assert most_threads - before <= 45 + live_updates.THREADS, "a viewer costs a thread"
+    assert most_threads - before <= 45 + channels.THREADS, "a viewer costs a thread"
 
 
 def test_who_reads_late_is_given_no_more_than_who_read_early(settings, store, running):
@@ -102,18 +102,18 @@ def test_who_reads_late_is_given_no_more_than_who_read_early(settings, store, ru
     log = ExperimentFolder(settings.storage_root, running).attempt(1).log(0)
     log.parent.mkdir(parents=True)
     log.write_text("seen\n")
-    feeds_of_server = live_updates.LiveUpdates(store, settings.storage_root, threading.Event(), most_of_one=1)
+    updates = ExperimentUpdates(store, settings.storage_root, threading.Event())
 
     async def read_early_and_late() -> list[logs.Chunk]:
-        async with feeds_of_server.watching(running, rank=0) as channel:
+        async with updates.watching(running, rank=0) as channel:
             snapshot = await channel.other_than(None)
-            early = await feeds_of_server.lines(channel, snapshot, rank=0, offset=0)
+            early = await updates.lines(channel, snapshot, rank=0, offset=0)
             with log.open("a") as file:
                 file.write("not yet seen\n")
             channel.reads.clear()  # as when many others have read something else meanwhile
-            late = await feeds_of_server.lines(channel, snapshot, rank=0, offset=0)
-            nothing = await feeds_of_server.lines(channel, snapshot, rank=0, offset=late.next_offset)
-            following = await feeds_of_server.lines(
+            late = await updates.lines(channel, snapshot, rank=0, offset=0)
+            nothing = await updates.lines(channel, snapshot, rank=0, offset=late.next_offset)
+            following = await updates.lines(
                 channel, await channel.other_than(snapshot), rank=0, offset=late.next_offset
             )
         return [early, late, nothing, following]
@@ -187,7 +187,7 @@ def test_a_stream_of_what_is_deleted_ends(settings, database, store, dispatcher_
 
 
 def test_more_viewers_than_a_server_takes_are_told_to_come_back(settings, database, store, running, monkeypatch):
-    monkeypatch.setattr(live_updates, "MOST_VIEWERS", 1)
+    monkeypatch.setattr(seats, "MOST_VIEWERS", 1)
     path = f"/v1/experiments/{running}/events/stream"
     with serving(create_app(settings)) as url, httpx2.stream("GET", url + path, timeout=30) as answer:
         chunks = answer.iter_text()  # held: what nobody holds is closed
@@ -224,7 +224,7 @@ def test_no_viewer_keeps_the_others_out(settings, database, store, running, keys
 
 def test_a_revoked_token_s_stream_ends_though_nothing_happens(settings, database, store, running, keys, monkeypatch):
     monkeypatch.setattr(authentication, "STAY_SECONDS", 0.2)
-    monkeypatch.setattr(streams, "STAY_SECONDS", 0.2)
+    monkeypatch.setattr(following, "STAY_SECONDS", 0.2)
     (of_a, token_id), (of_b, _) = keys["a"], keys["b"]
     path = f"/v1/experiments/{running}/events/stream"
     with serving(create_app(settings)) as url, ExitStack() as stack:
