@@ -21,6 +21,7 @@ _PLAIN = (
     "seeds",
     "seeds_chosen",
     "seeds_added",
+    "replicates",
     "created_at",
     "ended_at",
 )

@@ -9,7 +9,7 @@ from html import escape
 from urllib.parse import quote
 
 from service.comparisons.formatting import margin, points, seeds_so_far
-from service.comparisons.table import HIDDEN, table_of
+from service.comparisons.table import HIDDEN, replication_words, table_of
 from service.schemas.comparison_results import ResultView, RunView
 
 EXPERIMENTS = "/v1/experiments"
@@ -49,6 +49,8 @@ def markdown(view: ResultView, *, experiments: str = EXPERIMENTS) -> str:
     if view.description:
         parts.append("\n".join(f"> {_no_tags(line)}".rstrip() for line in view.description.splitlines()))
     parts.append(_list(view.summary))
+    if view.replications:
+        parts += ["## With other seeds", _list(_replications(view))]
     if view.not_comparable:
         parts += ["## Not comparable", _list([field.words for field in view.not_comparable])]
     if view.warnings:
@@ -76,6 +78,7 @@ def html(view: ResultView, svg: str, *, experiments: str = EXPERIMENTS) -> str:
         f"<h1><bdi>{_text(view.name)}</bdi></h1><p class=soft>{_text(_headline(view))}</p>",
         f"<p class=description>{_text(view.description)}</p>" if view.description else "",
         f"<ul class=said>{verdicts}</ul>",
+        _section("With other seeds", _items(_replications(view))),
         _section("Not comparable", _items([field.words for field in view.not_comparable])),
         _section("Warnings", _items(view.warnings)),
         _scrolled(svg, "Figure"),
@@ -92,6 +95,10 @@ def html(view: ResultView, svg: str, *, experiments: str = EXPERIMENTS) -> str:
         f"<title>{_text(view.name)}</title><style>{STYLE}</style></head>\n"
         f"<body><main>\n{content}\n</main></body></html>\n"
     )
+
+
+def _replications(view: ResultView) -> list[str]:
+    return [line for other in view.replications for line in replication_words(other)]
 
 
 def judged(view: ResultView) -> Iterator[str]:

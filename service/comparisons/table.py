@@ -6,7 +6,7 @@ It is of a `ResultView` and imports the schemas alone: neither SQLAlchemy nor Sc
 from dataclasses import dataclass
 
 from service.comparisons.formatting import NONE, count, interval, p_value, points, ratio, speed, verdict
-from service.schemas.comparison_results import PairResultView, ResultView, VariantResultView
+from service.schemas.comparison_results import PairResultView, ReplicationView, ResultView, VariantResultView
 
 HIDDEN = "hidden"
 ALWAYS = ("variant", "n", "verdict")
@@ -30,6 +30,14 @@ def table_of(view: ResultView) -> Table:
     rows += [_pair(pair, view) for pair in view.pairs if pair.second != view.control]
     head = [name for name in rows[0] if name in ALWAYS or any(row[name] != NONE for row in rows)]
     return Table(tuple(head), tuple(tuple(row[name] for name in head) for row in rows))
+
+
+def replication_words(other: ReplicationView) -> list[str]:
+    """Return what another comparison with the same question and other seeds has shown, a line for each pair."""
+    what = "Replicated by" if other.relation == "by" else "Replicates"
+    if other.state is None:
+        return [f"{what} {other.id}, which was deleted."]
+    return [f"{what} {other.name} ({other.id}): {line}" for line in other.summary]
 
 
 def _variant(variant: VariantResultView, pair: PairResultView | None, view: ResultView) -> dict[str, str]:

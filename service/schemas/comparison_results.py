@@ -176,6 +176,17 @@ class ConditionView(View):
     value: str = Field(description="in words; several where runs differ")
 
 
+class ReplicationView(View):
+    """Another comparison that asked the same with other seeds, and what it has shown by itself."""
+
+    id: str = Field(description="of the other comparison")
+    name: str = Field(description="of the other comparison; empty where it was deleted")
+    relation: Literal["of", "by"] = Field(description="of: this one repeats it; by: it repeats this one")
+    state: StudyState | None = Field(description="of the other comparison; null where it was deleted")
+    seeds: int = Field(description="that it has finished")
+    summary: list[str] = Field(description="its verdicts in words, one for each pair")
+
+
 class ResultView(View):
     """What a comparison has shown so far."""
 
@@ -202,3 +213,4 @@ class ResultView(View):
     variants: list[VariantResultView] = Field(description="the control and the others, in the order of the spec")
     pairs: list[PairResultView] = Field(description="the differences")
     conditions: list[ConditionView] = Field(description="what was held equal")
+    replications: list[ReplicationView] = Field([], description="the same question with other seeds: judged apart")

@@ -117,6 +117,15 @@ class ComparisonSpec(SpecModel):
         return self.seeds.pilot if isinstance(self.seeds, SeedPlan) else self.seeds
 
 
+class ReplicationRequest(BaseModel):
+    """What of a comparison may be other when it is asked again with fresh seeds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: Name | None = Field(None, description="null: that of the comparison, with -replication behind it")
+    seeds: SeedCount | None = Field(None, description="for every variant; null: as many, or the same rule")
+
+
 class ComparisonQuery(BaseModel):
     """A narrowing and a page."""
 

@@ -56,6 +56,7 @@ class ComparisonView(View):
     seeds: int = Field(description="that are wanted now, for every variant")
     seeds_chosen: bool = Field(description="by the spread of the first ones, or by a user since")
     seeds_added: bool = Field(description="after results had been seen: only the anytime interval is told then")
+    replicates: str | None = Field(None, description="the comparison that it repeats with fresh seeds")
     trials: TrialCounts
     created_at: datetime
     ended_at: datetime | None

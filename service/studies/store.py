@@ -41,6 +41,7 @@ class NewStudy:
     specs: Mapping[str, ExperimentSpec]
     seed: int
     seeds: int
+    replicates: str | None = None
 
     def row(self, owner: str) -> Study:
         """The row that it begins as."""
@@ -55,6 +56,7 @@ class NewStudy:
             specs={name: spec.model_dump(mode="json") for name, spec in self.specs.items()},
             seed=self.seed,
             seeds=self.seeds,
+            replicates=self.replicates,
             state=StudyState.ACTIVE,
             created_at=utc_now(),
         )
@@ -141,6 +143,12 @@ class StudyStore:
         """One study. Raises StudyNotFound."""
         with self.database.reading() as session:
             return _found(session, study_id)
+
+    def replications(self, study_id: str) -> list[Study]:
+        """The studies that repeat this one with fresh seeds, newest first."""
+        query = select(Study).where(Study.replicates == study_id).order_by(Study.created_at.desc(), Study.id.desc())
+        with self.database.reading() as session:
+            return list(session.scalars(query))
 
     def page(
         self,

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from service.api.bodies import BoundedRoute
@@ -17,7 +17,7 @@ from service.domain.roles import require_change
 from service.domain.studies import StudyKind
 from service.preview import preview
 from service.schemas.comparison_results import ResultView
-from service.schemas.comparisons import ComparisonChanges, ComparisonQuery, ComparisonSpec
+from service.schemas.comparisons import ComparisonChanges, ComparisonQuery, ComparisonSpec, ReplicationRequest
 from service.schemas.studies import (
     ComparisonPage,
     ComparisonPreview,
@@ -219,9 +219,33 @@ def show_figure(row: ComparisonDep, studies: StudiesDep) -> Response:
 
 
 def _judged(row: Study, studies: StudyStore) -> ResultView:
-    from service.comparisons.result import result_of  # loads SciPy, which the other calls do without
+    from service.comparisons.replications import with_replications  # loads SciPy, which the other calls do without
 
-    return result_of(row, studies.trials(row.id))
+    return with_replications(studies, row)
+
+
+@router.post(
+    "/{study_id}/replicate",
+    status_code=201,
+    responses=with_headers(201, TAG | {"Location": "the path of the comparison"})
+    | documented(400, 404, 409, 410, 413, 415, 422),
+)
+def replicate(
+    row: ComparisonDep,
+    request: Annotated[ReplicationRequest, Body(default_factory=ReplicationRequest)],
+    response: Response,
+    *,
+    studies: StudiesDep,
+    settings: SettingsDep,
+    caller: CallerDep,
+    idempotency_key: Key = None,
+) -> ComparisonView:
+    """Ask the same again with fresh seeds: a comparison of its own, and the results of both tell of each other."""
+    from service.comparisons import replications
+
+    copy, _ = replications.replicate(studies, settings, row, request, caller=caller, key=idempotency_key)
+    response.headers["Location"] = f"/v1/comparisons/{copy.id}"
+    return _shown(copy, studies, response)
 
 
 def _act(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.commands.compare_changes import add_seeds, delete, verbs
+from service.cli.commands.compare_changes import add_seeds, delete, replicate, verbs
 from service.cli.commands.compare_watching import figure, follow, print_result, report, watch
 from service.cli.commands.submit import costs
 from service.cli.comparison_specs import File, Overrides, example, read_comparison_file
@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
         group.command()(verb)
     group.command("list")(list_comparisons)
     group.command("add-seeds")(add_seeds)
+    group.command()(replicate)
     for name, meaning, verb in verbs():
         group.command(name, help=meaning)(verb)
     group.command()(delete)

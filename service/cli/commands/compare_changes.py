@@ -60,6 +60,27 @@ def add_seeds(
         note("results were seen before: from now on the interval is the wider one that holds at every look")
 
 
+def replicate(
+    comparison_id: ComparisonId,
+    *,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=2, help="For every variant; as many as before, where left out.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="NAME-replication, where left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the same again with fresh seeds: a comparison with a verdict of its own, and both are told."""
+    from service.client.client import Client
+
+    with Client() as client:
+        again = client.comparison(whole_comparison(client, comparison_id)).replicate(seeds=seeds, name=name).view
+    if as_json:
+        print_json(again)
+    else:
+        say(f"{again.id}  {again.name}")
+        note(f"{again.trials.planned} runs; see `cbam compare watch {again.id}`")
+
+
 def delete(
     comparison_ids: ComparisonIds,
     *,

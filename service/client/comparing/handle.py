@@ -1,6 +1,7 @@
 """A comparison in the hands of a Python user: look again, wait for its end, read its verdicts."""
 
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -122,6 +123,18 @@ class ComparisonHandle:
             self.view = ComparisonView.model_validate_json(answer.content)
             return self
         raise ChangedMeanwhile(412, {"detail": f"{self.id} changes faster than it can be read"})
+
+    def replicate(
+        self, *, seeds: int | None = None, name: str | None = None, idempotency_key: str | None = None
+    ) -> "ComparisonHandle":
+        """Ask the same again with fresh seeds: a comparison of its own. The results of both tell of each other.
+
+        The same key gives the same comparison.
+        """
+        body = {"seeds": seeds, "name": name}
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        view = self._wire.post(ComparisonView, self._place("replicate"), json=body, headers=headers)
+        return ComparisonHandle(self._wire, view)
 
     def trials(self) -> Sequence[TrialView]:
         """Its runs, in the order in which they were queued."""

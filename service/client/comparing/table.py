@@ -5,7 +5,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from service.client.errors import NeedsPandas
-from service.comparisons.table import table_of
+from service.comparisons.table import replication_words, table_of
 from service.schemas.comparison_results import PairResultView, ResultView, VariantResultView
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def words(result: ResultView) -> Iterator[str]:
         runs = "; ".join(f"{value.value}: {value.runs} runs" for value in field.values)
         yield f"not comparable, {field.field}: {field.words}" + f" ({runs})" * bool(runs)
     yield from result.summary
+    for other in result.replications:
+        yield from replication_words(other)
     warnings = [*result.warnings, *(warning for pair in result.pairs for warning in pair.warnings)]
     yield from (f"note: {warning}" for warning in dict.fromkeys(warnings))
 

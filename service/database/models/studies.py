@@ -32,6 +32,7 @@ class Study(Base):
         Index("ix_studies_page", "kind", "created_at", "id"),
         Index("ix_studies_owner", "owner", "created_at", "id"),
         Index("ix_studies_state", "state", "created_at", "id"),
+        Index("ix_studies_replicates", "replicates"),
     )
 
     id: Mapped[str] = mapped_column(ShortWords(32), primary_key=True)
@@ -46,6 +47,7 @@ class Study(Base):
     seeds: Mapped[int]  # that are wanted now
     seeds_chosen: Mapped[bool] = mapped_column(default=False)  # by the precision of the first ones
     seeds_added: Mapped[bool] = mapped_column(default=False)  # after results had been seen
+    replicates: Mapped[str | None] = mapped_column(String(32))  # the comparison that it repeats, there still or not
     classes: Mapped[int | None]  # of the dataset, once that is known: chance is one of them
     state: Mapped[str] = mapped_column(String(16), default=StudyState.ACTIVE)
     desired: Mapped[str] = mapped_column(String(16), default="run")

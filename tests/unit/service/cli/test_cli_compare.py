@@ -178,6 +178,19 @@ def test_seeds_that_are_added_after_results_were_seen_come_with_a_word_about_it(
     assert "holds at every look" in err
 
 
+@quickly
+def test_a_replication_is_told_with_what_it_repeats(cbam, live, file):
+    made = submitted(cbam, file, "--set", "seeds=2", "--watch")
+    code, out, err = cbam("compare", "replicate", made["id"], "--seeds", 3)
+    assert code == 0
+    again, name = out.split()
+    assert name == f"{made['name']}-replication"
+    assert err == f"6 runs; see `cbam compare watch {again}`\n"
+    assert f"Replicates {made['name']} ({made['id']}): " in cbam("compare", "show", again)[1]
+    named = json.loads(cbam("compare", "replicate", made["id"], "--name", "other", "--json")[1])
+    assert (named["name"], named["replicates"]) == ("other", made["id"])
+
+
 def set_in(cbam, file, *words):
     """The spec that is submitted of a file with these --set."""
     options = [option for word in words for option in ("--set", word)]
