@@ -40,6 +40,7 @@ def comparison_view(row: Study, counts: Mapping[State | None, int], *, with_spec
         control=control_of(row.spec),
         metric=metric_of(row.spec),
         trials=_counted(counts, planned=len(variants) * row.seeds),
+        chosen=row.chosen is not None,
         links=StudyLinks(
             self=path,
             trials=f"{path}/trials",
@@ -47,7 +48,7 @@ def comparison_view(row: Study, counts: Mapping[State | None, int], *, with_spec
             result=f"{path}/result",
             report=f"{path}/report",
             figure=f"{path}/figure.svg",
-            experiments=f"/v1/experiments?study={row.id}",
+            experiments=f"/v1/experiments?study={row.id}" if row.chosen is None else f"{path}/trials",
         ),
         spec=row.spec if with_spec and isinstance(row.spec, dict) else {},
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from cbam_core.pointers import pointer_part
 from cbam_core.spec import ExperimentSpec
+from service.comparisons.chosen import chosen_study
 from service.comparisons.stored import has_rule
 from service.comparisons.submission import base_spec, place_of_base, variant_specs
 from service.database.models.studies import Study
@@ -14,6 +15,7 @@ from service.domain.roles import Caller, require_change
 from service.domain.studies import StudyKind, StudyState, seed_of
 from service.errors import InvalidField, InvalidFields
 from service.experiments import actions as experiments
+from service.experiments.store import ExperimentStore
 from service.schemas.comparisons import MOST_SEEDS, ComparisonSpec
 from service.schemas.previews import PreviewView
 from service.schemas.studies import ComparisonPreview, PowerView
@@ -25,34 +27,49 @@ SPREADS = (0.002, 0.003, 0.005, 0.008)
 
 
 def submit(
-    store: StudyStore, settings: Settings, comparison: ComparisonSpec, *, caller: Caller, key: str | None
+    store: StudyStore,
+    experiments_there: ExperimentStore,
+    settings: Settings,
+    comparison: ComparisonSpec,
+    *,
+    caller: Caller,
+    key: str | None,
 ) -> tuple[Study, bool]:
     """Accept a comparison, which is the caller's from now on. Returns it and whether it is new: a key may be known.
 
     Raises InvalidFields with pointers into the comparison, IdempotencyConflict, StudyDeleted, DiskQuotaExceeded.
     """
     fields = comparison.model_dump(mode="json")
+    if comparison.from_ is None:
+        del fields["from"]  # as it was before there was such a field: one body, one hash
+    experiments.check_text({"description": comparison.description})
     body_hash = hashlib.sha256(json.dumps({"comparison": fields}, sort_keys=True).encode()).hexdigest()
     if (known := store.submitted(key, owner=caller.name, body_hash=body_hash)) is not None:
         return known, False
+    new = _asked_for(settings, comparison) if comparison.from_ is None else chosen_study(experiments_there, comparison)
+    return store.submit(new, owner=caller.name, key=key, body_hash=body_hash, quota_disk=settings.quota_disk)
+
+
+def _asked_for(settings: Settings, comparison: ComparisonSpec) -> NewStudy:
+    """The study that trains what the comparison asks for."""
     specs = checked(settings, comparison)
     first = next(iter(specs.values()))
-    new = NewStudy(
+    return NewStudy(
         kind=StudyKind.COMPARISON,
         name=comparison.name,
         project=first.project,
         description=comparison.description,
-        spec=fields,
+        spec=comparison.model_dump(mode="json"),
         specs=specs,
         seed=study_seed(comparison, specs),
         seeds=comparison.first_seeds,
     )
-    return store.submit(new, owner=caller.name, key=key, body_hash=body_hash, quota_disk=settings.quota_disk)
 
 
 def checked(settings: Settings, comparison: ComparisonSpec) -> dict[str, ExperimentSpec]:
     """The spec of every variant. Raises InvalidFields for what would be refused of an experiment."""
-    experiments.check_text({"description": comparison.description})
+    if comparison.from_ is not None:
+        raise InvalidField("/from", "these experiments have ended: nothing would run, so there is nothing to preview")
     base = base_spec(comparison)
     specs = variant_specs(comparison, base)
     places = {place_of_base(comparison): base} | {f"/variants/{pointer_part(name)}": specs[name] for name in specs}

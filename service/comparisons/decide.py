@@ -87,6 +87,7 @@ class ComparisonSeen:
     pairs: Pairs
     images: int | None  # in the part that is compared, once that is known
     seeds_chosen: bool  # under `precision`: the pilot is over
+    owns_runs: bool = True  # else they were there before, and nothing is wished for them
     trials: Sequence[TrialSeen]
 
 
@@ -178,14 +179,14 @@ def _pausing(now: ComparisonSeen) -> list[Step]:
         return []  # an experiment that a user has resumed meanwhile goes on
     if now.state is StudyState.ACTIVE:
         return [*_wish(now, Desired.PAUSE), StudyMove(StudyState.PAUSING)]
-    at_work = any(trial.state in HOLDS_GANG or trial.state is State.QUEUED for trial in now.trials)
+    at_work = now.owns_runs and any(trial.state in HOLDS_GANG or trial.state is State.QUEUED for trial in now.trials)
     return [*_wish(now, Desired.PAUSE)] if at_work else [StudyMove(StudyState.PAUSED)]
 
 
 def _stopping(now: ComparisonSeen) -> list[Step]:
     if wishes := _wish(now, Desired.CANCEL):
         return [*wishes]
-    if any(trial.state is not None and trial.state not in TERMINAL for trial in now.trials):
+    if now.owns_runs and any(trial.state is not None and trial.state not in TERMINAL for trial in now.trials):
         return []
     cancelled = now.reason is StudyReason.CANCELLED_BY_USER
     return [StudyMove(StudyState.CANCELLED if cancelled else StudyState.FAILED, now.reason, now.message)]
@@ -193,6 +194,8 @@ def _stopping(now: ComparisonSeen) -> list[Step]:
 
 def _wish(now: ComparisonSeen, desired: Desired) -> list[WishFor]:
     """Of those that have not ended, and of which something else was wanted last."""
+    if not now.owns_runs:
+        return []
     numbers = tuple(
         trial.number
         for trial in now.trials

@@ -116,6 +116,7 @@ def _as_stored(study: Study, trials: Sequence[TrialState]) -> ComparisonSeen:
         precision=None,
         pairs=Pairs.CONTROL,
         seeds_chosen=study.seeds_chosen,
+        owns_runs=study.chosen is None,
         images=images,
         trials=[_trial_seen(trial, images, chance) for trial in trials],
     )

@@ -41,6 +41,8 @@ def replicate(
     body_hash = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     if (known := store.submitted(key, owner=caller.name, body_hash=body_hash)) is not None:
         return known, False
+    if study.chosen is not None:
+        raise InvalidFields([("", "its runs were there before it: to train fresh ones, give `base` and `variants`")])
     comparison = comparison_of(study)
     specs = {name: ExperimentSpec.model_validate(fields) for name, fields in study.specs.items()}
     for name, spec in specs.items():

@@ -199,6 +199,8 @@ def _seeds(study: Study, comparison: ComparisonSpec, runs: Runs, judgement: Judg
 def _warnings(study: Study, comparison: ComparisonSpec, runs: Runs) -> Iterator[str]:
     """What to know before believing it, beside what the numbers themselves say."""
     counted = [run for run in runs.all if run.trial.block in set(runs.blocks)]
+    if study.chosen is not None:
+        yield from _chosen_afterwards(study.chosen)
     if comparison.metric == "val/top1":
         yield "measured on what was selected on: val/top1 is what checkpoints and settings are chosen by too"
     if _is_stopped(study, runs):
@@ -215,6 +217,13 @@ def _warnings(study: Study, comparison: ComparisonSpec, runs: Runs) -> Iterator[
         yield f"{', '.join(FACTS)}: not known of {_some(unknown)}, so not compared there"
     if gone := [run for run in counted if run.experiment is None]:
         yield f"deleted after they were measured, so that they cannot be looked at again: {_some(gone)}"
+
+
+def _chosen_afterwards(chosen: dict[str, Any]) -> Iterator[str]:
+    yield "chosen afterwards: these runs had ended when the question was asked; fresh seeds would confirm it"
+    if unused := chosen.get("unused"):
+        more = f" and {len(unused) - MOST_NAMED} more" if len(unused) > MOST_NAMED else ""
+        yield f"runs of the same settings that were not chosen: {', '.join(unused[:MOST_NAMED])}{more}"
 
 
 def _some(runs: Sequence[Run]) -> str:
@@ -234,7 +243,7 @@ def _conditions(study: Study, comparison: ComparisonSpec, runs: Runs) -> Iterato
         "batch size": train["global_batch_size"],
         "precision": train["precision"],
         "deterministic": "yes" if train["deterministic"] else "no",
-        "seeds drawn from": study.seed,
+        "seeds drawn from": study.seed if study.chosen is None else None,
         "workers": _said(runs.all, "world_size") or spec["resources"]["workers"],
         "device": _said(runs.all, "device"),
         "torch": _said(runs.all, "torch"),

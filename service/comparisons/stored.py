@@ -6,7 +6,7 @@ from typing import Any
 
 def variants_of(spec: object) -> tuple[str, ...]:
     """The names of the variants in their order; none where they cannot be read."""
-    return tuple(_mapping(_mapping(spec).get("variants")))
+    return tuple(_mapping(_mapping(spec).get("variants")) or _mapping(_mapping(spec).get("from")))
 
 
 def control_of(spec: object) -> str:

@@ -56,7 +56,7 @@ def variant_specs(comparison: ComparisonSpec, base: ExperimentSpec) -> dict[str,
             problems += error.items
         else:
             problems += [(place, words) for words in _differences(base, specs[name])]
-    problems += _alike(specs)
+    problems += alike(specs)
     if problems:
         raise InvalidFields(problems[:MOST_ERROR_ITEMS])
     return specs
@@ -78,6 +78,7 @@ def place_of_base(comparison: ComparisonSpec) -> str:
 def base_spec(comparison: ComparisonSpec) -> ExperimentSpec:
     """What all variants share, as a whole spec. Raises InvalidFields with pointers into the comparison."""
     try:
+        assert comparison.base is not None
         base = spec_of(comparison.base)
     except InvalidField as error:
         raise InvalidField(f"/base{error.pointer}", error.detail) from error
@@ -103,11 +104,13 @@ def base_spec(comparison: ComparisonSpec) -> ExperimentSpec:
 
 def _differences(base: ExperimentSpec, spec: ExperimentSpec) -> Iterator[str]:
     """What a variant changes and may not."""
-    old, new = base.model_dump(mode="json"), spec.model_dump(mode="json")
-    for field in HELD_EQUAL:
-        before, after = _at(old, field), _at(new, field)
-        if before != after:
-            yield f"a comparison holds `{field}` equal; change it in `base`, for all variants"
+    for field in held_equal(base.model_dump(mode="json"), spec.model_dump(mode="json")):
+        yield f"a comparison holds `{field}` equal; change it in `base`, for all variants"
+
+
+def held_equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
+    """The fields in which two whole specs differ and that all variants have alike."""
+    yield from (field for field in HELD_EQUAL if _at(one, field) != _at(other, field))
 
 
 def _at(fields: Mapping[str, Any], path: str) -> Any:
@@ -119,13 +122,14 @@ def _at(fields: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def _alike(specs: Mapping[str, ExperimentSpec]) -> list[tuple[str, str]]:
+def alike(specs: Mapping[str, ExperimentSpec], *, place: str = "/variants") -> list[tuple[str, str]]:
     """Variants that are one and the same: their difference would be that of one run twice."""
     seen: dict[str, str] = {}
     found = []
     for name, spec in specs.items():
         first = seen.setdefault(spec.model_dump_json(), name)
         if first != name:
-            place = f"/variants/{pointer_part(name)}"
-            found.append((place, f"it asks for the same as the variant {first}: nothing would differ"))
+            found.append(
+                (f"{place}/{pointer_part(name)}", f"it asks for the same as the variant {first}: nothing would differ")
+            )
     return found

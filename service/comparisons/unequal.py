@@ -101,27 +101,28 @@ def _specs(study: Study, runs: Sequence[Run]) -> list[UnequalField]:
         if all(wanted.get(name) == given.get(name) for name in wanted.keys() | given.keys() if name not in NOT_HELD):
             continue
         if run.trial.variant not in asked:
-            asked[run.trial.variant] = _in_full(fields)
+            asked[run.trial.variant] = in_full(fields)
         wanted = asked[run.trial.variant]
         wanted = {**wanted, "train": {**wanted["train"], "seed": run.trial.seed}}
-        for path, old, new in _differences(wanted, _in_full(given)):
+        for path, old, new in differences(wanted, in_full(given)):
             wrong.setdefault(path, []).append((run.label, old, new))
     return [_misfit(path, cases, len(runs)) for path, cases in wrong.items()]
 
 
-def _in_full(fields: Mapping[str, Any]) -> dict[str, Any]:
+def in_full(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The spec with the fields that it lacks, being older, as they are by default."""
     return ExperimentSpec.model_validate(fields, strict=False).model_dump(mode="json")
 
 
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The fields in which two specs differ: path, old, new; without those that are not held equal."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         if old != new:
             yield path, old, new
         return
     for name in sorted(old.keys() | new.keys()):
         if path or name not in NOT_HELD:
-            yield from _differences(old.get(name), new.get(name), f"{path}.{name}" if path else name)
+            yield from differences(old.get(name), new.get(name), f"{path}.{name}" if path else name)
 
 
 def _misfit(path: str, cases: list[tuple[str, Any, Any]], runs: int) -> UnequalField:

@@ -4,7 +4,7 @@ A state changes in one place only, `change_state`: it checks the move and writes
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -221,6 +221,18 @@ class ExperimentStore:
         with self.database.reading() as session:
             _found(session, experiment_id)
             return list(session.scalars(query.order_by(Attempt.number).limit(limit)))
+
+    def several(self, experiment_ids: Collection[str]) -> list[Experiment]:
+        """These experiments; those that do not exist are left out."""
+        with self.database.reading() as session:
+            return list(session.scalars(select(Experiment).where(Experiment.id.in_(experiment_ids))))
+
+    def newest_of(self, projects: Collection[str], *, limit: int) -> list[Experiment]:
+        """The newest experiments of some projects."""
+        newest = Experiment.created_at.desc(), Experiment.id.desc()
+        query = select(Experiment).where(Experiment.project.in_(projects)).order_by(*newest).limit(limit)
+        with self.database.reading() as session:
+            return list(session.scalars(query))
 
     def snapshots(self, experiment_ids: Sequence[str]) -> list[ExperimentSnapshot]:
         """Where these experiments are; those that do not exist are left out."""

@@ -10,12 +10,15 @@ from pydantic import (
     Field,
     StringConstraints,
     Tag,
+    ValidationInfo,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from cbam_core.spec import Markdown, Name, SpecModel
 from service.domain.filters import PAGE_LIMIT
 from service.domain.studies import StudyState
+from service.schemas.bulk import ExperimentId
 from service.schemas.submissions import Overrides, Submission
 
 MOST_SEEDS = 200
@@ -49,21 +52,55 @@ class SeedPlan(SpecModel):
         return self
 
 
-def _two_at_least(variants: dict[str, Any]) -> dict[str, Any]:
-    if len(variants) < 2:
-        raise ValueError("a comparison needs two variants: the control, and what is compared with it")
+def _trains(info: ValidationInfo) -> bool:
+    """Whether no runs are chosen, so that base and variants are needed; not where `from` is wrong by itself."""
+    return info.data.get("from_", ()) is None
+
+
+def _two_at_least(variants: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    if len(variants) < 2 and _trains(info):
+        kind = "too_short" if variants else "missing"
+        raise PydanticCustomError(kind, "a comparison needs two variants: the control, and what is compared with it")
     return variants
+
+
+def _there(base: Any, info: ValidationInfo) -> Any:
+    if base is None and _trains(info):
+        raise PydanticCustomError("missing", "give a base and variants, or `from`: experiments that have ended")
+    return base
+
+
+RunIds = Annotated[list[ExperimentId], Field(min_length=2, max_length=MOST_SEEDS)]
+Chosen = Annotated[
+    Annotated[dict[VariantName, RunIds], Field(min_length=2, max_length=20), Tag("named")]
+    | Annotated[list[ExperimentId], Field(min_length=4, max_length=20 * MOST_SEEDS), Tag("list")],
+    Discriminator(lambda value: "named" if isinstance(value, dict) else "list"),
+]
 
 
 class ComparisonSpec(SpecModel):
     """A comparison: what is varied, what is measured, and how many seeds it has."""
 
+    model_config = ConfigDict(serialize_by_alias=True)  # `from` is a word of Python's
+
     name: Name = Field(description="name of the comparison; its experiments are called after it")
     project: Name | None = Field(None, description="project of its experiments; null: the one that `base` names")
     description: Markdown = Field("", description="what it is for, in Markdown")
-    base: Submission = Field(description="a whole spec, or a template with overrides: what all variants share")
+    from_: Chosen | None = Field(
+        None,
+        alias="from",
+        description="instead of base and variants: experiments that have ended, by variant, each with the same seeds; "
+        "or all of them in one list, and the variants are called after their attention",
+    )
+    base: Annotated[Submission | None, AfterValidator(_there)] = Field(
+        None,
+        description="a whole spec, or a template with overrides: what all variants share",
+        validate_default=True,
+    )
     variants: Annotated[dict[VariantName, Overrides], Field(max_length=20), AfterValidator(_two_at_least)] = Field(
+        {},
         description="by name, what each changes in the base",
+        validate_default=True,
         examples=[{"plain": {}, "cbam": {"model.attention": "cbam"}}],
     )
     control: VariantName | None = Field(None, description="what the others are compared with; null: the first variant")
@@ -90,9 +127,17 @@ class ComparisonSpec(SpecModel):
     )
 
     @model_validator(mode="after")
+    def _chosen_runs_are_not_trained(self) -> Self:
+        given = {"base": self.base, "variants": self.variants or None, "seed": self.seed, "seeds": self.plan}
+        taken = [name for name, value in given.items() if value is not None]
+        if self.from_ is not None and taken:
+            raise ValueError(f"with `from` there is nothing to train: leave out {', '.join(taken)}")
+        return self
+
+    @model_validator(mode="after")
     def _control_is_a_variant(self) -> Self:
-        if self.control is not None and self.control not in self.variants:
-            raise ValueError(f"control ({self.control}) is none of the variants: {', '.join(self.variants)}")
+        if self.control is not None and self.names and self.control not in self.names:
+            raise ValueError(f"control ({self.control}) is none of the variants: {', '.join(self.names)}")
         return self
 
     @model_validator(mode="after")
@@ -104,7 +149,12 @@ class ComparisonSpec(SpecModel):
     @property
     def control_name(self) -> str:
         """The control, named or not."""
-        return self.control or next(iter(self.variants))
+        return self.control or self.names[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The variants in their order; none where chosen runs are not told apart yet."""
+        return tuple(self.variants or (self.from_ if isinstance(self.from_, dict) else ()))
 
     @property
     def plan(self) -> SeedPlan | None:

@@ -52,10 +52,11 @@ class ComparisonView(View):
     variants: tuple[str, ...]
     control: str = Field(description="the variant that the others are compared with")
     metric: str
-    seed: int = Field(description="what the seeds of its blocks are drawn from")
+    seed: int = Field(description="what the seeds of its blocks are drawn from; 0 where its runs were there before it")
     seeds: int = Field(description="that are wanted now, for every variant")
     seeds_chosen: bool = Field(description="by the spread of the first ones, or by a user since")
     seeds_added: bool = Field(description="after results had been seen: only the anytime interval is told then")
+    chosen: bool = Field(False, description="its runs had ended when it was asked (`from`)")
     replicates: str | None = Field(None, description="the comparison that it repeats with fresh seeds")
     trials: TrialCounts
     created_at: datetime

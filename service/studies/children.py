@@ -53,7 +53,8 @@ def requeue_failed(session: Session, study_id: str, *, by: str) -> tuple[list[in
 def read_again(session: Session, study_id: str) -> list[int]:
     """Have the runs that succeeded and told no number read once more: the numbers of those that have files still."""
     has_files = or_(Experiment.pruned.is_(None), Experiment.pruned != PruneScope.ALL)
-    done = select(Experiment.id).where(Experiment.study_id == study_id, Experiment.state == State.SUCCEEDED, has_files)
+    mine = select(Trial.experiment_id).where(Trial.study_id == study_id)
+    done = select(Experiment.id).where(Experiment.id.in_(mine), Experiment.state == State.SUCCEEDED, has_files)
     unread = (Trial.study_id == study_id, Trial.correct.is_(None), Trial.experiment_id.in_(done))
     numbers = session.scalars(select(Trial.number).where(*unread).order_by(Trial.number)).all()
     if numbers:

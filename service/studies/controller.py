@@ -74,7 +74,9 @@ class StudyController:
             self._forget()
             return
         self._note_changes(going_on)
-        self.missed |= bool(self.changed)
+        self.missed |= bool(self.changed) or any(
+            study_id not in self.decided and study_id not in self.not_before for study_id in going_on
+        )  # the runs of a study may have been there before it
         now, began = self.clock(), time.monotonic()
         due = [
             study_id

@@ -30,6 +30,27 @@ from service.studies.children import delete_some, have_results, read_again, requ
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """An experiment that was there before the study that compares it."""
+
+    experiment_id: str
+    variant: str
+    block: int
+    seed: int
+
+    def row(self, study_id: str, number: int) -> Trial:
+        """The trial that it is in that study."""
+        return Trial(
+            study_id=study_id,
+            number=number,
+            experiment_id=self.experiment_id,
+            variant=self.variant,
+            block=self.block,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class NewStudy:
     """A study as it is asked for; `specs` are those of its experiments by variant, but for names and seeds."""
 
@@ -42,6 +63,9 @@ class NewStudy:
     seed: int
     seeds: int
     replicates: str | None = None
+    chosen: dict[str, Any] | None = None
+    """Of a study whose runs were there before: what else is to be told of how they were chosen."""
+    runs: Sequence[PlannedRun] = ()
 
     def row(self, owner: str) -> Study:
         """The row that it begins as."""
@@ -57,6 +81,7 @@ class NewStudy:
             seed=self.seed,
             seeds=self.seeds,
             replicates=self.replicates,
+            chosen=self.chosen,
             state=StudyState.ACTIVE,
             created_at=utc_now(),
         )
@@ -126,6 +151,7 @@ class StudyStore:
                 require_room(session, owner, quota_disk)
                 session.add(row)
                 session.flush()
+                session.add_all(run.row(row.id, number) for number, run in enumerate(new.runs))
                 note_decision(session, row, "move", {}, by=owner, states=(None, StudyState.ACTIVE))
                 if key is not None:
                     session.add(key_of(row, key, body_hash))
@@ -269,7 +295,7 @@ class StudyStore:
         with self.database.writing() as session:
             row = _found(session, study_id, lock=True)
             require_study_action(row, "retry")
-            queued, pruned = requeue_failed(session, study_id, by=by)
+            queued, pruned = ([], []) if row.chosen else requeue_failed(session, study_id, by=by)
             unread = read_again(session, study_id)
             if not queued and not unread and (pruned or row.state == StudyState.SUCCEEDED):
                 raise NothingToRetry(row.state, STUDY_ACTIONS[StudyState(row.state)], why=why_none(pruned))
@@ -299,6 +325,8 @@ class StudyStore:
             _check_version(row, version)
             if seeds == row.seeds:
                 return row
+            if row.chosen is not None:
+                raise InvalidField("/seeds", "its runs were there before it: it trains nothing")
             if seeds < row.seeds:
                 raise InvalidField("/seeds", f"it has {row.seeds} seeds; give more")
             if check is not None:
@@ -324,6 +352,8 @@ class StudyStore:
                 row = _found(session, study_id, lock=True, with_specs=False)
                 _check_version(row, version)
                 require_study_action(row, "delete")
+                if experiments and row.chosen is not None:
+                    raise InvalidField("experiments", "they were there before it: delete them by themselves")
                 if not experiments or not delete_some(session, study_id, by=by):
                     session.execute(delete(Study).where(Study.id == study_id))
                     return

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from service.api.bodies import BoundedRoute
-from service.api.deps import GUARDED, CallerDep, Id, OperationsDep, ProfilerDep, SettingsDep, the_apps
+from service.api.deps import GUARDED, CallerDep, Id, OperationsDep, ProfilerDep, SettingsDep, StoreDep, the_apps
 from service.api.problems import documented, with_headers
 from service.api.routers.experiments import IfMatch, Key, version_of
 from service.api.study_views import comparison_view, trial_view
@@ -82,12 +82,13 @@ def submit(
     response: Response,
     *,
     studies: StudiesDep,
+    store: StoreDep,
     settings: SettingsDep,
     caller: CallerDep,
     idempotency_key: Key = None,
 ) -> ComparisonView:
     """Accept a comparison: its experiments are queued in blocks of one seed, and it survives whatever fails."""
-    row, _ = actions.submit(studies, settings, comparison, caller=caller, key=idempotency_key)
+    row, _ = actions.submit(studies, store, settings, comparison, caller=caller, key=idempotency_key)
     response.headers["Location"] = f"/v1/comparisons/{row.id}"
     return _shown(row, studies, response)
 

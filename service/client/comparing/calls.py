@@ -58,4 +58,4 @@ def _body(spec: "Comparison") -> Any:
         from service.client.comparing.specs import read_comparison
 
         spec = read_comparison(spec)
-    return spec.model_dump(mode="json")
+    return spec.model_dump(mode="json", exclude_unset=True)

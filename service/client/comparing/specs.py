@@ -14,8 +14,8 @@ from cbam_core.suggestions import Path as FieldPath
 from cbam_core.suggestions import fields_of
 from service.schemas.comparisons import ComparisonSpec
 
-TAGS = {"from_spec", "from_template", "fixed", "precision"}
-"""Names that pydantic gives to the kinds of `base` and `seeds`; they stand in no file."""
+TAGS = {"from_spec", "from_template", "fixed", "precision", "named", "list"}
+"""Names that pydantic gives to the kinds of `base`, `seeds` and `from`; they stand in no file."""
 
 
 def read_comparison(path: str | Path) -> ComparisonSpec:

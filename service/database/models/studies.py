@@ -48,6 +48,7 @@ class Study(Base):
     seeds_chosen: Mapped[bool] = mapped_column(default=False)  # by the precision of the first ones
     seeds_added: Mapped[bool] = mapped_column(default=False)  # after results had been seen
     replicates: Mapped[str | None] = mapped_column(String(32))  # the comparison that it repeats, there still or not
+    chosen: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # its runs were there before it
     classes: Mapped[int | None]  # of the dataset, once that is known: chance is one of them
     state: Mapped[str] = mapped_column(String(16), default=StudyState.ACTIVE)
     desired: Mapped[str] = mapped_column(String(16), default="run")
@@ -59,14 +60,20 @@ class Study(Base):
 
 
 class Trial(Base):
-    """One experiment of a study. It outlasts its experiment: that one was deleted counts in the result."""
+    """One experiment of a study, or one that was there before it; it outlasts it.
+
+    That one was deleted counts in the result.
+    """
 
     __tablename__ = "trials"
-    __table_args__ = (UniqueConstraint("study_id", "variant", "block", name="uq_trials_place"),)
+    __table_args__ = (
+        UniqueConstraint("study_id", "variant", "block", name="uq_trials_place"),
+        Index("ix_trials_experiment", "experiment_id"),
+    )
 
     study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
-    experiment_id: Mapped[str] = mapped_column(String(32), unique=True)
+    experiment_id: Mapped[str] = mapped_column(String(32))
     variant: Mapped[str] = mapped_column(ShortWords(64))
     block: Mapped[int]
     seed: Mapped[int] = mapped_column(BigInteger)

@@ -51,6 +51,13 @@ def test_a_comparison_may_come_as_dict_as_spec_or_as_path(client, tmp_path, form
     assert ComparisonSpec.model_validate(client.comparison(handle.id).view.spec) == spec
 
 
+def test_a_file_may_name_runs_that_have_ended(client, tmp_path):
+    path = tmp_path / "comparison.yaml"
+    path.write_text("name: afterwards\nfrom: {plain: [a1, a2], cbam: [b1, b2]}\n")
+    with pytest.raises(NotUsable, match="there is no experiment 'a1'"):
+        client.compare(path)
+
+
 def test_all_that_is_wrong_with_a_file_is_told_at_once_with_pointers(client, tmp_path):
     path = tmp_path / "wrong.yaml"
     base = comparison_dict()["base"]
