@@ -107,7 +107,15 @@ class DataSpec(SpecModel):
     """The images: which, and at which size they enter the network."""
 
     dataset: Literal[
-        "digits", "cluttered_digits", "cifar10", "cifar100", "fashion_mnist", "imagefolder", "synthetic"
+        "digits",
+        "cluttered_digits",
+        "mnist5k",
+        "cluttered_mnist",
+        "cifar10",
+        "cifar100",
+        "fashion_mnist",
+        "imagefolder",
+        "synthetic",
     ] = Field(description="; ".join(f"{name}: {facts.title}" for name, facts in DATASETS.items()))
     root: str | None = Field(
         None,
@@ -170,6 +178,16 @@ class DataSpec(SpecModel):
     def _published(self) -> Self:
         if self.download and self.dataset not in DOWNLOADABLE:
             raise ValueError(f"only {', '.join(DOWNLOADABLE)} can be downloaded; leave `download` out")
+        return self
+
+    @model_validator(mode="after")
+    def _at_least_a_group_of_val(self) -> Self:
+        facts = DATASETS[self.dataset]
+        if self.val_fraction is not None and facts.divided(self.val_fraction).val == 0:
+            raise ValueError(
+                f"{self.dataset} has groups of {facts.together} images that stay in one part, and val.fraction "
+                f"{self.val_fraction:g} of {facts.train_images:,} is less than one"
+            )
         return self
 
     @model_validator(mode="after")
