@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import wait_until
+
 SCRIPT = Path(__file__).parents[3] / "scripts" / "evidence"
 PYTHON = """#!/usr/bin/env bash
 echo "$(<"${PYTHONPATH%%:*}/code.txt") ${@: -1} $CBAM_HOME" >>"$LOG"
-[[ $1 != -m ]] || exit "${ENDS_WITH:-0}"
+[[ $1 == -m ]] || exit 0
+[[ -z ${TRAINS:-} ]] || { trap 'echo page >>"$LOG"; exit 1' TERM; while :; do sleep 0.1; done; }
+exit "${ENDS_WITH:-0}"
 """
 
 
@@ -81,6 +85,20 @@ def test_a_folder_elsewhere_outlives_the_checkout(checkout, tmp_path):
 def test_what_the_training_ends_with_is_told_and_the_stack_is_stopped(checkout):
     assert start(checkout, ENDS_WITH="3").returncode == 3
     assert log(checkout)[-1][:2] == ["first", "down"]
+
+
+def test_a_sigterm_in_the_middle_ends_the_training_first_and_then_the_stack(checkout):
+    environment = os.environ | {"PYTHON": str(checkout.parent / "python"), "LOG": str(checkout.parent / "log")}
+    script = subprocess.Popen(
+        [checkout / "scripts" / "evidence"], env=environment | {"TRAINS": "yes", "PYTHONPATH": ""}
+    )
+    try:
+        wait_until(lambda: (checkout.parent / "log").exists() and len(log(checkout)) == 2, "the training")
+        script.terminate()
+        assert script.wait(timeout=30) == 143
+    finally:
+        script.kill()
+    assert [line[0] for line in log(checkout)] == ["first", "first", "page", "first"]
 
 
 def test_two_at_once_are_refused(checkout):
