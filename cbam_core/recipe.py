@@ -1,4 +1,4 @@
-"""The recipe of an experiment: its images and how they are changed, its optimiser, its schedule. Torch-free."""
+"""The recipe of an experiment: its images, its optimiser, its schedule. Torch-free."""
 
 import re
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from cbam_core.augment_spec import AugmentSpec
 from cbam_core.bounds import Epochs, at_most
 from cbam_core.datasets import DATASETS, DOWNLOADABLE, HELD_OUT
 from cbam_core.spec_model import Share, SpecModel, TypeAlone
@@ -23,55 +24,6 @@ from cbam_core.timm_options import TimmOptimizerSpec, refusal
 
 ExportFormat = Literal["torch_export", "onnx"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Chance = Annotated[float, Field(ge=0, le=1)]
-
-
-class RandAugmentSpec(SpecModel):
-    """So many operations out of 14, drawn for every image, all of one magnitude (Cubuk et al. 2020)."""
-
-    num_ops: Annotated[int, Field(ge=1, le=14)] = Field(2, description="operations, one after the other")
-    magnitude: Annotated[int, Field(ge=0, le=30)] = Field(9, description="how strong they are; 30 is the strongest")
-
-
-class AugmentSpec(SpecModel):
-    """How the training images are changed at every step, on the training device; nothing is, by default."""
-
-    crop_padding: Annotated[int, Field(ge=0, le=256)] = Field(
-        0, description="pixels of black border added all around before a random crop back to image_size"
-    )
-    random_resized_crop: bool = Field(
-        False, description="cut out a random 8–100 % of the area, 3:4 to 4:3, and scale it to image_size"
-    )
-    flip: Chance = Field(0.0, description="chance of a left-right mirror image; not for digits")
-    rand_augment: RandAugmentSpec | None = Field(None, description="RandAugment, with torchvision's operations")
-    trivial_augment: bool = Field(
-        False, description="one random operation of random magnitude (TrivialAugment, wide; Müller and Hutter 2021)"
-    )
-    brightness: Share = Field(0.0, description="pixels are multiplied by a factor of up to 1 ± this")
-    contrast: Share = Field(0.0, description="distances from the image's mean are multiplied by up to 1 ± this")
-    saturation: Share = Field(0.0, description="distances from grey are multiplied by up to 1 ± this")
-    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        0.0, description="the hue turns by up to this share of the colour circle, either way"
-    )
-    erasing: Chance = Field(0.0, description="chance that a random 2–33 % of the area turns black (Zhong et al. 2017)")
-    mixup: Annotated[float, Field(ge=0, le=10)] = Field(
-        0.0, description="alpha of the Beta distribution that mixes pairs of images and labels (Zhang et al. 2018)"
-    )
-    cutmix: Annotated[float, Field(ge=0, le=10)] = Field(
-        0.0, description="alpha of the Beta distribution for pasting a box of another image (Yun et al. 2019)"
-    )
-
-    @model_validator(mode="after")
-    def _one_crop(self) -> Self:
-        if self.crop_padding and self.random_resized_crop:
-            raise ValueError("crop_padding and random_resized_crop are two ways to crop; choose one")
-        return self
-
-    @model_validator(mode="after")
-    def _one_policy(self) -> Self:
-        if self.rand_augment is not None and self.trivial_augment:
-            raise ValueError("rand_augment and trivial_augment are two policies; choose one")
-        return self
 
 
 class ValSpec(SpecModel):
@@ -107,7 +59,15 @@ class DataSpec(SpecModel):
     """The images: which, and at which size they enter the network."""
 
     dataset: Literal[
-        "digits", "cluttered_digits", "cifar10", "cifar100", "fashion_mnist", "imagefolder", "synthetic"
+        "digits",
+        "cluttered_digits",
+        "mnist5k",
+        "cluttered_mnist",
+        "cifar10",
+        "cifar100",
+        "fashion_mnist",
+        "imagefolder",
+        "synthetic",
     ] = Field(description="; ".join(f"{name}: {facts.title}" for name, facts in DATASETS.items()))
     root: str | None = Field(
         None,
@@ -170,6 +130,16 @@ class DataSpec(SpecModel):
     def _published(self) -> Self:
         if self.download and self.dataset not in DOWNLOADABLE:
             raise ValueError(f"only {', '.join(DOWNLOADABLE)} can be downloaded; leave `download` out")
+        return self
+
+    @model_validator(mode="after")
+    def _at_least_a_group_of_val(self) -> Self:
+        facts = DATASETS[self.dataset]
+        if self.val_fraction is not None and facts.divided(self.val_fraction).val == 0:
+            raise ValueError(
+                f"{self.dataset} has groups of {facts.together} images that stay in one part, and val.fraction "
+                f"{self.val_fraction:g} of {facts.train_images:,} is less than one"
+            )
         return self
 
     @model_validator(mode="after")
@@ -304,6 +274,11 @@ class EMASpec(SpecModel):
     decay: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.999, description="share of the average kept at step k, counted from 0; (1 + k) / (10 + k) while that is less"
     )
+    buffers: Literal["copy", "average"] = Field(
+        "copy",
+        description="running statistics of its norms: copy, those of the weights of now; average, as the weights are "
+        "(timm's ModelEmaV3)",
+    )
 
 
 def _on_or_off(value: object) -> object:
@@ -331,6 +306,16 @@ class TrainSpec(SpecModel):
     )
     optimizer: OptimizerSpec = Field(SGDSpec(), description="optimizer and its settings, or its type alone")
     schedule: ScheduleSpec = Field(CosineSchedule(), description="learning rate over the epochs; or its type alone")
+    loss: Literal["cross_entropy", "bce"] = Field(
+        "cross_entropy",
+        description="what the training lowers; bce: a yes or no for each class, averaged over them (Wightman et al. "
+        "2021, arXiv 2110.00476). val/loss and test/loss are the cross-entropy in any case",
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none",
+        description="balanced: in the training's loss an image counts by how rare its class is, "
+        "images / (classes × images of its class): 1 on average",
+    )
     label_smoothing: Share = Field(0.0, description="share of every label spread over all classes")
     clip_norm: PositiveFloat | None = Field(None, description="largest 2-norm of the gradient; null: no limit")
     ema: EMASpec | None = Field(None, description="average of the weights to evaluate and export; null: the weights")
@@ -355,6 +340,12 @@ class TrainSpec(SpecModel):
         """The seed for one purpose."""
         apart: int | None = getattr(self.seeds, purpose, None)
         return self.seed if apart is None else apart
+
+    @model_validator(mode="after")
+    def _weights_have_a_loss(self) -> Self:
+        if self.loss == "bce" and self.class_weights != "none":
+            raise ValueError("class_weights are of cross_entropy: bce asks for every class of every image; choose one")
+        return self
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Self:

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from cbam_core.attention.options import AttentionSpec, CBAMOptions, NoAttention
+from cbam_core.augment_spec import AugmentSpec, RandAugmentSpec
 from cbam_core.backbones import (
     BACKBONES,
     BOTTLENECK_RESNETS,
@@ -34,7 +35,6 @@ from cbam_core.errors import SpecError
 from cbam_core.pointers import error_items
 from cbam_core.recipe import (
     AdamWSpec,
-    AugmentSpec,
     ConstantSchedule,
     CosineSchedule,
     DataSpec,
@@ -43,7 +43,6 @@ from cbam_core.recipe import (
     LambSpec,
     MultistepSchedule,
     OptimizerSpec,
-    RandAugmentSpec,
     ScheduleSpec,
     SeedsSpec,
     SGDSpec,

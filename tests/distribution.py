@@ -15,6 +15,7 @@ GROUPS = {
         "tests/integration/test_survives.py",
         "tests/integration/test_stack_up_down.py",
         "tests/integration/test_cli_docs.py",
+        "tests/integration/test_evidence_script.py",
     ),
     "ray": (
         "tests/contract/test_cluster.py",

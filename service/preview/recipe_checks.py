@@ -22,7 +22,7 @@ EPOCHS_TO_MIX = 20
 FEWEST_FOR_BATCH_NORM = 8
 FASTEST_MACS = {"gpu": 500e12, "cpu": 100e9}  # a second, on one GPU or one core: beyond what is reached in practice
 RESNETS = BASIC_RESNETS + BOTTLENECK_RESNETS
-DIGITS = ("digits", "cluttered_digits")
+DIGITS = ("digits", "cluttered_digits", "mnist5k", "cluttered_mnist")
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,8 @@ class Batches:
             images = policies.change(images.round().to(torch.uint8), self._augment, chosen).float()
         images = tint(images, self._augment, numbers)
         if self._augment.erasing:
-            images = erase(images, self._augment.erasing, numbers[:, 9:14])
+            fill = self._mean if self._augment.erasing_fill == "mean" else torch.zeros_like(self._mean)
+            images = erase(images, self._augment.erasing, numbers[:, 9:14], fill=fill)
         if self._augment.mixup or self._augment.cutmix:
             classes = self._dataset.num_classes
             images, labels = mix(images, labels, self._augment, num_classes=classes, seed=(self._augment_seed, step))

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cbam_core.spec import TrainSpec
 from workers.train.distributed import ProcessGroup
+from workers.train.loss import build_loss
 from workers.train.optimizer import build_optimizer, load_optimizer, set_learning_rate
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -19,7 +19,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Learner:
     """The network, its optimiser, its loss scaler, and the average of its weights where the recipe has one."""
 
-    def __init__(self, recipe: TrainSpec, network: nn.Module, gang: ProcessGroup) -> None:
+    def __init__(
+        self, recipe: TrainSpec, network: nn.Module, gang: ProcessGroup, *, class_weights: Tensor | None = None
+    ) -> None:
+        """`class_weights` (K) are those of the training's classes, where the recipe has any (`loss.class_weights`)."""
         self.recipe = recipe
         if recipe.sync_batch_norm:
             network = gang.synchronise(network)
@@ -27,6 +30,7 @@ class Learner:
         self.average: nn.Module | None = copy.deepcopy(self.network).eval() if recipe.ema else None
         self.optimizer = build_optimizer(recipe.optimizer, self.network)
         self._gang = gang
+        self._loss = build_loss(recipe, None if class_weights is None else class_weights.to(gang.device))
         self._scaler = torch.amp.GradScaler(gang.device.type, enabled=recipe.precision == "fp16")
         if recipe.compile:
             self.network.compile()
@@ -75,7 +79,10 @@ class Learner:
         """The result as a function, images N C H W to class scores N K: same running statistics on every rank."""
         self._gang.sync_buffers(self.network)
         if self.average is not None:
-            self._copy_buffers(self.average)
+            if self._averages_buffers:
+                self._gang.sync_buffers(self.average)
+            else:
+                self._copy_buffers(self.average)
         with self._evaluating():
             yield self._predict
 
@@ -92,7 +99,7 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """All that learning has changed."""
-        if self.average is not None:
+        if self.average is not None and not self._averages_buffers:
             self._copy_buffers(self.average)  # those of the last evaluation are another step's
         return {
             "network": self.network.state_dict(),
@@ -146,7 +153,7 @@ class Learner:
             with self._gang.averaging(self._parallel, now=number == parts):
                 with self._autocast():
                     scores = self._parallel(part_images)
-                    loss = F.cross_entropy(scores, part_targets, label_smoothing=self.recipe.label_smoothing) / parts
+                    loss = self._loss(scores, part_targets) / parts
                 self._scaler.scale(loss).backward()
             total += loss.detach()
         return total
@@ -158,6 +165,17 @@ class Learner:
             return
         decay = min(self.recipe.ema.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+        if self._averages_buffers:
+            for ours, theirs in zip(self.average.buffers(), self.network.buffers(), strict=True):
+                if ours.is_floating_point():
+                    ours.lerp_(theirs, 1 - decay)
+                else:
+                    ours.copy_(theirs)
+
+    @property
+    def _averages_buffers(self) -> bool:
+        """Whether the average has running statistics of its own, and not the network's."""
+        return self.recipe.ema is not None and self.recipe.ema.buffers == "average"
 
     @torch.no_grad()
     def _copy_buffers(self, network: nn.Module) -> None:

@@ -28,6 +28,7 @@ from workers.train.checkpoint import Checkpoints
 from workers.train.distributed import ProcessGroup
 from workers.train.evaluate import Evaluation
 from workers.train.learner import Learner
+from workers.train.loss import class_weights
 from workers.train.network import make_network
 from workers.train.optimizer import learning_rate
 from workers.train.run_ahead import PendingLoss, RunAhead, copy_to_host
@@ -63,7 +64,8 @@ class Trainer:
 
         share = RankShard(gang.rank, gang.world_size, self.recipe.global_batch_size)
         network = make_network(assignment, dataset, gang, share)
-        self.learner = Learner(self.recipe, network, gang)
+        weights = class_weights(self.recipe, dataset.train.labels, dataset.num_classes)
+        self.learner = Learner(self.recipe, network, gang, class_weights=weights)
         self.batches = Batches(
             dataset,
             share,

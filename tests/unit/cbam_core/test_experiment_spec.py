@@ -70,6 +70,11 @@ def test_yaml_runs_no_code():
             {"data": {"dataset": "synthetic", "augment": {"rand_augment": {}, "trivial_augment": True}}},
             "two policies; choose one",
         ),
+        (
+            {"data": {"dataset": "digits", "augment": {"erasing_fill": "mean"}}},
+            "erasing_fill is of what erasing erases",
+        ),
+        ({"train": {"loss": "bce", "class_weights": "balanced"}}, "class_weights are of cross_entropy"),
         ({"data": {"dataset": "digits", "augment": {"hue": 0.1}}}, "digits is grey"),
         ({"data": {"dataset": "digits", "augment": {"saturation": 0.1}}}, "digits is grey"),
         ({"data": {"dataset": "digits", "image_size": 8, "augment": {"crop_padding": 8}}}, "less than image_size"),

@@ -75,8 +75,12 @@ def part_of(numbers: Tensor, aspect: float) -> tuple[Tensor, Tensor, Tensor, Ten
     return numbers[:, 2] * (1 - width), numbers[:, 3] * (1 - height), width, height
 
 
-def erase(images: Tensor, chance: float, numbers: Tensor) -> Tensor:
-    """Blacken a random box in some of the images: 2 to 33 % of the area, 3:10 to 10:3; `numbers` N 5."""
+def erase(images: Tensor, chance: float, numbers: Tensor, *, fill: Tensor) -> Tensor:
+    """Fill a random box in some of the images (N C H W): 2 to 33 % of the area, 3:10 to 10:3.
+
+    numbers  uniform random ones, N 5
+    fill     what its pixels become, of every channel: 1 C 1 1
+    """
     height, width = images.shape[2:]
     area = 0.02 + 0.31 * numbers[:, 1]
     ratio = torch.exp((2 * numbers[:, 2] - 1) * math.log(10 / 3))
@@ -84,7 +88,7 @@ def erase(images: Tensor, chance: float, numbers: Tensor) -> Tensor:
     inside = _box(numbers[:, 3] * (height - tall), tall, height)[:, :, None]
     inside = inside & _box(numbers[:, 4] * (width - wide), wide, width)[:, None, :]
     inside = inside & (numbers[:, 0] < chance)[:, None, None]
-    return images.masked_fill(inside[:, None], 0.0)
+    return torch.where(inside[:, None], fill.to(images.dtype), images)
 
 
 def mix(

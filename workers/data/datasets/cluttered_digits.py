@@ -42,11 +42,11 @@ def _canvases(digits: Tensor, labels: Tensor, size: int, *, count: int, name: st
     fragments = _fragments(digits, fragment_side, random)
     for canvas in canvases:
         for fragment in fragments[random.integers(len(fragments), size=FRAGMENTS)]:
-            _paste(canvas, fragment, random)
+            paste(canvas, fragment, random)
     for side in np.unique(sides):
         members = np.flatnonzero(sides == side)
         for number, digit in zip(members, _scaled(digits[chosen[members]], int(side)), strict=True):
-            _paste(canvases[number], digit, random)
+            paste(canvases[number], digit, random)
     shown = torch.from_numpy(chosen)
     return Split(torch.from_numpy(canvases).unsqueeze(1), labels[shown]), shown
 
@@ -67,7 +67,7 @@ def _scaled(images: Tensor, side: int) -> np.ndarray:
     return larger.round().clamp(0, 255).to(torch.uint8)[:, 0].numpy()
 
 
-def _paste(canvas: np.ndarray, patch: np.ndarray, random: np.random.Generator) -> None:
+def paste(canvas: np.ndarray, patch: np.ndarray, random: np.random.Generator) -> None:
     """Lay `patch` somewhere on `canvas`; the lighter pixel wins."""
     side = len(patch)
     top, left = random.integers(len(canvas) - side + 1, size=2)

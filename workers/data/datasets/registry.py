@@ -9,16 +9,20 @@ from cbam_core.spec import DataSpec
 from workers.data.datasets.base import Dataset
 from workers.data.datasets.cifar import load_cifar10, load_cifar100
 from workers.data.datasets.cluttered_digits import load_cluttered_digits
+from workers.data.datasets.cluttered_mnist import load_cluttered_mnist
 from workers.data.datasets.digits import load_digits
 from workers.data.datasets.download import download
 from workers.data.datasets.fashion_mnist import load_fashion_mnist
 from workers.data.datasets.imagefolder import load_imagefolder, open_imagefolder
+from workers.data.datasets.mnist5k import load_mnist5k
 from workers.data.datasets.source import Source
 from workers.data.datasets.synthetic import load_synthetic
 
 MADE: dict[str, Callable[[int], Source]] = {
     "digits": lambda _size: load_digits(),
     "cluttered_digits": load_cluttered_digits,
+    "mnist5k": lambda _size: load_mnist5k(),
+    "cluttered_mnist": lambda _size: load_cluttered_mnist(),
     "synthetic": load_synthetic,
 }
 """Datasets that need no folder, from the image size."""

@@ -24,6 +24,7 @@ from workers.data.datasets.cluttered_digits import load_cluttered_digits
 from workers.data.datasets.decoding import decode
 from workers.data.datasets.digits import read_digits
 from workers.data.datasets.fashion_mnist import read_idx
+from workers.data.datasets.registry import MADE
 
 
 def make_cifar(root, name="cifar10", count=20):
@@ -325,7 +326,7 @@ def test_more_images_than_memory_holds_are_refused_or_left_on_disk(tmp_path, mon
     assert len(load(tmp_path, "imagefolder", workers_per_rank=1).train) == 10
 
 
-@pytest.mark.parametrize("name", ["digits", "cluttered_digits", "synthetic"])
+@pytest.mark.parametrize("name", sorted(MADE))
 def test_the_catalogue_tells_the_truth(name):
     dataset, facts = load_dataset(DataSpec(dataset=name, image_size=16)), DATASETS[name]
     assert (len(dataset.train) + len(dataset.val), len(dataset.test)) == (facts.train_images, facts.test_images)

@@ -3,8 +3,10 @@ import torch
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TV
 
-from cbam_core.spec import AugmentSpec
+from cbam_core.spec import AugmentSpec, DataSpec
+from workers.data import load_dataset
 from workers.data.augment.geometry import NUMBERS, erase, mix, padded_crop, place, random_resized_crop, tint
+from workers.data.batches import Batches, RankShard
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def test_a_turn_of_the_hue_is_torchvisions(images, numbers):
 
 def test_erasing_blackens_a_box_in_its_share_of_the_images(numbers):
     bright = torch.full((64, 1, 32, 32), 255.0)
-    black = erase(bright, 0.5, numbers[:, :5])[:, 0] == 0
+    black = erase(bright, 0.5, numbers[:, :5], fill=torch.zeros(1, 1, 1, 1))[:, 0] == 0
     touched = black.flatten(1).any(1)
     assert 20 < touched.sum() < 44
     for box in black[touched]:
@@ -81,6 +83,21 @@ def test_erasing_blackens_a_box_in_its_share_of_the_images(numbers):
     shares = black[touched].float().mean((1, 2))
     assert shares.min() > 0.005
     assert shares.max() < 0.36
+
+
+def test_what_is_erased_by_the_mean_is_nothing_to_the_network_as_in_timm():
+    """timm erases behind the normalisation, with zeros."""
+    dataset = load_dataset(DataSpec(dataset="synthetic", image_size=16))
+    spec = {"erasing": 1.0, "erasing_fill": "mean"}
+    batches = [
+        Batches(dataset, RankShard(0, 1, 8), seed=0, augment=AugmentSpec.model_validate(fields))
+        for fields in (spec, {"erasing": 1.0}, {})
+    ]
+    erased, black, whole = (next(batch.train_from(0))[0] for batch in batches)
+    changed = (black != whole).any(1, keepdim=True).expand_as(whole)
+    assert (changed.flatten(1).any(1)).all()
+    assert erased[changed].abs().max() < 1e-5
+    assert torch.equal(erased[~changed], whole[~changed])
 
 
 @pytest.mark.parametrize("spec", [AugmentSpec(mixup=0.8), AugmentSpec(cutmix=1.0), AugmentSpec(mixup=0.8, cutmix=1.0)])

@@ -15,6 +15,7 @@ from cbam_core.spec import DataSpec, ValSpec
 from workers.data import Dataset, load_dataset
 from workers.data.datasets.base import Split
 from workers.data.datasets.folder_parts import groups_of
+from workers.data.datasets.registry import MADE
 from workers.data.datasets.source import Source
 from workers.data.splits import cut, joined, same_pixels, val_mask
 
@@ -102,7 +103,7 @@ def test_test_images_that_are_training_images_too_are_warned_of(caplog):
     assert "10 of the 10 test images are, pixel for pixel, training images too" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["digits", "cluttered_digits", "synthetic"])
+@pytest.mark.parametrize("name", sorted(MADE))
 @pytest.mark.parametrize("val", [ValSpec(), ValSpec(fraction=0.25, seed=3, stratified=False), "folder"])
 def test_the_sizes_are_those_that_the_server_knows_without_reading(name, val):
     data = DataSpec(dataset=name, image_size=16, val=val)

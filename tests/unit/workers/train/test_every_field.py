@@ -34,6 +34,8 @@ CHANGES = {
     "train.schedule.step": {"schedule": {"type": "step", "step_epochs": 1}},
     "train.schedule.multistep": {"schedule": {"type": "multistep", "milestones": [1], "gamma": 0.5}},
     "train.accumulate": {"accumulate": 2},
+    "train.loss": {"loss": "bce"},
+    "train.class_weights": {"class_weights": "balanced"},
     "train.label_smoothing": {"label_smoothing": 0.1},
     "train.clip_norm": {"clip_norm": 0.1},
     "train.ema": {"ema": {"decay": 0.9}},
@@ -50,6 +52,7 @@ CHANGES = {
     "data.augment.rand_augment": {"augment": {"rand_augment": {}}},
     "data.augment.trivial_augment": {"augment": {"trivial_augment": True}},
     "data.augment.erasing": {"augment": {"erasing": 0.5}},
+    "data.augment.erasing_fill": {"augment": {"erasing": 0.5, "erasing_fill": "mean"}},
     "data.augment.mixup": {"augment": {"mixup": 0.4}},
     "data.augment.cutmix": {"augment": {"cutmix": 1.0}},
 }
@@ -179,8 +182,9 @@ def test_a_resume_with_everything_switched_on_gives_the_bits_of_the_unbroken_tra
         train={
             "epochs": 2,
             "accumulate": 2,
-            "ema": {"decay": 0.9},
+            "ema": {"decay": 0.9, "buffers": "average"},
             "clip_norm": 1.0,
+            "class_weights": "balanced",
             "label_smoothing": 0.1,
             "precision": "bf16",
             "optimizer": {"type": "adamw"},
@@ -193,6 +197,7 @@ def test_a_resume_with_everything_switched_on_gives_the_bits_of_the_unbroken_tra
                 "rand_augment": {},
                 "brightness": 0.2,
                 "erasing": 0.3,
+                "erasing_fill": "mean",
                 "mixup": 0.2,
                 "cutmix": 1.0,
             }

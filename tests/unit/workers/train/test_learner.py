@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 import torch
+from timm.utils import ModelEmaV3
 from torch import nn
 
 from cbam_core.spec import TrainSpec
@@ -66,6 +67,24 @@ def test_the_average_predicts_with_the_running_statistics_of_the_network():
     with learner.predicting():
         assert learner.result[0].running_mean.abs().min() > 0.1
         torch.testing.assert_close(learner.result[0].running_mean, learner.network[0].running_mean)
+
+
+def test_averaged_running_statistics_are_those_of_timms_average():
+    def network():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    learner = Learner(TrainSpec.model_validate({"ema": {"decay": 0.1, "buffers": "average"}}), network(), ALONE)
+    theirs = ModelEmaV3(network(), decay=0.1)  # so short that our warm-up of the decay, (1 + k) / (10 + k), is over
+    for step in range(5):
+        learner.learn(torch.randn(8, 2, 4, 4) + step, torch.zeros(8, dtype=torch.int64), rate=0.1, step=step)
+        theirs.update(learner.network)
+    with learner.predicting():
+        pass
+    expected = theirs.module.state_dict()
+    for name, value in learner.state()["average"].items():
+        torch.testing.assert_close(value, expected[name])
+    assert not torch.equal(learner.average[1].running_mean, learner.network[1].running_mean)
 
 
 def test_label_smoothing_is_torchs(batch):

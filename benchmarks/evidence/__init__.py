@@ -1,0 +1,1 @@
+"""What docs/evidence.md shows: a comparison through the service that survives its machine, each finished run a file."""
