@@ -331,6 +331,12 @@ class TrainSpec(SpecModel):
     )
     optimizer: OptimizerSpec = Field(SGDSpec(), description="optimizer and its settings, or its type alone")
     schedule: ScheduleSpec = Field(CosineSchedule(), description="learning rate over the epochs; or its type alone")
+    layer_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="factor of the learning rate from one layer (stem, blocks, head) to that before it; null: 1"
+    )
+    attention_lr_scale: Annotated[float, Field(gt=0, le=1000)] = Field(
+        1.0, description="factor of the learning rate of the attention modules' weights"
+    )
     label_smoothing: Share = Field(0.0, description="share of every label spread over all classes")
     clip_norm: PositiveFloat | None = Field(None, description="largest 2-norm of the gradient; null: no limit")
     ema: EMASpec | None = Field(None, description="average of the weights to evaluate and export; null: the weights")

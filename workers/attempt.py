@@ -149,8 +149,10 @@ def _train(
     cost = _cost(spec.model, dataset.num_classes, dataset.input_shape, assignment.semantics)
     trainer = Trainer(assignment, gang, dataset, tracker=tracker, report=report, stop=stop)
     event("the network is built")
-    report.facts = _facts(cost, dataset) | made_by
-    _announce(assignment, trainer, tracker, made_by | {"parameters": cost.parameters, "macs": cost.macs})
+    started_from = _started_from(trainer)
+    report.facts = _facts(cost, dataset) | made_by | started_from
+    tags = {"parameters": cost.parameters, "macs": cost.macs, "weights": started_from.get("weights_sha256")}
+    _announce(assignment, trainer, tracker, made_by | {name: tag for name, tag in tags.items() if tag is not None})
     with _watched(assignment, report, give_up):
         mode = trainer.fit()
     if mode is None and gang.leads:
@@ -175,6 +177,12 @@ def _made_by(gang: ProcessGroup) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "code": code_version(),
     }
+
+
+def _started_from(trainer: Trainer) -> dict[str, Any]:
+    """Which weights file the training started from, where it did, and what of it was loaded."""
+    report = trainer.first.weights
+    return {} if report is None else {"weights_sha256": report.sha256, "weights": report.to_dict()}
 
 
 def _announce(assignment: Assignment, trainer: Trainer, tracker: Tracker, tags: dict[str, Any]) -> None:
