@@ -33,6 +33,7 @@ CHANGES = {
     "train.schedule.min_lr": {"schedule": {"type": "cosine", "min_lr": 0.01}},
     "train.schedule.step": {"schedule": {"type": "step", "step_epochs": 1}},
     "train.schedule.multistep": {"schedule": {"type": "multistep", "milestones": [1], "gamma": 0.5}},
+    "train.layer_decay": {"layer_decay": 0.5},
     "train.accumulate": {"accumulate": 2},
     "train.label_smoothing": {"label_smoothing": 0.1},
     "train.clip_norm": {"clip_norm": 0.1},
@@ -68,6 +69,7 @@ ELSEWHERE = {
     "train.sync_batch_norm": "test_training_gang: batch statistics of two ranks are those of the whole batch",
     "train.compile": "test_learner: a compiled training follows the eager one",
     "train.fused": "test_fused, test_fused_on_gpu: other kernels, on GPUs alone; test_trainer: refused by name",
+    "train.attention_lr_scale": "test_initial_weights: the rate of each weight",
     "train.deterministic": "below",
 }
 
