@@ -5,6 +5,9 @@ stem, each block, the head. An attention module is of the layer of its block or 
 and one without have the same rates for what they share.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import nn
 
 from cbam_core.errors import SpecError
@@ -29,8 +32,7 @@ def lr_scales(network: nn.Module, *, layer_decay: float | None, attention: float
         raise SpecError("layer_decay: this network is one layer, as far as timm knows it; leave it out")
     decay = 1.0 if layer_decay is None else layer_decay
     return {
-        name: decay ** (last - layers.get(name, last)) * (attention if is_below(name, sites) else 1.0)
-        for name in names
+        name: decay ** (last - layers.get(name, last)) * (attention if is_below(name, sites) else 1.0) for name in names
     }
 
 
@@ -38,7 +40,8 @@ def layers_of(network: nn.Module) -> dict[str, int]:
     """The layer of each parameter, counted from 0 at the input."""
     from timm.models import group_parameters
 
-    matcher = network.group_matcher(coarse=False) if hasattr(network, "group_matcher") else RESIDUAL_LAYERS
+    of_timm: Callable[..., Any] | None = getattr(network, "group_matcher", None)
+    matcher = RESIDUAL_LAYERS if of_timm is None else of_timm(coarse=False)
     sites = attention_sites(network)
     found: dict[str, int] = group_parameters(network, matcher, reverse=True)
     layers = {name: layer for name, layer in found.items() if not is_below(name, sites)}

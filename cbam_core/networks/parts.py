@@ -1,4 +1,7 @@
-"""The parts of a network by the names of their weights: the head, the attention, and the backbone, which is the rest."""
+"""The parts of a network by the names of their weights: the head, the attention, and the rest, which is the backbone.
+
+And what of them does not learn.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -58,7 +61,7 @@ def frozen_modules(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def train_mode(network: nn.Module) -> None:
-    """Put the network into training mode, but what is frozen: its norms keep their statistics, and nothing drops out."""
+    """Put the network into training mode, all but what is frozen: norms there keep their statistics."""
     network.train()
     for module in frozen_modules(network):
         module.eval()

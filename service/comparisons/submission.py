@@ -13,6 +13,7 @@ from service.schemas.comparisons import ComparisonSpec
 LONGEST_STEM = 80  # characters of the comparison's name in those of its experiments
 HELD_EQUAL = (
     "data",
+    "model.weights",
     "resources",
     "checkpoint",
     "retry",

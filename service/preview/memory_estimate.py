@@ -4,8 +4,8 @@ Counted are the tensors of the training, in bytes, for P parameters and b images
 global batch, divided by `accumulate`):
 
     weights       4 P, and 2 P more for the copies that autocast makes in half precision
-    gradients     4 P
-    optimiser     4 P for SGD with momentum, 8 P for AdamW and LAMB (two moments), 4 to 16 P for timm's
+    gradients     4 P, of those parameters that learn
+    optimiser     4 P for SGD with momentum, 8 P for AdamW and LAMB (two moments), 4 to 16 P for timm's; likewise
     average       4 P with `ema`
     activations   b × what autograd keeps for an image (every storage once; counted on the network itself), half of
                   it in half precision, and twice the largest of them for the gradients in flight
@@ -58,8 +58,8 @@ def estimate(spec: ExperimentSpec, measured: Measured, facts: DatasetFacts) -> M
     stays_on_disk = spec.data.dataset == "imagefolder" and spec.data.workers_per_rank > 0
     return MemoryEstimate(
         weights=parameters + (HALF_BYTES * measured.parameters if half else 0),
-        gradients=parameters,
-        optimizer=_slots(spec) * parameters,
+        gradients=FP32_BYTES * measured.learning,
+        optimizer=_slots(spec) * FP32_BYTES * measured.learning,
         average=parameters if spec.train.ema else 0,
         activations=kept // 2 if half else kept,
         images=0 if stays_on_disk else None if count is None else count * pixels,

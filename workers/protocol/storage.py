@@ -76,7 +76,7 @@ class ExperimentFolder:
 
     @property
     def initial_weights(self) -> Path:
-        """Which weights the first attempt started from and what of them was loaded, as JSON, where `weights` says so."""
+        """Which weights file the first attempt started from, and what of it was loaded, as JSON."""
         return self.path / "initial_weights.json"
 
     @property

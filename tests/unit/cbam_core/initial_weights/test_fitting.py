@@ -47,7 +47,13 @@ def test_the_authors_checkpoint_is_unwrapped_and_converted(tmp_path):
     ours = build_network(model, 10, seed=1).state_dict()
     theirs = convert_state_dict(ours, source="ours", target="authors", prefix="module.")
     path = tmp_path / "RESNET18_CBAM.pth"
-    checkpoint = {"epoch": 90, "arch": "resnet", "state_dict": theirs, "best_prec1": torch.tensor(70.7), "optimizer": {}}
+    checkpoint = {
+        "epoch": 90,
+        "arch": "resnet",
+        "state_dict": theirs,
+        "best_prec1": torch.tensor(70.7),
+        "optimizer": {},
+    }
     torch.save(checkpoint, path, _use_new_zipfile_serialization=False)  # as torch 0.4 wrote it
     network = build_network(model, 10, seed=2)
     assert fit(path, network, model).layout == "authors"
@@ -120,7 +126,7 @@ def test_a_head_for_other_classes_of_the_same_number_is_refused(tmp_path):
     model = model_of()
     path = tmp_path / "w.safetensors"
     save_file(build_network(model, 2).state_dict(), path, {"classes": '["cat", "dog"]'})
-    with pytest.raises(StateDictMismatch, match="cat, dog.*head: drop"):
+    with pytest.raises(StateDictMismatch, match=r"cat, dog.*head: drop"):
         fit(path, build_network(model, 2), model, classes=("dog", "cat"))
     assert fit(path, build_network(model, 2), model, classes=("cat", "dog")).loaded
 

@@ -18,7 +18,11 @@ def learning(network):
 
 @pytest.mark.parametrize(
     ("backbone", "head", "site"),
-    [("cifar_resnet20", "fc.", ".attention."), ("timm:regnetx_002", "head.fc.", ".se."), ("timm:convnext_atto", "head.fc.", ".attention.")],
+    [
+        ("cifar_resnet20", "fc.", ".attention."),
+        ("timm:regnetx_002", "head.fc.", ".se."),
+        ("timm:convnext_atto", "head.fc.", ".attention."),
+    ],
 )
 def test_the_backbone_is_all_but_head_and_attention(backbone, head, site):
     network = network_of(backbone)

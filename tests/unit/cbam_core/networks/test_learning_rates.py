@@ -33,7 +33,9 @@ def test_the_factors_are_timms(backbone, name):
     assert lr_scales(network_of(backbone), layer_decay=0.7, attention=1) == pytest.approx(theirs)
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v1", "cifar_resnet20", "timm:convnext_atto", "timm:resnet10t"])
+@pytest.mark.parametrize(
+    "backbone", ["resnet18", "mobilenet_v1", "cifar_resnet20", "timm:convnext_atto", "timm:resnet10t"]
+)
 @pytest.mark.parametrize("attention", ["cbam", "bam"])
 def test_attention_changes_nothing_of_what_both_have(backbone, attention):
     plain, attentive = (network_of(backbone, kind) for kind in ("none", attention))

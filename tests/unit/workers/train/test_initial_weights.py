@@ -1,4 +1,4 @@
-"""A training from a weights file: the same bytes in every attempt, what is frozen stays, and rates are each weight's."""
+"""A training from a weights file: the same bytes in every attempt; what is frozen stays, each weight has its rate."""
 
 import json
 
