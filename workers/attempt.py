@@ -12,6 +12,7 @@ import torch
 
 from cbam_core.errors import DataError, Stalled, Superseded
 from cbam_core.explain import Description, describe
+from cbam_core.image_folders.layout import PartName
 from cbam_core.networks import build_network
 from cbam_core.semantics import EARLIEST, Semantics
 from cbam_core.spec import ExperimentSpec, ModelSpec
@@ -225,15 +226,16 @@ def _predictions(trainer: Trainer) -> list[PredictionRows]:
         labels, origin = images.labels.cpu(), images.origin.cpu()
         said = vars(assessed.predictions)
         paths = images.paths()
-        rows.append(
-            PredictionRows(split=name, index=origin, path=paths, group=_groups(trainer, paths), label=labels, **said)
-        )
+        groups = _groups(trainer, paths, "val" if name == "val" else "test")
+        rows.append(PredictionRows(split=name, index=origin, path=paths, group=groups, label=labels, **said))
     return rows
 
 
-def _groups(trainer: Trainer, paths: list[str] | None) -> list[str | None] | None:
+def _groups(trainer: Trainer, paths: list[str] | None, part: PartName) -> list[str | None] | None:
+    if trainer.dataset.groups is not None:
+        return list(trainer.dataset.groups[part])
     val = trainer.spec.data.val
-    if paths is None or val == "folder" or val.group is None:
+    if paths is None or val == "folder" or val.group is None or trainer.spec.data.dataset != "imagefolder":
         return None
     return groups_of(paths, val.group)
 

@@ -30,6 +30,7 @@ NOT_COMPARABLE = (
     "from train now, first weights are drawn by module, and attention of timm's networks stands on the branch"
 )
 ADDED: dict[tuple[str, str], Any] = {
+    ("data", "columns"): None,
     ("data", "val"): ValSpec().model_dump(mode="json"),
     ("model", "weights"): None,
     ("model", "freeze"): [],

@@ -17,7 +17,7 @@ allocator cannot use between blocks, and `compile`, which keeps less.
 
 from dataclasses import dataclass
 
-from cbam_core.datasets import DatasetFacts
+from cbam_core.datasets import OF_FILES, DatasetFacts
 from cbam_core.spec import ExperimentSpec, SGDSpec, TimmOptimizerSpec
 from service.preview.profiler import Measured
 
@@ -55,7 +55,7 @@ def estimate(spec: ExperimentSpec, measured: Measured, facts: DatasetFacts) -> M
     kept = images_per_pass(spec) * (measured.kept_bytes_per_image + 2 * measured.largest_kept_bytes)
     pixels = facts.channels * spec.data.image_size**2
     count = None if facts.train_images is None else facts.train_images + (facts.test_images or 0)
-    stays_on_disk = spec.data.dataset == "imagefolder" and spec.data.workers_per_rank > 0
+    stays_on_disk = spec.data.dataset in OF_FILES and spec.data.workers_per_rank > 0
     return MemoryEstimate(
         weights=parameters + (HALF_BYTES * measured.parameters if half else 0),
         gradients=FP32_BYTES * measured.learning,

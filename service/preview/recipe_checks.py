@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cbam_core.attention.options import BAMOptions, CBAMOptions, ECAOptions, TripletOptions
 from cbam_core.backbones import BASIC_RESNETS, BOTTLENECK_RESNETS
-from cbam_core.datasets import DatasetFacts, PartSizes
+from cbam_core.datasets import OF_FILES, DatasetFacts, PartSizes
 from cbam_core.explain.site import AttentionSite
 from cbam_core.spec import AdamWSpec, ExperimentSpec, ModelSpec, MultistepSchedule, SGDSpec, StepSchedule
 from service.preview.memory_estimate import images_per_pass
@@ -257,7 +257,7 @@ def _regularisation(case: RecipeContext) -> Iterator[RecipeWarning]:
 
 def _crops_of_scaled_images(case: RecipeContext) -> Iterator[RecipeWarning]:
     data = case.spec.data
-    if data.dataset == "imagefolder" and data.augment.random_resized_crop and not data.workers_per_rank:
+    if data.dataset in OF_FILES and data.augment.random_resized_crop and not data.workers_per_rank:
         yield RecipeWarning(
             "/data/workers_per_rank",
             "crops_of_scaled_images",

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
@@ -136,6 +136,8 @@ class Dataset:
     std: tuple[float, ...]
     became: Mapping[str, str] = field(default_factory=dict)
     names: str | None = None
+    groups: Mapping[str, Sequence[str]] | None = None
+    """Of each part, the group of each image, where a column of a table says it."""
 
     @classmethod
     def of(

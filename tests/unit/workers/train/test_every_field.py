@@ -57,6 +57,7 @@ CHANGES = {
 ELSEWHERE = {
     "data.dataset": "test_datasets",
     "data.root": "test_datasets",
+    "data.columns": "test_tables: which columns are read",
     "data.download": "test_download",
     "data.crop_pct": "test_datasets: of an imagefolder, the images it is tested on",
     "data.workers_per_rank": "test_loaders: other processes, the same bits",
