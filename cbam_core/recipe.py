@@ -122,7 +122,7 @@ class DataSpec(SpecModel):
     image_size: Annotated[int, Field(ge=8, le=1024)] = Field(32, description="side of the square input, in pixels")
     crop_pct: Annotated[float, Field(ge=0.5, le=1)] = Field(
         1.0,
-        description="imagefolder, table: side of the middle part that val and test see, as a share of the shorter side; "
+        description="imagefolder, table: side of the middle that val and test see, as a share of the shorter side; "
         "0.875 scales that to 256 pixels for an image_size of 224",
     )
     val: Annotated[

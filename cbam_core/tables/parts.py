@@ -33,7 +33,9 @@ def given_parts(
     if held_out and with_test:
         named["test"] = held_out[0]
     whole = rows.splits is None
-    became = {part: "the whole table" if whole else f"the rows of {name}" for part, name in named.items()}
+    became: dict[str, str] = {
+        part: "the whole table" if whole else f"the rows of {name}" for part, name in named.items()
+    }
     if val != "folder":
         became = {"val": val.words, "test": CUT_FROM_ALL} | became
     return {part: there[name] for part, name in named.items()}, became

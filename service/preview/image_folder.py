@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from cbam_core.data_roots import DataRoots
 from cbam_core.datasets import DATASETS, DatasetFacts
 from cbam_core.errors import DataError
 from cbam_core.image_folders.counts import FolderCounts, count_images
+from cbam_core.image_folders.layout import PartName
 from cbam_core.image_folders.listing import ListingTooLong, Unlistable
 from cbam_core.recipe import DataSpec
 from cbam_core.tables.parts import count_rows
@@ -57,19 +58,23 @@ async def _table(
         return facts, [_not_seen(str(root), "is too large to be counted for a preview")]
     except DataError as error:
         return facts, [RecipeWarning(_POINTER, "folder_refused", f"the training will refuse the table: {error}")]
-    known = {f"{part}_images": images.get(part) for part in ("train", "val", "test")}
-    return replace(facts, classes=classes, became=became, **known), []
+    return _counted(facts, classes, images, became), []
 
 
 def _known(facts: DatasetFacts, counts: FolderCounts) -> DatasetFacts:
-    images = counts.images or {}
+    return _counted(facts, counts.classes, counts.images or {}, counts.layout.became)
+
+
+def _counted(
+    facts: DatasetFacts, classes: int, images: Mapping[PartName, int], became: Mapping[str, str]
+) -> DatasetFacts:
     return replace(
         facts,
-        classes=counts.classes,
+        classes=classes,
         train_images=images.get("train"),
         val_images=images.get("val"),
         test_images=images.get("test"),
-        became=counts.layout.became,
+        became=became,
     )
 
 
