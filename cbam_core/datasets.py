@@ -64,6 +64,8 @@ class DatasetFacts:
         return PartSizes(train, val, test)
 
 
+OF_FILES = ("imagefolder", "table")
+"""Those of photographs of any size, in files or encoded, that may be larger than memory."""
 DOWNLOADABLE = ("cifar10", "cifar100", "fashion_mnist")
 """Those that `download` fetches."""
 
@@ -87,6 +89,14 @@ DATASETS: dict[str, DatasetFacts] = {
     "fashion_mnist": DatasetFacts("Fashion-MNIST, its four idx files below root", 10, 1, 60_000, 10_000, True),
     "imagefolder": DatasetFacts(
         "your own images below root: <class>/…, or train/<class>/… with or without val/ and test/",
+        None,
+        3,
+        None,
+        None,
+        True,
+    ),
+    "table": DatasetFacts(
+        "your own images as a table lists them at root: .csv, .parquet, or a folder of Hugging Face's datasets",
         None,
         3,
         None,

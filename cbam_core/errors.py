@@ -69,4 +69,4 @@ class Superseded(CbamError):
 
 
 class WeightsUnavailable(CbamError):
-    """The published weights cannot be fetched."""
+    """The weights to start from cannot be fetched, or read."""

@@ -18,8 +18,9 @@ from pydantic import (
 
 from cbam_core.augment_spec import AugmentSpec
 from cbam_core.bounds import Epochs, at_most
-from cbam_core.datasets import DATASETS, DOWNLOADABLE, HELD_OUT
+from cbam_core.datasets import DATASETS, DOWNLOADABLE, HELD_OUT, OF_FILES
 from cbam_core.spec_model import Share, SpecModel, TypeAlone
+from cbam_core.tables.options import ColumnsSpec
 from cbam_core.timm_options import TimmOptimizerSpec, refusal
 
 ExportFormat = Literal["torch_export", "onnx"]
@@ -35,7 +36,7 @@ class ValSpec(SpecModel):
     group: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = Field(
         None,
         description="imagefolder: a regular expression on <class>/<image>; images for which its first group (or else "
-        "what it matches) is the same stay together: a patient, a video",
+        "what it matches) is the same stay together: a patient, a video. table: the column that holds it",
     )
 
     @field_validator("group")
@@ -67,20 +68,22 @@ class DataSpec(SpecModel):
         "cifar100",
         "fashion_mnist",
         "imagefolder",
+        "table",
         "synthetic",
     ] = Field(description="; ".join(f"{name}: {facts.title}" for name, facts in DATASETS.items()))
     root: str | None = Field(
         None,
         max_length=4096,
-        description="absolute folder that holds the dataset, below one of the server's data roots",
+        description="absolute folder that holds the dataset, or a table's file, below one of the data roots",
     )
+    columns: ColumnsSpec | None = Field(None, description="table: which columns hold what; null: image and label")
     download: bool = Field(
         False, description="fetch what is missing below root from its publisher, where the operator allows it"
     )
     image_size: Annotated[int, Field(ge=8, le=1024)] = Field(32, description="side of the square input, in pixels")
     crop_pct: Annotated[float, Field(ge=0.5, le=1)] = Field(
         1.0,
-        description="imagefolder: side of the middle part that val and test see, as a share of the shorter side; "
+        description="imagefolder, table: side of the middle that val and test see, as a share of the shorter side; "
         "0.875 scales that to 256 pixels for an image_size of 224",
     )
     val: Annotated[
@@ -89,15 +92,15 @@ class DataSpec(SpecModel):
     ] = Field(
         ValSpec(),
         description="the images of val/*: cut from the training images, or folder: the part that the dataset holds out "
-        "(its val folder, or else its test part, which then is no test); an imagefolder of train, val and test is "
-        "taken as it is",
+        "(its val folder, or else its test part, which then is no test); an imagefolder or a table of train, val and "
+        "test is taken as it is",
     )
     augment: AugmentSpec = AugmentSpec()
     workers_per_rank: Annotated[int, Field(ge=0, le=128)] = Field(
         0,
         description="processes that read images ahead for each worker, and from the first evaluation on as many again "
-        "for those of val; for sets larger than memory: an imagefolder stays on disk, others in the machine's "
-        "memory; 0: all images are held on the training device",
+        "for those of val; for sets larger than memory: an imagefolder stays on disk, others, and encoded "
+        "images of a table, in the machine's memory; 0: all images are held on the training device",
     )
 
     @property
@@ -144,15 +147,18 @@ class DataSpec(SpecModel):
 
     @model_validator(mode="after")
     def _paths_to_group(self) -> Self:
-        if isinstance(self.val, ValSpec) and self.val.group is not None and self.dataset != "imagefolder":
+        if isinstance(self.val, ValSpec) and self.val.group is not None and self.dataset not in OF_FILES:
             raise ValueError(f"{self.dataset} has no paths to group by, only imagefolder has; leave `val.group` out")
+        if self.columns is not None and self.dataset != "table":
+            raise ValueError(f"{self.dataset} is no table and has no columns; leave `columns` out")
         return self
 
     @model_validator(mode="after")
     def _photographs_to_crop(self) -> Self:
-        if self.crop_pct != 1 and self.dataset != "imagefolder":
+        if self.crop_pct != 1 and self.dataset not in OF_FILES:
             raise ValueError(
-                f"{self.dataset} is tested on whole images, only imagefolder is cropped; leave `crop_pct` out"
+                f"{self.dataset} is tested on whole images, only {' and '.join(OF_FILES)} are cropped; "
+                "leave `crop_pct` out"
             )
         return self
 
@@ -315,6 +321,12 @@ class TrainSpec(SpecModel):
         "none",
         description="balanced: in the training's loss an image counts by how rare its class is, "
         "images / (classes × images of its class): 1 on average",
+    )
+    layer_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="factor of the learning rate from one layer (stem, blocks, head) to that before it; null: 1"
+    )
+    attention_lr_scale: Annotated[float, Field(gt=0, le=1000)] = Field(
+        1.0, description="factor of the learning rate of the attention modules' weights"
     )
     label_smoothing: Share = Field(0.0, description="share of every label spread over all classes")
     clip_norm: PositiveFloat | None = Field(None, description="largest 2-norm of the gradient; null: no limit")

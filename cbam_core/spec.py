@@ -32,6 +32,7 @@ from cbam_core.backbones import (
 )
 from cbam_core.bounds import Steps, at_most
 from cbam_core.errors import SpecError
+from cbam_core.initial_weights.options import Freeze, InitialWeights
 from cbam_core.pointers import error_items
 from cbam_core.recipe import (
     AdamWSpec,
@@ -119,6 +120,14 @@ class ModelSpec(SpecModel):
         description="start from timm's published ImageNet weights, all but a head that fits; images are normalised "
         "with the mean and deviation that these were trained with, and not with the dataset's",
     )
+    weights: InitialWeights = Field(
+        None, description="file, or experiment by its id, whose weights the training starts from; its path or id alone"
+    )
+    freeze: Freeze = Field(
+        (),
+        description="modules whose weights do not learn, by name, as `layer1`; backbone: all but head and attention. "
+        "Their norms keep their statistics, and nothing in them drops out",
+    )
     attention: Annotated[AttentionSpec, TypeAlone] = Field(
         default=NoAttention(),
         description="the module at the end of every block (BAM: between the stages); `cbam` is short for {type: cbam}",
@@ -171,6 +180,8 @@ class ModelSpec(SpecModel):
 
     @model_validator(mode="after")
     def _weights_exist(self) -> Self:
+        if self.pretrained and self.weights is not None:
+            raise ValueError("`pretrained` and `weights` are two things to start from; choose one")
         if not self.pretrained or is_timm(self.backbone):
             return self
         if self.backbone not in WITH_PUBLISHED_WEIGHTS:
@@ -293,6 +304,12 @@ class ExperimentSpec(SpecModel):
     def _statistics_travel_between_gpus(self) -> Self:
         if self.train.sync_batch_norm and self.resources.workers != 1 and not self.resources.gpus_per_worker:
             raise ValueError("torch synchronises batch norm between GPUs only; leave `sync_batch_norm` out on CPUs")
+        return self
+
+    @model_validator(mode="after")
+    def _attention_to_scale(self) -> Self:
+        if self.train.attention_lr_scale != 1 and isinstance(self.model.attention, NoAttention):
+            raise ValueError("`attention_lr_scale` is of attention, and there is none; leave it out")
         return self
 
     @model_validator(mode="after")

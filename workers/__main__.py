@@ -157,7 +157,7 @@ def _say_how_it_ended(outcome: Outcome, assignment: Assignment, *, as_json: bool
     for name, value in outcome.metrics.items():
         print(f"  {name:<16} {value:.6g}")
     for name, value in outcome.summary.items():
-        if value is not None:
+        if value is not None and not isinstance(value, dict):  # what of a weights file was loaded is in the log
             print(f"  {name:<16} {value:.6g}" if isinstance(value, float) else f"  {name:<16} {value}")
     if outcome.outcome == "paused":
         print("run the same command again to go on from there")

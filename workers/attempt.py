@@ -12,6 +12,7 @@ import torch
 
 from cbam_core.errors import DataError, Stalled, Superseded
 from cbam_core.explain import Description, describe
+from cbam_core.image_folders.layout import PartName
 from cbam_core.networks import build_network
 from cbam_core.semantics import EARLIEST, Semantics
 from cbam_core.spec import ExperimentSpec, ModelSpec
@@ -149,8 +150,10 @@ def _train(
     cost = _cost(spec.model, dataset.num_classes, dataset.input_shape, assignment.semantics)
     trainer = Trainer(assignment, gang, dataset, tracker=tracker, report=report, stop=stop)
     event("the network is built")
-    report.facts = _facts(cost, dataset) | made_by
-    _announce(assignment, trainer, tracker, made_by | {"parameters": cost.parameters, "macs": cost.macs})
+    started_from = _started_from(trainer)
+    report.facts = _facts(cost, dataset) | made_by | started_from
+    tags = {"parameters": cost.parameters, "macs": cost.macs, "weights": started_from.get("weights_sha256")}
+    _announce(assignment, trainer, tracker, made_by | {name: tag for name, tag in tags.items() if tag is not None})
     with _watched(assignment, report, give_up):
         mode = trainer.fit()
     if mode is None and gang.leads:
@@ -175,6 +178,12 @@ def _made_by(gang: ProcessGroup) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "code": code_version(),
     }
+
+
+def _started_from(trainer: Trainer) -> dict[str, Any]:
+    """Which weights file the training started from, where it did, and what of it was loaded."""
+    report = trainer.first.weights
+    return {} if report is None else {"weights_sha256": report.sha256, "weights": report.to_dict()}
 
 
 def _announce(assignment: Assignment, trainer: Trainer, tracker: Tracker, tags: dict[str, Any]) -> None:
@@ -217,15 +226,16 @@ def _predictions(trainer: Trainer) -> list[PredictionRows]:
         labels, origin = images.labels.cpu(), images.origin.cpu()
         said = vars(assessed.predictions)
         paths = images.paths()
-        rows.append(
-            PredictionRows(split=name, index=origin, path=paths, group=_groups(trainer, paths), label=labels, **said)
-        )
+        groups = _groups(trainer, paths, "val" if name == "val" else "test")
+        rows.append(PredictionRows(split=name, index=origin, path=paths, group=groups, label=labels, **said))
     return rows
 
 
-def _groups(trainer: Trainer, paths: list[str] | None) -> list[str | None] | None:
+def _groups(trainer: Trainer, paths: list[str] | None, part: PartName) -> list[str | None] | None:
+    if trainer.dataset.groups is not None:
+        return list(trainer.dataset.groups[part])
     val = trainer.spec.data.val
-    if paths is None or val == "folder" or val.group is None:
+    if paths is None or val == "folder" or val.group is None or trainer.spec.data.dataset != "imagefolder":
         return None
     return groups_of(paths, val.group)
 

@@ -46,8 +46,9 @@ def build_network(
     and what is not among those at random: each parameter from `seed` and its name, and torch's global generator stays
     as it is; or one after the other from that generator where `seed` is left out. Inside `torch.device("meta")` nothing
     is allocated. `semantics` is what the experiment began with (`cbam_core.semantics`); under 1, `seed` seeds the
-    global generator. Raises UnknownBackbone (timm has no such network or weights), AttentionNotSupported (it can carry
-    none, or has no such stage), StateDictMismatch (published weights that do not fit).
+    global generator. The file of `weights` is not loaded here (see `cbam_core.initial_weights`), and nothing is frozen.
+    Raises UnknownBackbone (timm has no such network or weights), AttentionNotSupported (it can carry none, or has no
+    such stage), StateDictMismatch (published weights that do not fit).
     """
     build = _builder(model, num_classes, in_channels, semantics)
     if seed is None or torch.get_default_device().type == "meta":

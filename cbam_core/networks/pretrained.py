@@ -6,9 +6,9 @@ timm takes a second to load, so it is loaded where a spec asks for something of 
 import torch
 from torch import Tensor, nn
 
-from cbam_core.attention import Attention
 from cbam_core.backbones import TIMM_PREFIX
 from cbam_core.errors import StateDictMismatch, UnknownBackbone, WeightsUnavailable
+from cbam_core.networks.parts import attention_sites, is_below
 from cbam_core.normalisation import Normalisation
 from cbam_core.spec import ModelSpec
 
@@ -78,5 +78,5 @@ def fit_weights(network: nn.Module, state: dict[str, Tensor]) -> None:
 
 def _attention_keys(network: nn.Module) -> set[str]:
     """The names of all weights inside attention modules."""
-    sites = [name for name, module in network.named_modules() if isinstance(module, Attention)]
-    return {key for key in network.state_dict() for site in sites if key.startswith(f"{site}.")}
+    sites = attention_sites(network)
+    return {key for key in network.state_dict() if is_below(key, sites)}

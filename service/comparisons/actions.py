@@ -10,11 +10,13 @@ from cbam_core.spec import ExperimentSpec
 from service.comparisons.chosen import chosen_study
 from service.comparisons.stored import has_rule
 from service.comparisons.submission import base_spec, place_of_base, variant_specs
+from service.database.engine import Database
 from service.database.models.studies import Study
 from service.domain.roles import Caller, require_change
 from service.domain.studies import StudyKind, StudyState, seed_of
 from service.errors import InvalidField, InvalidFields
 from service.experiments import actions as experiments
+from service.experiments.initial_weights import same_weights, with_digest
 from service.experiments.store import ExperimentStore
 from service.schemas.comparisons import MOST_SEEDS, ComparisonSpec
 from service.schemas.previews import PreviewView
@@ -46,13 +48,17 @@ def submit(
     body_hash = hashlib.sha256(json.dumps({"comparison": fields}, sort_keys=True).encode()).hexdigest()
     if (known := store.submitted(key, owner=caller.name, body_hash=body_hash)) is not None:
         return known, False
-    new = _asked_for(settings, comparison) if comparison.from_ is None else chosen_study(experiments_there, comparison)
+    new = (
+        _asked_for(store, settings, comparison)
+        if comparison.from_ is None
+        else chosen_study(experiments_there, comparison)
+    )
     return store.submit(new, owner=caller.name, key=key, body_hash=body_hash, quota_disk=settings.quota_disk)
 
 
-def _asked_for(settings: Settings, comparison: ComparisonSpec) -> NewStudy:
+def _asked_for(store: StudyStore, settings: Settings, comparison: ComparisonSpec) -> NewStudy:
     """The study that trains what the comparison asks for."""
-    specs = checked(settings, comparison)
+    specs = checked(store.database, settings, comparison)
     first = next(iter(specs.values()))
     return NewStudy(
         kind=StudyKind.COMPARISON,
@@ -66,8 +72,11 @@ def _asked_for(settings: Settings, comparison: ComparisonSpec) -> NewStudy:
     )
 
 
-def checked(settings: Settings, comparison: ComparisonSpec) -> dict[str, ExperimentSpec]:
-    """The spec of every variant. Raises InvalidFields for what would be refused of an experiment."""
+def checked(database: Database, settings: Settings, comparison: ComparisonSpec) -> dict[str, ExperimentSpec]:
+    """The spec of every variant, with the digest of the weights that all start from.
+
+    Raises InvalidFields for what would be refused of an experiment.
+    """
     if comparison.from_ is not None:
         raise InvalidField("/from", "these experiments have ended: nothing would run, so there is nothing to preview")
     base = base_spec(comparison)
@@ -78,7 +87,11 @@ def checked(settings: Settings, comparison: ComparisonSpec) -> dict[str, Experim
             experiments.check(settings, spec)
         except InvalidFields as error:
             raise InvalidFields([(f"{place}{pointer}", detail) for pointer, detail in error.items]) from error
-    return specs
+    try:
+        base = with_digest(database, settings, base)
+    except InvalidField as error:
+        raise InvalidField(f"{place_of_base(comparison)}{error.pointer}", error.detail) from error
+    return {name: same_weights(spec, base) for name, spec in specs.items()}  # held equal
 
 
 def study_seed(comparison: ComparisonSpec, specs: Mapping[str, ExperimentSpec]) -> int:

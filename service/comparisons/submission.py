@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cbam_core.datasets import OF_FILES
 from cbam_core.pointers import MOST_ERROR_ITEMS, pointer_part
 from cbam_core.spec import Elastic, ExperimentSpec
 from service.domain.spec_patch import apply_patch
@@ -13,6 +14,7 @@ from service.schemas.comparisons import ComparisonSpec
 LONGEST_STEM = 80  # characters of the comparison's name in those of its experiments
 HELD_EQUAL = (
     "data",
+    "model.weights",
     "resources",
     "checkpoint",
     "retry",
@@ -93,7 +95,7 @@ def base_spec(comparison: ComparisonSpec) -> ExperimentSpec:
         raise InvalidField(f"{where}/tags/{taken[0]}", "a comparison gives its experiments this tag: leave it out")
     if len(base.tags) + len(TAGS) > MOST_TAGS:
         raise InvalidField(f"{where}/tags", f"a comparison adds {len(TAGS)} tags: give {MOST_TAGS - len(TAGS)} at most")
-    has_no_test = base.data.val == "folder" and base.data.dataset != "imagefolder"  # whose folders are seen later
+    has_no_test = base.data.val == "folder" and base.data.dataset not in OF_FILES  # whose parts are seen later
     if comparison.metric == "test/top1" and has_no_test:
         raise InvalidField(
             "/metric",

@@ -19,6 +19,8 @@ NOT_HELD = frozenset({"name", "description", "tags", "priority", "project"})
 """Fields of a run's spec that change nothing of what it reaches."""
 FACTS = ("device", "world_size", "torch", "code", "data")
 """What the worker says of a run at its end, and must be the same for all."""
+SAID_BY_SOME = ("split", "weights_sha256")
+"""What must be the same for all that say it: older runs do not, nor does of weights who starts from none."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def unequal_fields(study: Study, runs: Runs) -> list[UnequalField]:
         _differing(f"{_part(study)} images", _images(runs.all)),
         *_specs(study, known),
         _differing("semantics", [Value(run.label, str(run.experiment.semantics)) for run in known if run.experiment]),
-        *(_differing(name, _facts(known, name)) for name in (*FACTS, "split")),
+        *(_differing(name, _facts(known, name)) for name in (*FACTS, *SAID_BY_SOME)),
     ]
     return [field for field in found if field is not None][:MOST_FIELDS]
 

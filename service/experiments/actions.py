@@ -19,6 +19,7 @@ from service.domain.spec_patch import apply_patch
 from service.domain.states import TERMINAL, Desired, State
 from service.errors import InvalidField, InvalidFields
 from service.experiments.early_checks import check_backbone, check_folder
+from service.experiments.initial_weights import with_digest
 from service.experiments.store import Changes, ExperimentStore, require_allowed
 from service.experiments.submission import checked
 from service.settings import Settings
@@ -29,7 +30,12 @@ NOT_COMPARABLE = (
     "from train now, first weights are drawn by module, and attention of timm's networks stands on the branch"
 )
 ADDED: dict[tuple[str, str], Any] = {
+    ("data", "columns"): None,
     ("data", "val"): ValSpec().model_dump(mode="json"),
+    ("model", "weights"): None,
+    ("model", "freeze"): [],
+    ("train", "layer_decay"): None,
+    ("train", "attention_lr_scale"): 1.0,
     ("train", "seeds"): None,
 }
 WISHES = {"cancel": Desired.CANCEL, "pause": Desired.PAUSE, "resume": Desired.RUN}
@@ -40,14 +46,15 @@ def submit(
 ) -> tuple[Experiment, bool]:
     """Accept an experiment, which is the caller's from now on. Returns it and whether it is new: a key may be known.
 
-    Raises InvalidFields (a dataset outside the data roots or that is not there, a network that timm does not have, a
-    spec that is too large, tags that are not a user's to give), IdempotencyConflict (the key came with another body),
-    ExperimentDeleted (what it stands for is gone), or DiskQuotaExceeded.
+    Raises InvalidFields (a dataset outside the data roots or that is not there, weights likewise, a network that timm
+    does not have, a spec that is too large, tags that are not a user's to give), IdempotencyConflict (the key came with
+    another body), ExperimentDeleted (what it stands for is gone), or DiskQuotaExceeded.
     """
     body_hash = _hash(_as_ever(spec.model_dump(mode="json")))
     if (known := store.submitted(key, owner=caller.name, body_hash=body_hash)) is not None:
         return known, False  # whatever has become of its data since
     check(settings, spec)
+    spec = with_digest(store.database, settings, spec)
     return store.submit(spec, owner=caller.name, key=key, body_hash=body_hash, quota_disk=settings.quota_disk)
 
 
@@ -82,6 +89,7 @@ def clone(
         return known, False
     spec = checked(apply_patch(fields, overrides))
     check(settings, spec)
+    spec = with_digest(store.database, settings, spec)
     return store.submit(
         spec,
         owner=caller.name,

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cbam_core.backbones import TIMM_PREFIX, is_timm
@@ -13,10 +13,14 @@ from cbam_core.image_folders.listing import ClassFolders, ListingTooLong, Unlist
 from cbam_core.recipe import DataSpec
 from cbam_core.spec import ExperimentSpec
 from cbam_core.suggestions import did_you_mean
+from cbam_core.tables.parts import listed_rows
+from cbam_core.tables.reading import TableTooLarge
 from service.errors import InvalidField
 from service.experiments.timm_names import timm_names
 
 LISTING_SECONDS = 5.0
+FIRST_IMAGES = 100
+"""So many images of a table are looked for at the submission."""
 
 
 def check_backbone(spec: ExperimentSpec) -> None:
@@ -39,9 +43,13 @@ def check_folder(data_roots: Iterable[Path], data: DataSpec) -> None:
     if data.root is None:
         return
     roots, root = DataRoots.of(data_roots), Path(data.root)
-    if not os.path.isdir(root):
+    if not (os.path.isdir(root) or (data.dataset == "table" and os.path.isfile(root))):
         if roots.shows(root):
-            raise InvalidField("/data/root", f"{data.root} is not a folder; put the data there, or mend the path")
+            kind = "neither a table nor a folder" if data.dataset == "table" else "not a folder"
+            raise InvalidField("/data/root", f"{data.root} is {kind}; put the data there, or mend the path")
+        return
+    if data.dataset == "table":
+        check_table(root, data, roots)
         return
     if data.dataset != "imagefolder":
         return
@@ -58,3 +66,26 @@ def check_folder(data_roots: Iterable[Path], data: DataSpec) -> None:
         return
     except DataError as error:
         raise InvalidField("/data/root", str(error)) from error
+
+
+def check_table(root: Path, data: DataSpec, roots: DataRoots) -> None:
+    """Raise InvalidField for a table without the columns, labels or classes, or whose first images are not there.
+
+    One that is too large to be read for an answer is left to the workers.
+    """
+    try:
+        rows = listed_rows(root, data, roots)
+        if rows.paths is not None:
+            _check_first_images(rows.paths, roots)
+    except TableTooLarge:
+        return
+    except DataError as error:
+        raise InvalidField("/data/root", str(error)) from error
+
+
+def _check_first_images(paths: Sequence[Path], roots: DataRoots) -> None:
+    """Raise DataError for one that lies out of the data roots, or is not there."""
+    for row, path in enumerate(paths[:FIRST_IMAGES], start=1):
+        roots.check(path)
+        if not path.is_file():
+            raise DataError(f"{path}, which row {row} names, is not there: paths are below the table's folder")

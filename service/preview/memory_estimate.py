@@ -4,8 +4,8 @@ Counted are the tensors of the training, in bytes, for P parameters and b images
 global batch, divided by `accumulate`):
 
     weights       4 P, and 2 P more for the copies that autocast makes in half precision
-    gradients     4 P
-    optimiser     4 P for SGD with momentum, 8 P for AdamW and LAMB (two moments), 4 to 16 P for timm's
+    gradients     4 P, of those parameters that learn
+    optimiser     4 P for SGD with momentum, 8 P for AdamW and LAMB (two moments), 4 to 16 P for timm's; likewise
     average       4 P with `ema`
     activations   b × what autograd keeps for an image (every storage once; counted on the network itself), half of
                   it in half precision, and twice the largest of them for the gradients in flight
@@ -17,7 +17,7 @@ allocator cannot use between blocks, and `compile`, which keeps less.
 
 from dataclasses import dataclass
 
-from cbam_core.datasets import DatasetFacts
+from cbam_core.datasets import OF_FILES, DatasetFacts
 from cbam_core.spec import ExperimentSpec, SGDSpec, TimmOptimizerSpec
 from service.preview.profiler import Measured
 
@@ -55,11 +55,11 @@ def estimate(spec: ExperimentSpec, measured: Measured, facts: DatasetFacts) -> M
     kept = images_per_pass(spec) * (measured.kept_bytes_per_image + 2 * measured.largest_kept_bytes)
     pixels = facts.channels * spec.data.image_size**2
     count = None if facts.train_images is None else facts.train_images + (facts.test_images or 0)
-    stays_on_disk = spec.data.dataset == "imagefolder" and spec.data.workers_per_rank > 0
+    stays_on_disk = spec.data.dataset in OF_FILES and spec.data.workers_per_rank > 0
     return MemoryEstimate(
         weights=parameters + (HALF_BYTES * measured.parameters if half else 0),
-        gradients=parameters,
-        optimizer=_slots(spec) * parameters,
+        gradients=FP32_BYTES * measured.learning,
+        optimizer=_slots(spec) * FP32_BYTES * measured.learning,
         average=parameters if spec.train.ema else 0,
         activations=kept // 2 if half else kept,
         images=0 if stays_on_disk else None if count is None else count * pixels,

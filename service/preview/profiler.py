@@ -6,7 +6,9 @@ import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections import Counter, OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cbam_core.explain.site import AttentionSite
@@ -30,15 +32,49 @@ class Measured:
     kept_bytes_per_image: int
     largest_kept_bytes: int
     inner_attention: int = 0
+    trainable_parameters: int | None = None
+    lr_scales: tuple[tuple[float, int], ...] = ()
+    """Factors of the learning rate, and how many parameters have each."""
+    weights: Mapping[str, Any] | None = None
+    """What a weights file gives to the network, as `WeightsReport.to_dict`; None where none was looked at."""
+
+    @property
+    def learning(self) -> int:
+        """Parameters that learn."""
+        return self.parameters if self.trainable_parameters is None else self.trainable_parameters
 
 
-def _request_of(model: ModelSpec, channels: int, classes: int, image_size: int) -> str:
-    fields = {"model": model.model_dump(mode="json"), "channels": channels, "classes": classes}
-    return json.dumps(fields | {"image_size": image_size}, sort_keys=True)
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A network to measure, and how it begins to learn. `weights` is the file and the folders it may lie in."""
+
+    model: ModelSpec
+    channels: int
+    classes: int
+    image_size: int
+    layer_decay: float | None = None
+    attention_lr_scale: float = 1.0
+    weights: tuple[Path, tuple[str, ...]] | None = None
+
+    def to_json(self) -> str:
+        """As the worker process takes it."""
+        fields: dict[str, Any] = {
+            "model": self.model.model_dump(mode="json"),
+            "channels": self.channels,
+            "classes": self.classes,
+            "image_size": self.image_size,
+            "rates": {"layer_decay": self.layer_decay, "attention": self.attention_lr_scale},
+        }
+        if self.weights is not None:
+            path, roots = self.weights
+            fields["weights"] = {"path": str(path), "roots": list(roots)}
+        return json.dumps(fields, sort_keys=True)
 
 
 def _measured(answer: dict[str, Any]) -> Measured:
-    return Measured(**answer | {"sites": tuple(AttentionSite(**site) for site in answer["sites"])})
+    sites = tuple(AttentionSite(**site) for site in answer["sites"])
+    scales = tuple((scale, count) for scale, count in answer["lr_scales"])
+    return Measured(**answer | {"sites": sites, "lr_scales": scales})
 
 
 class NetworkProfiler:
@@ -50,16 +86,15 @@ class NetworkProfiler:
         self._waiting: Counter[str] = Counter()  # by caller
         self._known: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
-    async def measure(self, model: ModelSpec, *, channels: int, classes: int, image_size: int, caller: str) -> Measured:
-        """Measure a network. Raises InvalidField (it cannot be built), PreviewUnavailable (too many ask, or it takes
-        too long).
+    async def measure(self, question: Question, *, caller: str) -> Measured:
+        """Measure a network. Raises InvalidField (it cannot be built, its weights do not fit), PreviewUnavailable (too
+        many ask, or it takes too long).
         """
-        request = _request_of(model, channels, classes, image_size)
-        return _measured(await self._answer(request, "/model", caller))
+        return _measured(await self._answer(question.to_json(), "/model", caller))
 
-    def known(self, model: ModelSpec, *, channels: int, classes: int, image_size: int) -> Measured | None:
+    def known(self, question: Question) -> Measured | None:
         """What a network costs, where that was asked for before; None where it would have to be measured."""
-        answer = self._known.get(_request_of(model, channels, classes, image_size))
+        answer = self._known.get(question.to_json())
         return None if answer is None else _measured(answer)
 
     async def check_optimizer(self, optimizer: TimmOptimizerSpec, *, caller: str) -> None:
@@ -108,7 +143,7 @@ class NetworkProfiler:
             raise PreviewUnavailable("the process that builds networks ended; is torch installed here?")
         fields: dict[str, Any] = json.loads(answer)
         if "refused" in fields:
-            raise InvalidField(pointer, fields["refused"])
+            raise InvalidField(fields.get("pointer", pointer), fields["refused"])
         return fields
 
     async def _exchange(self, request: str) -> bytes:

@@ -11,10 +11,13 @@ import json
 import os
 import select
 import sys
+from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TextIO
 
 from cbam_core.errors import CbamError
+from cbam_core.semantics import CURRENT
 from cbam_core.spec import ModelSpec, TimmOptimizerSpec
 
 IDLE_SECONDS = 600.0
@@ -40,14 +43,50 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     except (RuntimeError, ValueError, TypeError, AssertionError, ZeroDivisionError) as error:
         size = request["image_size"]
         return {"refused": f"{model.backbone} cannot be built for images of {size}×{size}: {error}"}
-    return {
-        "parameters": cost.parameters,
-        "macs": cost.macs,
-        "sites": [asdict(site) for site in cost.attention],
-        "inner_attention": inner_attention(network),
-        "kept_bytes_per_image": kept.bytes_per_image,
-        "largest_kept_bytes": kept.largest,
-    }
+    beginning = _beginning(network, model, request)
+    return (
+        beginning
+        if "refused" in beginning
+        else {
+            **beginning,
+            "parameters": cost.parameters,
+            "macs": cost.macs,
+            "sites": [asdict(site) for site in cost.attention],
+            "inner_attention": inner_attention(network),
+            "kept_bytes_per_image": kept.bytes_per_image,
+            "largest_kept_bytes": kept.largest,
+        }
+    )
+
+
+def _beginning(network: Any, model: ModelSpec, request: dict[str, Any]) -> dict[str, Any]:
+    """What learns, at which factors of the learning rate, and what a weights file gives where one is asked for."""
+    from cbam_core.data_roots import DataRoots
+    from cbam_core.initial_weights.fitting import fit_file
+    from cbam_core.initial_weights.reading import read_weights
+    from cbam_core.networks.learning_rates import lr_scales
+    from cbam_core.networks.parts import freeze
+
+    told: dict[str, Any] = {}
+    pointer = "/model/weights"
+    try:
+        if model.weights is not None and "weights" in request:
+            roots = DataRoots.of(request["weights"]["roots"])
+            file = read_weights(Path(request["weights"]["path"]), roots, sha256=model.weights.sha256)
+            report = fit_file(network, file, model.weights, model=model, semantics=CURRENT)
+            told["weights"] = report.to_dict()
+        pointer = "/model/freeze"
+        freeze(network, model.freeze)
+        pointer = "/train"
+        rates = request["rates"]
+        scales = lr_scales(network, layer_decay=rates["layer_decay"], attention=rates["attention"])
+    except CbamError as error:
+        return {"refused": str(error), "pointer": pointer}
+    weights = [(name, weight.numel()) for name, weight in network.named_parameters() if weight.requires_grad]
+    of_scale: Counter[float] = Counter()
+    for name, count in weights:
+        of_scale[scales[name]] += count
+    return told | {"trainable_parameters": sum(of_scale.values()), "lr_scales": sorted(of_scale.items())}
 
 
 def check_optimizer(fields: dict[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from cbam_core.attention.options import BAMOptions, CBAMOptions, ECAOptions, TripletOptions
 from cbam_core.backbones import BASIC_RESNETS, BOTTLENECK_RESNETS
-from cbam_core.datasets import DatasetFacts, PartSizes
+from cbam_core.datasets import OF_FILES, DatasetFacts, PartSizes
 from cbam_core.explain.site import AttentionSite
-from cbam_core.spec import AdamWSpec, ExperimentSpec, MultistepSchedule, SGDSpec, StepSchedule
+from cbam_core.spec import AdamWSpec, ExperimentSpec, ModelSpec, MultistepSchedule, SGDSpec, StepSchedule
 from service.preview.memory_estimate import images_per_pass
 from service.preview.profiler import Measured
 
@@ -138,12 +138,25 @@ def _attention_inside(case: RecipeContext) -> Iterator[RecipeWarning]:
 
 def _stem_for_small_images(case: RecipeContext) -> Iterator[RecipeWarning]:
     model, size = case.spec.model, case.spec.data.image_size
-    if size <= 64 and model.stem is None and model.backbone in RESNETS and not model.pretrained:
+    if size <= 64 and model.stem is None and model.backbone in RESNETS and not _is_trained(model):
         yield RecipeWarning(
             "/model/stem",
             "stem_for_large_images",
             f"the ImageNet stem quarters images of {size}×{size} at once, and the last stage sees "
             f"{max(1, size // 32)}×{max(1, size // 32)}; `stem: cifar` keeps their resolution",
+        )
+
+
+def _is_trained(model: ModelSpec) -> bool:
+    return model.pretrained or model.weights is not None
+
+
+def _frozen_at_random(case: RecipeContext) -> Iterator[RecipeWarning]:
+    if case.spec.model.freeze and not _is_trained(case.spec.model):
+        yield RecipeWarning(
+            "/model/freeze",
+            "frozen_at_random",
+            "what is frozen keeps random weights: start from `weights`, or from `pretrained` ones",
         )
 
 
@@ -244,7 +257,7 @@ def _regularisation(case: RecipeContext) -> Iterator[RecipeWarning]:
 
 def _crops_of_scaled_images(case: RecipeContext) -> Iterator[RecipeWarning]:
     data = case.spec.data
-    if data.dataset == "imagefolder" and data.augment.random_resized_crop and not data.workers_per_rank:
+    if data.dataset in OF_FILES and data.augment.random_resized_crop and not data.workers_per_rank:
         yield RecipeWarning(
             "/data/workers_per_rank",
             "crops_of_scaled_images",
@@ -329,6 +342,7 @@ RULES: tuple[Rule, ...] = (
     _attention_inside,
     _stem_for_small_images,
     _published_weights,
+    _frozen_at_random,
     _regularisation,
     _crops_of_scaled_images,
     _batch,

@@ -30,6 +30,28 @@ class MemoryView(View):
     total: int
 
 
+class WeightsView(View):
+    """What a weights file gives to the network. Names are the network's; of many, the first 20."""
+
+    source: str
+    sha256: str
+    layout: str = Field(description="whose names the file has: ours, authors or timm")
+    loaded: int = Field(description="weights, and running statistics, that are taken from the file")
+    missing: list[str] = Field(description="of the network, that start anew")
+    missing_count: int
+    unexpected: list[str] = Field(description="of the file, that are left out")
+    unexpected_count: int
+    normalisation: str = Field(description="by whose mean and deviation images are normalised: file, imagenet, dataset")
+    differs: list[str] = Field(description="fields of the model in which the experiment they are from was another")
+
+
+class LrScaleView(View):
+    """A factor of the learning rate, and how many parameters have it."""
+
+    scale: float
+    parameters: int
+
+
 class AdviceView(View):
     """Something about the recipe to think about. It does not keep the experiment from running."""
 
@@ -42,6 +64,7 @@ class PreviewView(View):
     """What would run."""
 
     parameters: int
+    trainable_parameters: int = Field(0, description="those that learn: all but what `model.freeze` names")
     macs: int = Field(description="multiply-accumulates of one forward pass of one image")
     attention_parameters: int
     attention_macs: int
@@ -59,4 +82,10 @@ class PreviewView(View):
     total_steps: int | None
     images_per_pass: int = Field(description="images that go through the network at once on one worker")
     memory: MemoryView
+    weights: WeightsView | None = Field(
+        None, description="what `model.weights` gives; null also where the server does not see the file, or the classes"
+    )
+    lr_scales: list[LrScaleView] = Field(
+        [], description="factors of the learning rate by `layer_decay` and `attention_lr_scale`, the smallest first"
+    )
     warnings: list[AdviceView]

@@ -75,6 +75,11 @@ class ExperimentFolder:
         return self.path / "semantics"
 
     @property
+    def initial_weights(self) -> Path:
+        """Which weights file the first attempt started from, and what of it was loaded, as JSON."""
+        return self.path / "initial_weights.json"
+
+    @property
     def checkpoints(self) -> Path:
         """One folder per checkpoint; see workers/train/checkpoint.py."""
         return self.path / "checkpoints"

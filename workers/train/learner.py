@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cbam_core.networks.learning_rates import lr_scales
+from cbam_core.networks.parts import train_mode
 from cbam_core.spec import TrainSpec
 from workers.train.distributed import ProcessGroup
 from workers.train.loss import build_loss
@@ -28,7 +30,8 @@ class Learner:
             network = gang.synchronise(network)
         self.network = network.to(gang.device).to(memory_format=self._memory_format)
         self.average: nn.Module | None = copy.deepcopy(self.network).eval() if recipe.ema else None
-        self.optimizer = build_optimizer(recipe.optimizer, self.network)
+        scales = lr_scales(self.network, layer_decay=recipe.layer_decay, attention=recipe.attention_lr_scale)
+        self.optimizer = build_optimizer(recipe.optimizer, self.network, lr_scales=scales)
         self._gang = gang
         self._loss = build_loss(recipe, None if class_weights is None else class_weights.to(gang.device))
         self._scaler = torch.amp.GradScaler(gang.device.type, enabled=recipe.precision == "fp16")
@@ -40,6 +43,10 @@ class Learner:
     def result(self) -> nn.Module:
         """The network that is evaluated and exported: the average where there is one."""
         return self.average if self.average is not None else self.network
+
+    def begin(self) -> None:
+        """Get ready to learn: all but what is frozen is in training mode."""
+        train_mode(self.network)
 
     def learn(self, images: Tensor, targets: Tensor, *, rate: float, step: int) -> Tensor:
         """One optimiser step on this rank's share of a batch, images N C H W; gives its mean loss, on the device.
@@ -129,7 +136,8 @@ class Learner:
         try:
             yield
         finally:
-            self.result.train(was_training)
+            if was_training:
+                train_mode(self.result)
 
     def _predict(self, images: Tensor) -> Tensor:
         with self._autocast():

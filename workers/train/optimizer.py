@@ -1,6 +1,7 @@
 """The optimiser of the spec, and the learning rate of every step as a pure function."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,8 +25,12 @@ _IMPLEMENTATION = ("foreach", "fused")
 """What a parameter group says about the kernels that do its step."""
 
 
-def build_optimizer(spec: OptimizerSpec, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser over all weights of `network`. Raises SpecError where one of timm's refuses its options.
+def build_optimizer(
+    spec: OptimizerSpec, network: nn.Module, *, lr_scales: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser over all weights of `network` that learn, each with its factor of the learning rate, by name.
+
+    Raises SpecError where one of timm's refuses its options.
 
     `lamb` is timm's without the clipping of its own (see clip_norm); `timm:lamb` has it.
 
@@ -33,7 +38,7 @@ def build_optimizer(spec: OptimizerSpec, network: nn.Module) -> torch.optim.Opti
     the kernel itself skips a step that overflows. timm's have no such kernel: with fp16 the scaler reads at every step
     whether it overflowed, and waits for the GPU.
     """
-    groups, fused = weight_groups(spec, network), _is_on_gpu(network) or None
+    groups, fused = weight_groups(spec, network, lr_scales), _is_on_gpu(network) or None
     match spec:
         case SGDSpec():
             optimizer = torch.optim.SGD(groups, spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, fused=fused)
@@ -83,9 +88,25 @@ def _lamb(spec: LambSpec, groups: list[dict[str, Any]]) -> torch.optim.Optimizer
     return optimizer
 
 
-def weight_groups(spec: OptimizerSpec, network: nn.Module) -> list[dict[str, Any]]:
-    """All weights with the spec's decay; or, where it says so, vectors and scalars (norms, biases) without any."""
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
+def weight_groups(
+    spec: OptimizerSpec, network: nn.Module, lr_scales: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """All weights with the spec's decay; or, where it says so, vectors and scalars (norms, biases) without any.
+
+    Weights that have different factors of the learning rate are in groups of their own, whose `lr_scale` they are.
+    """
+    weights = [(name, weight) for name, weight in network.named_parameters() if weight.requires_grad]
+    scales = lr_scales or {}
+    if all(scales.get(name, 1.0) == 1 for name, _ in weights):
+        return _by_decay(spec, [weight for _, weight in weights])
+    groups = []
+    for scale in dict.fromkeys(scales[name] for name, _ in weights):
+        of_scale = [weight for name, weight in weights if scales[name] == scale]
+        groups += [group | {"lr_scale": scale} for group in _by_decay(spec, of_scale) if group["params"]]
+    return groups
+
+
+def _by_decay(spec: OptimizerSpec, weights: list[nn.Parameter]) -> list[dict[str, Any]]:
     if spec.decay_norms_and_biases:
         return [{"params": weights, "weight_decay": spec.weight_decay}]
     return [
@@ -117,6 +138,6 @@ def learning_rate(schedule: ScheduleSpec, peak: float, step: int, *, steps_per_e
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Use `rate` from the next step on."""
+    """Use `rate` from the next step on, in each group times its `lr_scale`."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_scale", 1.0)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from cbam_core.errors import CheckpointError, LossNotFinite
 from cbam_core.image_folders.layout import PartName
-from cbam_core.networks import published_normalisation
 from cbam_core.normalisation import Normalisation
 from workers.data import Dataset
 from workers.data.batches import Batches, RankShard
@@ -63,9 +62,9 @@ class Trainer:
         self._fence = Fence(assignment)
 
         share = RankShard(gang.rank, gang.world_size, self.recipe.global_batch_size)
-        network = make_network(assignment, dataset, gang, share)
+        self.first = make_network(assignment, dataset, gang, share)
         weights = class_weights(self.recipe, dataset.train.labels, dataset.num_classes)
-        self.learner = Learner(self.recipe, network, gang, class_weights=weights)
+        self.learner = Learner(self.recipe, self.first.network, gang, class_weights=weights)
         self.batches = Batches(
             dataset,
             share,
@@ -76,7 +75,7 @@ class Trainer:
             loaders=self.spec.data.workers_per_rank,
         )
         self.evaluator = Evaluator(dataset, self.batches, gang, stop=self._stop_while_evaluating)
-        self._normalise_by(published_normalisation(self.spec.model, dataset.input_shape[0]) or dataset.normalisation)
+        self._normalise_by(self.first.normalisation)
         self.total_steps = self.recipe.epochs * self.batches.steps_per_epoch
         self.log_every = math.ceil(self.total_steps / CURVE_POINTS)
         self.pace = Throughput(self.recipe.global_batch_size)
@@ -95,7 +94,7 @@ class Trainer:
     def fit(self) -> StopMode | None:
         """Train to the end and return None, or to the step at which the gang agrees to stop, and return how."""
         self.resume()
-        self.learner.network.train()
+        self.learner.begin()
         if self.recipe.deterministic and self.gang.world_size > 2:
             batch_size = self.recipe.global_batch_size // self.gang.world_size
             self.learner.rehearse(self.dataset.input_shape, batch_size=batch_size)

@@ -96,19 +96,19 @@ def submit(
 @router.post("/preview", responses=documented(400, 413, 415, 422, 503))
 async def show_preview(
     comparison: ComparisonSpec,
+    studies: StudiesDep,
     settings: SettingsDep,
+    *,
     network_profiler: ProfilerDep,
     caller: CallerDep,
     operations: OperationsDep,
 ) -> ComparisonPreview:
     """Say what would run, and what differences so many seeds can show. Nothing is stored."""
-    specs = await run_in_threadpool(actions.checked, settings, comparison)
+    specs = await run_in_threadpool(actions.checked, studies.database, settings, comparison)
     wants_gpus = any(spec.resources.gpus_per_worker for spec in specs.values())
     gpus = await run_in_threadpool(operations.gpus) if wants_gpus else None
     variants = {
-        name: await preview.preview(
-            network_profiler, spec, data_roots=settings.data_roots, caller=caller.name, cluster_gpus=gpus
-        )
+        name: await preview.preview(network_profiler, spec, settings=settings, caller=caller.name, cluster_gpus=gpus)
         for name, spec in specs.items()
     }
     return await run_in_threadpool(actions.preview, comparison, specs, variants)

@@ -25,6 +25,7 @@ from service.database.models.experiments import Experiment
 from service.database.operations import Operations
 from service.domain.filters import Cursor
 from service.experiments import actions
+from service.experiments.initial_weights import with_digest
 from service.experiments.store import Changes
 from service.experiments.submission import spec_of
 from service.preview import preview
@@ -73,7 +74,8 @@ def _warnings(state: State, row: Experiment) -> list[AdviceView]:
         spec = make_spec(row.spec, source="its stored spec")
     except SpecError:  # a repeated submission of what an older version took
         return []
-    return preview.warnings_of(state.network_profiler, spec, cluster_gpus=_gpus(state.operations, spec))
+    gpus = _gpus(state.operations, spec)
+    return preview.warnings_of(state.network_profiler, spec, settings=state.settings, cluster_gpus=gpus)
 
 
 def _gpus(operations: Operations, spec: ExperimentSpec) -> float | None:
@@ -100,7 +102,9 @@ def submit(
 @router.post("/preview", responses=documented(400, 413, 415, 422, 503))
 async def show_preview(
     submission: Submission,
+    store: StoreDep,
     settings: SettingsDep,
+    *,
     network_profiler: ProfilerDep,
     caller: CallerDep,
     operations: OperationsDep,
@@ -110,12 +114,10 @@ async def show_preview(
     def checked() -> tuple[ExperimentSpec, float | None]:
         spec = spec_of(submission)
         actions.check(settings, spec)
-        return spec, _gpus(operations, spec)
+        return with_digest(store.database, settings, spec), _gpus(operations, spec)
 
     spec, gpus = await run_in_threadpool(checked)
-    return await preview.preview(
-        network_profiler, spec, data_roots=settings.data_roots, caller=caller.name, cluster_gpus=gpus
-    )
+    return await preview.preview(network_profiler, spec, settings=settings, caller=caller.name, cluster_gpus=gpus)
 
 
 @router.get("", responses=documented(422))

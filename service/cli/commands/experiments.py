@@ -149,6 +149,7 @@ def _asked(spec: "Mapping[str, Any]") -> list[tuple[str, object]]:
     return [
         ("backbone", at("model", "backbone")),
         ("attention", at("model", "attention", "type")),
+        ("weights", at("model", "weights", "source")),
         ("dataset", at("data", "dataset")),
         ("seed", at("train", "seed")),
     ]

@@ -10,7 +10,7 @@ from service.cli.output import AsJson, note, print_json, print_table, say, table
 from service.cli.specs import Files, Overrides, Template, need_one, read_overrides, read_specs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from service.client.client import Client
     from service.schemas.experiments import ExperimentView
@@ -104,10 +104,25 @@ def preview(
     columns = ("name", ">parameters", ">of attention", ">MACs", ">of attention", ">sites", ">steps")
     print_table(table(columns, [(name, *costs(view)) for name, view in shown]))
     for name, view in shown:
-        if view.split:
-            say(f"{name}: {view.split}")
+        for line in (view.split, *beginning(view)):
+            if line:
+                say(f"{name}: {line}")
         for warning in view.warnings:
             note(f"{name}: {warning.pointer}: {warning.detail}")
+
+
+def beginning(shown: "PreviewView") -> "Iterator[str]":
+    """What a weights file gives, and what of the network learns, where a spec says anything of it."""
+    if (weights := shown.weights) is not None:
+        yield (
+            f"weights of {weights.source}: {weights.loaded} loaded, {weights.missing_count} missing, "
+            f"{weights.unexpected_count} unexpected"
+        )
+    if 0 < shown.trainable_parameters < shown.parameters:  # an older server does not say
+        yield f"{shown.trainable_parameters:,} of {shown.parameters:,} parameters learn"
+    if len(shown.lr_scales) > 1:
+        least, most = shown.lr_scales[0].scale, shown.lr_scales[-1].scale
+        yield f"learning rates from {least:.3g} to {most:.3g} times lr"
 
 
 def costs(shown: "PreviewView") -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from cbam_core.datasets import PartSizes
 from cbam_core.errors import DataError
+from cbam_core.image_folders.layout import PartName
 from cbam_core.normalisation import Normalisation
 from cbam_core.seeding import seed_of
 
@@ -136,6 +137,8 @@ class Dataset:
     std: tuple[float, ...]
     became: Mapping[str, str] = field(default_factory=dict)
     names: str | None = None
+    groups: Mapping[PartName, Sequence[str]] | None = None
+    """Of each part, the group of each image, where a column of a table says it."""
 
     @classmethod
     def of(

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -44,10 +45,21 @@ def decode(
     smallest scale that still has the pixels that are wanted. Raises DataError, also for more pixels than MOST_PIXELS
     and for pixels without a range.
     """
+    try:
+        with roots.open(path) as opened:
+            return decode_open(opened, image_size, crop, crop_pct=crop_pct, name=str(path))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error}; delete it, or copy it again") from error
+
+
+def decode_open(
+    opened: BinaryIO, image_size: int, crop: Tensor | None = None, *, crop_pct: float = 1.0, name: str
+) -> np.ndarray:
+    """The same of an open file, or of bytes as one; errors call it `name`."""
     shorter = math.floor(image_size / crop_pct)
     part, wanted = None, (shorter, shorter)
     try:
-        with roots.open(path) as opened, Image.open(opened, formats=FORMATS) as file:
+        with Image.open(opened, formats=FORMATS) as file:
             _check_size(file, MOST_JPEG_PIXELS if file.format in _JPEG else MOST_PIXELS)
             orientation = orientation_of(file)
             if crop is not None:
@@ -57,11 +69,11 @@ def decode(
             _check_size(file, MOST_PIXELS)
             image = upright(to_rgb(file), orientation)
     except UnknownRange as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+        raise DataError(f"cannot read {name}: {error}") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"cannot read {path}: it is no {', '.join(FORMATS)}; delete it, or copy it again") from error
+        raise DataError(f"cannot read {name}: it is no {', '.join(FORMATS)}; delete it, or copy it again") from error
     except _UNREADABLE as error:
-        raise DataError(f"cannot read {path}: {error}; delete it, or copy it again") from error
+        raise DataError(f"cannot read {name}: {error}; delete it, or copy it again") from error
     square = _middle(image, image_size, shorter) if part is None else _scaled_part(image, part, image_size)
     return np.asarray(square).transpose(2, 0, 1).copy()
 

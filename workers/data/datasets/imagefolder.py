@@ -8,10 +8,11 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import psutil
@@ -30,6 +31,7 @@ from workers.data.datasets.folder_parts import Files, FolderParts, divide
 from workers.data.datasets.identity import names_digest
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 STATISTICS_IMAGES = 896
 """Where the images stay on disk, mean and deviation are those of so many of them, evenly spread."""
 TRIED_IMAGES = 128
@@ -103,11 +105,20 @@ def load_imagefolder(root: Path, data: DataSpec, *, roots: DataRoots, with_test:
     Raises DataError, with what to do, for a wrong layout, an unreadable image, a link that leads out of `roots`, or
     more than memory holds.
     """
-    parts = _list(root, data, roots, with_test=with_test)
-    _check_memory(sum(map(len, parts.files.values())) * 3 * data.image_size**2)
+    return in_memory(root, _list(root, data, roots, with_test=with_test), data, roots=roots)
+
+
+def open_imagefolder(root: Path, data: DataSpec, *, roots: DataRoots, with_test: bool = True) -> Dataset:
+    """The same, left on disk. Raises DataError likewise, but of the images only a sample is read."""
+    return on_disk(root, _list(root, data, roots, with_test=with_test), data, roots=roots)
+
+
+def in_memory(root: Path, parts: FolderParts, data: DataSpec, *, roots: DataRoots) -> Dataset:
+    """The files of all parts, decoded; they are named by their paths below `root`. Raises DataError."""
+    check_memory(sum(map(len, parts.files.values())) * 3 * data.image_size**2)
     read = {
         name: replace(
-            _read(files, data.image_size, _crop_pct(name, data), roots=roots),
+            _read(files, data.image_size, crop_pct(name, data), roots=roots),
             positions=parts.origins[name],
             files=tuple(os.path.relpath(path, root) for path, _ in files),
         )
@@ -117,19 +128,18 @@ def load_imagefolder(root: Path, data: DataSpec, *, roots: DataRoots, with_test:
     return replace(dataset, names=_digest(root, parts))
 
 
-def open_imagefolder(root: Path, data: DataSpec, *, roots: DataRoots, with_test: bool = True) -> Dataset:
-    """The same, left on disk. Raises DataError likewise, but of the images only a sample is read."""
-    parts = _list(root, data, roots, with_test=with_test)
+def on_disk(root: Path, parts: FolderParts, data: DataSpec, *, roots: DataRoots) -> Dataset:
+    """The files of all parts, left where they are; a sample is read. Raises DataError."""
     for name in parts.files.keys() - {"train"}:
-        _read(_spread(parts.files[name], TRIED_IMAGES), data.image_size, _crop_pct(name, data), roots=roots)
-    sample = _read(_spread(parts.files["train"], STATISTICS_IMAGES), data.image_size, roots=roots)
+        _read(spread(parts.files[name], TRIED_IMAGES), data.image_size, crop_pct(name, data), roots=roots)
+    sample = _read(spread(parts.files["train"], STATISTICS_IMAGES), data.image_size, roots=roots)
     opened = {
         name: ImageFiles.of(
             root,
             files,
             parts.origins[name],
             image_size=data.image_size,
-            crop_pct=_crop_pct(name, data),
+            crop_pct=crop_pct(name, data),
             roots=roots,
         )
         for name, files in parts.files.items()
@@ -153,7 +163,8 @@ def _digest(root: Path, parts: FolderParts) -> str:
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
-def _crop_pct(part: PartName, data: DataSpec) -> float:
+def crop_pct(part: PartName, data: DataSpec) -> float:
+    """The share of the images of a part that is seen: of those to train on, all."""
     return 1.0 if part == "train" else data.crop_pct
 
 
@@ -196,13 +207,14 @@ def _files(folder: Path, classes: tuple[str, ...], roots: DataRoots) -> Files:
     return files
 
 
-def _spread(files: Files, most: int) -> Files:
+def spread(files: Sequence[T], most: int) -> Sequence[T]:
     """All files, or `most` of them, evenly spread."""
     count = min(most, len(files))
     return [files[place * len(files) // count] for place in range(count)]
 
 
-def _check_memory(needed: int) -> None:
+def check_memory(needed: int) -> None:
+    """Raise DataError where the decoded images take more than half of the memory that is free."""
     available = psutil.virtual_memory().available
     if needed > available // 2:
         raise DataError(

@@ -17,6 +17,7 @@ from workers.data.datasets.imagefolder import load_imagefolder, open_imagefolder
 from workers.data.datasets.mnist5k import load_mnist5k
 from workers.data.datasets.source import Source
 from workers.data.datasets.synthetic import load_synthetic
+from workers.data.datasets.table import load_table
 
 MADE: dict[str, Callable[[int], Source]] = {
     "digits": lambda _size: load_digits(),
@@ -47,7 +48,9 @@ def load_dataset(
     if data.root is None:
         return MADE[data.dataset](data.image_size).divide(data)
     roots = DataRoots.of(data_roots)
-    root = allowed_root(data.root, roots)
+    root = allowed_root(data.root, roots, or_file=data.dataset == "table")
+    if data.dataset == "table":
+        return load_table(root, data, roots=roots, with_test=with_test)
     if data.dataset == "imagefolder":
         return (open_imagefolder if data.workers_per_rank else load_imagefolder)(
             root, data, roots=roots, with_test=with_test
@@ -66,11 +69,11 @@ def _read(data: DataSpec, root: Path, roots: DataRoots) -> Source:
     return read(root, roots)
 
 
-def allowed_root(root: str, roots: DataRoots) -> Path:
-    """`root` with its symbolic links resolved. Raises DataError where it lies below none of `roots`."""
+def allowed_root(root: str, roots: DataRoots, *, or_file: bool = False) -> Path:
+    """`root`, a folder, with its symbolic links resolved. Raises DataError where it lies below none of `roots`."""
     resolved = Path(root).resolve()
     if not roots.hold(resolved):
         raise DataError(f"{root} is not below a folder that the operator allows for data (CBAM_DATA_ROOTS)")
-    if not resolved.is_dir():
+    if not resolved.is_dir() and not (or_file and resolved.is_file()):
         raise DataError(f"{root} is not a folder on this machine; is the data there, and mounted on every node?")
     return resolved

@@ -86,6 +86,17 @@ def test_one_field_of_one_run(spoil, field, words):
     assert not result.running
 
 
+def test_runs_that_started_from_other_bytes_are_told_apart():
+    """Where the server did not see the file, only the workers say which one they read."""
+    study = study_of()
+    rows = rows_of(study, steady())
+    for number, row in enumerate(rows):
+        change(row, weights_sha256=("b" if number == ODD else "a") * 64)
+    (unequal,) = result_of(study, rows).not_comparable
+    assert unequal.field == "weights_sha256"
+    assert "cbam, seed 2" in unequal.words
+
+
 @pytest.mark.parametrize(
     ("field", "value"), [("name", "x"), ("description", "x"), ("tags", {"a": "b"}), ("priority", 9)]
 )

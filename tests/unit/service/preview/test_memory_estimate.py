@@ -11,7 +11,7 @@ from cbam_core.datasets import DATASETS
 from cbam_core.explain.site import AttentionSite
 from cbam_core.spec import ExperimentSpec
 from service.preview.memory_estimate import estimate
-from service.preview.profiler import Measured
+from service.preview.profiler import Measured, Question
 from service.preview.profiler_process import measure
 
 LEAST, MOST = 0.6, 1.5  # measured ÷ estimated: 0.84 and 0.92 when this was written
@@ -64,7 +64,8 @@ def test_the_estimate_is_near_what_training_takes(model, size, batch, optimizer)
             "train": {"global_batch_size": batch, "optimizer": optimizer},
         }
     )
-    fields = measure({"model": spec.model.model_dump(mode="json"), "channels": 3, "classes": 1000, "image_size": size})
+    question = Question(model=spec.model, channels=3, classes=1000, image_size=size)
+    fields = measure(json.loads(question.to_json()))
     measured = Measured(**fields | {"sites": tuple(AttentionSite(**site) for site in fields["sites"])})
     expected = estimate(spec, measured, DATASETS["synthetic"])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}

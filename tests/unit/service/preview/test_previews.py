@@ -45,6 +45,7 @@ def train(**fields):
 @pytest.mark.parametrize(
     ("changes", "pointer", "code"),
     [
+        ({"model": model(freeze=["layer1"])}, "/model/freeze", "frozen_at_random"),
         (
             {"model": carrying("cbam", reduction=32)},
             "/model/attention/reduction",
@@ -163,7 +164,7 @@ def test_attention_that_the_backbone_has_of_its_own_is_noticed():
 
 
 def test_every_rule_has_a_case():
-    assert len(RULES) == 13, "a new rule wants a line in the table above"
+    assert len(RULES) == 14, "a new rule wants a line in the table above"
 
 
 def test_memory_is_the_sum_that_the_formula_says():

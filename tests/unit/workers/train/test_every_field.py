@@ -33,6 +33,7 @@ CHANGES = {
     "train.schedule.min_lr": {"schedule": {"type": "cosine", "min_lr": 0.01}},
     "train.schedule.step": {"schedule": {"type": "step", "step_epochs": 1}},
     "train.schedule.multistep": {"schedule": {"type": "multistep", "milestones": [1], "gamma": 0.5}},
+    "train.layer_decay": {"layer_decay": 0.5},
     "train.accumulate": {"accumulate": 2},
     "train.loss": {"loss": "bce"},
     "train.class_weights": {"class_weights": "balanced"},
@@ -59,6 +60,7 @@ CHANGES = {
 ELSEWHERE = {
     "data.dataset": "test_datasets",
     "data.root": "test_datasets",
+    "data.columns": "test_tables: which columns are read",
     "data.download": "test_download",
     "data.crop_pct": "test_datasets: of an imagefolder, the images it is tested on",
     "data.workers_per_rank": "test_loaders: other processes, the same bits",
@@ -71,6 +73,7 @@ ELSEWHERE = {
     "train.sync_batch_norm": "test_training_gang: batch statistics of two ranks are those of the whole batch",
     "train.compile": "test_learner: a compiled training follows the eager one",
     "train.fused": "test_fused, test_fused_on_gpu: other kernels, on GPUs alone; test_trainer: refused by name",
+    "train.attention_lr_scale": "test_initial_weights: the rate of each weight",
     "train.deterministic": "below",
 }
 
