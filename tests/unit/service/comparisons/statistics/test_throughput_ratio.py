@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from service.comparisons.statistics import UnusableProbe, probe_order, throughput_ratio
+from service.comparisons.statistics import UnusableProbe, throughput_ratio
+from workers.protocol.probe import probe_order
 
 
 def test_control_and_variant_take_turns():
