@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from service.comparisons.stored import control_of, has_rule, metric_of, variants_of
+from service.comparisons.stored import control_of, has_probe, has_rule, metric_of, variants_of
 from service.database.models.studies import Study
 from service.domain.states import HOLDS_GANG, Desired, State
-from service.domain.studies import STUDY_ACTIONS, STUDY_TERMINAL, StudyReason, StudyState
+from service.domain.studies import PROBE_BLOCK, STUDY_ACTIONS, STUDY_TERMINAL, StudyReason, StudyState
 from service.schemas.studies import ComparisonView, StudyLinks, TrialCounts, TrialView
 from service.studies.store import ListedTrial
 
@@ -29,6 +29,7 @@ _PLAIN = (
 def comparison_view(row: Study, counts: Mapping[State | None, int], *, with_spec: bool = True) -> ComparisonView:
     """The view of a comparison, with how many of its experiments are in which state."""
     path, state, variants = f"/v1/comparisons/{row.id}", StudyState(row.state), variants_of(row.spec)
+    probes = max(0, len(variants) - 1) if has_probe(row.spec) else 0
     return ComparisonView(
         **{name: getattr(row, name) for name in _PLAIN},
         state=state,
@@ -38,7 +39,7 @@ def comparison_view(row: Study, counts: Mapping[State | None, int], *, with_spec
         variants=variants,
         control=control_of(row.spec),
         metric=metric_of(row.spec),
-        trials=_counted(counts, planned=len(variants) * row.seeds),
+        trials=_counted(counts, planned=len(variants) * row.seeds + probes),
         links=StudyLinks(
             self=path,
             trials=f"{path}/trials",
@@ -70,6 +71,7 @@ def trial_view(trial: ListedTrial, study: Study) -> TrialView:
     return TrialView(
         number=trial.number,
         variant=trial.variant,
+        kind="probe" if trial.block == PROBE_BLOCK else "training",
         block=trial.block,
         seed=trial.seed,
         experiment_id=trial.experiment_id,

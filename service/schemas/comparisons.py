@@ -85,6 +85,11 @@ class ComparisonSpec(SpecModel):
     pairs: Literal["control", "all"] = Field(
         "control", description="which differences are judged: from the control, or between all variants"
     )
+    probe: bool = Field(
+        True,
+        description="whether images/s and memory of each variant are measured against the control's, once all have "
+        "trained: a run of about a minute for each; false: they are not compared",
+    )
     weights: Literal["final", "best"] = Field(
         "final", description="which weights are compared: those at the end, or of the best checkpoint"
     )

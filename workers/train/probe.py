@@ -189,7 +189,7 @@ def _apart(*assignments: Assignment) -> Iterator[None]:
 
 def _ready(assignment: Assignment, gang: ProcessGroup, dataset: Dataset) -> tuple[Learner, Tensor, Tensor, float]:
     """A learner, this rank's share of the first batch as its recipe augments it, and the learning rate."""
-    spec, recipe = assignment.spec, assignment.spec.train
+    recipe = assignment.spec.train
     share = RankShard(gang.rank, gang.world_size, recipe.global_batch_size)
     learner = Learner(recipe, make_network(assignment, dataset, gang, share), gang)
     learner.network.train()

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from itertools import pairwise
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def test_both_take_turns_for_eight_rounds(probed, train, steps):
     assert warm_up == ["c"] * WARM_UP_STEPS + ["v"] * WARM_UP_STEPS
     turns = [{who for who, *_ in steps[a:b]} for a, b in zip([len(warm_up), *ends], ends, strict=False)]
     assert turns == [{who} for who in "cvvccvvccvvccvvc"]
-    assert min(b - a for a, b in zip(ends, ends[1:], strict=False)) >= SETTLING_STEPS + 3
+    assert min(b - a for a, b in pairwise(ends)) >= SETTLING_STEPS + 3
     assert {progress.total_steps for progress in seen if progress.phase == "training"} == {16}
 
 
