@@ -93,10 +93,10 @@ class Unobserved:
     study: Study
     number: int
     experiment_id: str
-    is_probe: bool  # of cost
     is_pruned: bool  # of all its files
     summary: dict[str, Any]
     metrics: Mapping[str, Any]
+    is_probe: bool = False  # of cost
 
 
 @dataclass(frozen=True)
@@ -242,10 +242,10 @@ class StudyRows:
                 studies[study_id],
                 number,
                 experiment_id,
-                block == PROBE_BLOCK,
                 pruned == PruneScope.ALL,
                 summary,
                 progress.get("metrics") or {},
+                is_probe=block == PROBE_BLOCK,
             )
             for study_id, number, block, experiment_id, pruned, summary, progress in found
             if study_id in studies
