@@ -17,7 +17,7 @@ WIDTH, PADDING, ROW, TOP = 1040.0, 16.0, 60.0, 118.0
 LEAST_LABEL, MOST_LABEL = 90.0, 190.0
 DOT, STACK = 3.0, 17.0  # radius; height that dots of one place may take
 SIZE, SMALL = 13.0, 11.5
-COLUMNS = (("Δ [95 %], points", 150.0), ("parameters", 76.0), ("images/s", 96.0), ("verdict", 134.0))
+COLUMNS = (("Δ [95 %], points", 150.0), ("parameters", 76.0), ("images/s", 106.0), ("verdict", 134.0))
 """To the right of the plot, with their widths."""
 CELLS = WIDTH - PADDING - sum(width for _, width in COLUMNS)  # where they start
 STYLE = """
