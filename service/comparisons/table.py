@@ -66,8 +66,9 @@ def _pair(pair: PairResultView, view: ResultView) -> dict[str, str]:
 def _throughput(pair: PairResultView, view: ResultView) -> str:
     """Return the ratio of a probe, or where that probe is."""
     of = next((probe for probe in view.probes if probe.variant == pair.first and pair.second == view.control), None)
-    is_known = pair.throughput is not None or of is None or of.state == "off"
-    return throughput(pair.throughput) if is_known else f"probe {of.state}"
+    if pair.throughput is not None or of is None or of.state == "off":
+        return throughput(pair.throughput)
+    return f"probe {of.state}"
 
 
 def _accuracy(variant: VariantResultView, view: ResultView) -> str:

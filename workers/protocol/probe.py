@@ -60,19 +60,20 @@ class ProbeNumbers:
         """Back from `to_dict`; None for what no probe has written: whoever reads it goes on without."""
         if not isinstance(value, Mapping):
             return None
-        control, variant, memory = (value.get(name) for name in ("control", "variant", "memory"))
-        if not (_are_speeds(control) and _are_speeds(variant) and len(control) == len(variant)):
+        control, variant, memory = _speeds(value.get("control")), _speeds(value.get("variant")), value.get("memory")
+        if not control or len(control) != len(variant):
             return None
-        told = isinstance(memory, list) and len(memory) == 2 and all(_is_size(size) for size in memory)
-        return cls(tuple(control), tuple(variant), (memory[0], memory[1]) if told else None)
+        if isinstance(memory, list) and len(memory) == 2 and all(_is_size(size) for size in memory):
+            return cls(control, variant, (memory[0], memory[1]))
+        return cls(control, variant)
 
 
-def _are_speeds(values: Any) -> bool:
-    return (
-        isinstance(values, list)
-        and 2 <= len(values) <= ROUNDS
-        and all(isinstance(value, float) and math.isfinite(value) and value > 0 for value in values)
-    )
+def _speeds(values: object) -> tuple[float, ...]:
+    """The images/s of each round; none where these are no such numbers."""
+    if not isinstance(values, list) or not 2 <= len(values) <= ROUNDS:
+        return ()
+    usable = all(isinstance(value, float) and math.isfinite(value) and value > 0 for value in values)
+    return tuple(values) if usable else ()
 
 
 def _is_size(value: object) -> bool:

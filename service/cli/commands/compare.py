@@ -99,7 +99,8 @@ def _plan(shown: "ComparisonPreview") -> "list[str]":
     lines = [f"{most}{shown.runs} runs{at_first}, {shown.epochs:,} epochs in all; seeds {_seeds(shown.seeds)}"]
     if shown.probes:
         seconds = shown.probe_seconds / shown.probes
-        lines.append(f"then {shown.probes} probes of cost, one after the other, {seconds:.0f} s each and their start")
+        probes = "a probe" if shown.probes == 1 else f"{shown.probes} probes, one after the other,"
+        lines.append(f"then {probes} of what a variant costs: {seconds:.0f} s each, and the start")
     for power in shown.power:
         needed = power.seeds_for_margin
         margin = "" if needed is None else f"; {needed} seeds show the margin"
