@@ -55,11 +55,8 @@ def read_again(session: Session, study_id: str) -> list[int]:
     """Have the runs that succeeded and told no number read once more: the numbers of those that have files still."""
     has_files = or_(Experiment.pruned.is_(None), Experiment.pruned != PruneScope.ALL)
     done = select(Experiment.id).where(Experiment.study_id == study_id, Experiment.state == State.SUCCEEDED, has_files)
-    told_nothing = or_(
-        and_(Trial.block != PROBE_BLOCK, Trial.correct.is_(None)),
-        and_(Trial.block == PROBE_BLOCK, Trial.observed.is_(None)),
-    )
-    unread = (Trial.study_id == study_id, told_nothing, Trial.experiment_id.in_(done))
+    is_training = Trial.block != PROBE_BLOCK  # what a probe says is in its row, and stays what it is
+    unread = (Trial.study_id == study_id, is_training, Trial.correct.is_(None), Trial.experiment_id.in_(done))
     numbers = session.scalars(select(Trial.number).where(*unread).order_by(Trial.number)).all()
     if numbers:
         session.execute(update(Trial).where(*unread).values(observed_at=None))

@@ -108,7 +108,7 @@ def test_a_probe_is_paused_and_resumed_and_cancelled_with_its_comparison(dispatc
     ]
 
 
-def test_seeds_that_are_added_while_it_measures_are_not_added_after_results_of_it_alone(dispatcher, studies, cluster):
+def test_seeds_that_are_added_are_no_reason_to_measure_again(dispatcher, studies, cluster):
     study = submitted(studies, comparison(seeds=2, probe=True))
     until(dispatcher, studies, study.id, StudyState.SUCCEEDED)
     studies.add_seeds(study.id, 3, by="local")

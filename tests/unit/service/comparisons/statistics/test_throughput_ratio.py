@@ -24,6 +24,13 @@ def test_a_linear_drift_cancels_in_turns():
     assert ratio.rounds == 8
 
 
+def test_the_interval_is_students_over_the_rounds_of_the_logarithm():
+    """s = 0.01·√(8/7) and t(7, 0.975) = 2.364624, so that the radius is 0.0089374."""
+    ratio = throughput_ratio([100.0] * 8, 100 * np.exp([-0.08, -0.06] * 4))
+    told = ratio.value, ratio.interval.low, ratio.interval.high
+    assert told == pytest.approx((0.9323938, 0.9240978, 0.9407643), abs=1e-6)
+
+
 def test_a_slow_step_in_a_round_is_no_slow_round():
     control, variant = np.full((8, 9), 100.0), np.full((8, 9), 93.0)
     variant[3, 4] = control[5, 0] = 1.0
