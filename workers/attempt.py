@@ -24,6 +24,7 @@ from workers.export.weights import Trained, export
 from workers.protocol.assignment import Assignment
 from workers.protocol.fence import Fence, require_open
 from workers.protocol.outcome import Ending, Outcome, classify
+from workers.protocol.probe import Probe, ProbeNumbers
 from workers.protocol.progress import Progress, hang_timeout_seconds
 from workers.protocol.stop import StopMode, StopSignal
 from workers.protocol.storage import write_once
@@ -37,6 +38,7 @@ from workers.tracking.provenance import code_version
 from workers.tracking.tracker import Tracker
 from workers.train.distributed import ProcessGroup, gang_of
 from workers.train.evaluate import Evaluation
+from workers.train.probe import CostProbe
 from workers.train.trainer import Trainer
 from workers.train.utilization import model_flops_utilisation, peak_flops, peak_memory_bytes
 
@@ -144,10 +146,13 @@ def _train(
     gang = stack.enter_context(gang_of(assignment))
     event("the gang has met")
     made_by = _made_by(gang)
-    _require(spec, gang)
+    _require(spec, gang, assignment.probe)
     dataset = _load(assignment, gang)
     event("the data is loaded")
     cost = _cost(spec.model, dataset.num_classes, dataset.input_shape, assignment.semantics)
+    if assignment.probe is not None:
+        report.facts = _facts(cost, dataset) | made_by
+        return _measure(assignment, gang, dataset, stop=stop, report=report, give_up=give_up)
     trainer = Trainer(assignment, gang, dataset, tracker=tracker, report=report, stop=stop)
     event("the network is built")
     started_from = _started_from(trainer)
@@ -168,6 +173,33 @@ def _train(
         token=assignment.token,
         summary=report.facts | _summary(trainer, cost.macs, time.perf_counter() - started),
     )
+
+
+def _measure(
+    assignment: Assignment,
+    gang: ProcessGroup,
+    dataset: Dataset,
+    *,
+    stop: StopSignal,
+    report: _LastProgress,
+    give_up: Callable[[float], None],
+) -> Outcome:
+    """Measure what the spec costs against its control. What is left off leaves nothing, and begins anew."""
+    started = time.perf_counter()
+    probe = CostProbe(assignment, gang, dataset, report=report, stop=stop)
+    logger.info("%s: a probe of cost, attempt %d, on %s", assignment.spec.name, assignment.attempt, gang.device)
+    with _watched(assignment, report, give_up):
+        measured = probe.measure()
+    if not isinstance(measured, ProbeNumbers):
+        return _ended(assignment, _ENDINGS[measured])
+    if gang.leads:
+        Fence(assignment).check()
+    summary = {"probe": measured.to_dict(), "wall_seconds": time.perf_counter() - started}
+    return replace(_ended(assignment, "succeeded"), step=probe.step, summary=report.facts | summary)
+
+
+def _ended(assignment: Assignment, ending: Ending) -> Outcome:
+    return Outcome(ending, rank=assignment.rank, attempt=assignment.attempt, token=assignment.token)
 
 
 def _made_by(gang: ProcessGroup) -> dict[str, Any]:
@@ -263,11 +295,11 @@ def _trained(trainer: Trainer, semantics: Semantics) -> Trained:
     )
 
 
-def _require(spec: ExperimentSpec, gang: ProcessGroup) -> None:
+def _require(spec: ExperimentSpec, gang: ProcessGroup, probe: Probe | None) -> None:
     """Raises CbamError where this machine lacks what the training would miss at its first step, or at its end."""
-    if gang.leads:
+    if gang.leads and probe is None:
         require(spec.export)
-    if spec.train.compile:
+    if spec.train.compile or (probe is not None and probe.control.train.compile):
         require_compiler(gang.device)
 
 
@@ -290,6 +322,8 @@ def _tracker(assignment: Assignment) -> Tracker:
         return Tracker()
     write_once(assignment.folder.semantics, f"{assignment.semantics}\n", parents=False)
     write_once(assignment.folder.spec, assignment.spec.to_yaml(), parents=False)
+    if assignment.probe is not None:
+        return Tracker()  # it would stand in MLflow among trainings, as one without curves
     return MlflowTracker(assignment, assignment.tracking_uri) if assignment.tracking_uri else JournalTracker(assignment)
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from service.comparisons.stored import control_of, has_rule, metric_of, variants_of
+from service.comparisons.stored import control_of, has_probe, has_rule, metric_of, variants_of
 from service.database.models.studies import Study
 from service.domain.states import HOLDS_GANG, Desired, State
-from service.domain.studies import STUDY_ACTIONS, STUDY_TERMINAL, StudyReason, StudyState
+from service.domain.studies import PROBE_BLOCK, STUDY_ACTIONS, STUDY_TERMINAL, StudyReason, StudyState
 from service.schemas.studies import ComparisonProgress, ComparisonView, StudyLinks, TrialCounts, TrialView
 from service.studies.store import ListedTrial, StudySnapshot
 
@@ -39,7 +39,7 @@ def comparison_view(row: Study, counts: Mapping[State | None, int], *, with_spec
         variants=variants,
         control=control_of(row.spec),
         metric=metric_of(row.spec),
-        trials=_counted(counts, planned=len(variants) * row.seeds),
+        trials=_counted(counts, planned=_planned(row.spec, row.seeds)),
         chosen=row.chosen is not None,
         links=StudyLinks(
             self=path,
@@ -54,17 +54,23 @@ def comparison_view(row: Study, counts: Mapping[State | None, int], *, with_spec
     )
 
 
-def progress_view(seen: StudySnapshot, *, variants: int) -> ComparisonProgress:
-    """Where a comparison of so many variants is."""
+def progress_view(seen: StudySnapshot, spec: object) -> ComparisonProgress:
+    """Where a comparison with this stored spec is."""
     return ComparisonProgress(
         version=seen.version,
         state=seen.state,
         reason=None if seen.reason is None else StudyReason(seen.reason),
         message=seen.message,
         seeds=seen.seeds,
-        trials=_counted(seen.counts, planned=variants * seen.seeds),
+        trials=_counted(seen.counts, planned=_planned(spec, seen.seeds)),
         read=seen.read,
     )
+
+
+def _planned(spec: object, seeds: int) -> int:
+    """How many experiments there will be: trainings, and probes of cost."""
+    variants = len(variants_of(spec))
+    return variants * seeds + (max(0, variants - 1) if has_probe(spec) else 0)
 
 
 def _counted(counts: Mapping[State | None, int], *, planned: int) -> TrialCounts:
@@ -85,6 +91,7 @@ def trial_view(trial: ListedTrial, study: Study) -> TrialView:
     return TrialView(
         number=trial.number,
         variant=trial.variant,
+        kind="probe" if trial.block == PROBE_BLOCK else "training",
         block=trial.block,
         seed=trial.seed,
         experiment_id=trial.experiment_id,

@@ -6,7 +6,7 @@ from service.domain.states import State
 from service.schemas.experiments import ExperimentView, FilesView, Links, ProgressView
 from service.settings import Settings
 
-_MADE_HERE = {"spec", "state", "actions", "progress", "metrics", "files", "links", "warnings"}
+_MADE_HERE = {"probe", "spec", "state", "actions", "progress", "metrics", "files", "links", "warnings"}
 
 
 def experiment_view(row: Experiment, settings: Settings, *, with_spec: bool = True) -> ExperimentView:
@@ -16,6 +16,7 @@ def experiment_view(row: Experiment, settings: Settings, *, with_spec: bool = Tr
     state = State(row.state)
     return ExperimentView(
         **{name: getattr(row, name) for name in ExperimentView.model_fields if name not in _MADE_HERE},
+        probe=row.probed_against is not None,
         spec=row.spec if with_spec and isinstance(row.spec, dict) else {},  # else it was damaged by hand
         state=state,
         actions=allowed_actions(state, pruned=row.pruned is not None),

@@ -89,7 +89,8 @@ def summary(view: ExperimentView) -> str:
     """One line: epoch, accuracy, speed, how long it will still take; the reason where there is one."""
     progress, parts = view.progress, []
     if progress.total_steps:
-        parts.append(f"epoch {progress.epoch}/{progress.epochs}")
+        of_training = f"epoch {progress.epoch}/{progress.epochs}"
+        parts.append(f"measurement {progress.step}/{progress.total_steps}" if view.probe else of_training)
     known = [name for name in ("val/top1", "test/top1") if name in view.metrics]
     parts += [f"{name} {view.metrics[name]:.1%}" for name in known]
     if progress.images_per_second and view.state not in TERMINAL:

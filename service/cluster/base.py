@@ -10,6 +10,7 @@ from cbam_core.semantics import CURRENT, Semantics
 from cbam_core.spec import ExperimentSpec
 from service.domain.states import Liveness, Reason
 from workers.protocol.outcome import Outcome
+from workers.protocol.probe import Probe
 from workers.protocol.progress import Progress
 
 StopMode = Literal["cancel", "pause"]
@@ -61,6 +62,7 @@ class Launch:
     hang_seconds: float = 300.0
     traceparent: str | None = None  # where its spans belong
     semantics: Semantics = CURRENT
+    probe: Probe | None = None  # it trains nothing, and measures what its spec costs
     gang: str | None = None  # the name of the one that was chosen for it; None: the cluster chooses
 
     @property

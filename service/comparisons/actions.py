@@ -23,6 +23,7 @@ from service.schemas.previews import PreviewView
 from service.schemas.studies import ComparisonPreview, PowerView
 from service.settings import Settings
 from service.studies.store import NewStudy, StudyStore
+from workers.protocol.probe import ROUNDS, SECONDS
 
 SPREADS = (0.002, 0.003, 0.005, 0.008)
 """Standard deviations over seeds that are common for the top-1 of image classifiers: see docs/design/statistics.md."""
@@ -105,11 +106,13 @@ def preview(
     """What a comparison would run, and what its seeds can show. `variants` are the previews of its experiments."""
     most = comparison.first_seeds if comparison.plan is None else comparison.plan.most
     first = next(iter(specs.values()))
-    seed = study_seed(comparison, specs)
+    seed, probes = study_seed(comparison, specs), (len(specs) - 1) * comparison.probe
     return ComparisonPreview(
         runs=most * len(specs),
         first_runs=comparison.first_seeds * len(specs),
         epochs=most * len(specs) * first.train.epochs,
+        probes=probes,
+        probe_seconds=probes * 2 * ROUNDS * SECONDS,
         seeds=tuple(seed_of(seed, block) for block in range(comparison.first_seeds)),
         power=_power(comparison, most, len(specs)),
         variants=dict(variants),

@@ -37,7 +37,11 @@ def chosen_study(store: ExperimentStore, comparison: ComparisonSpec) -> NewStudy
     if "seeds" in comparison.model_fields_set and comparison.seeds != len(seeds):
         raise InvalidField("/seeds", f"the experiments of `from` have {len(seeds)} seeds: leave it out")
     first = next(iter(runs.values()))[0]
-    changes = {"from_": {name: [run.id for run in of] for name, of in runs.items()}, "seeds": len(seeds)}
+    changes = {
+        "from_": {name: [run.id for run in of] for name, of in runs.items()},
+        "seeds": len(seeds),
+        "probe": False,
+    }
     return NewStudy(
         kind=StudyKind.COMPARISON,
         name=comparison.name,

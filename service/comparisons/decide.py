@@ -1,7 +1,7 @@
 """What a comparison does next, decided from its rows alone. Pure: killed at any moment, it decides the same again.
 
 Experiments are begun in blocks of one seed, with the variants of a block in a shuffled order: what drifts over the
-hours (a machine that grows warm, others on it) meets all variants alike.
+hours (a machine that grows warm, others on it) meets all variants alike. The probes of cost come last, one at a time.
 """
 
 import random
@@ -15,6 +15,7 @@ import numpy as np
 from service.comparisons.statistics import Measured, Pairs, Precision, Scores, judge
 from service.domain.states import HOLDS_GANG, TERMINAL, Desired, Reason, State, has_diverged
 from service.domain.studies import (
+    PROBE_BLOCK,
     BeginTrials,
     PlannedTrial,
     PlanSeeds,
@@ -89,6 +90,13 @@ class ComparisonSeen:
     seeds_chosen: bool  # under `precision`: the pilot is over
     owns_runs: bool = True  # else they were there before, and nothing is wished for them
     trials: Sequence[TrialSeen]
+    probe: bool = False  # whether cost is measured
+    probes: Sequence[TrialSeen] = ()
+
+    @property
+    def all(self) -> list[TrialSeen]:
+        """Trainings and probes."""
+        return [*self.trials, *self.probes]
 
 
 def decide(now: ComparisonSeen) -> list[Step]:
@@ -133,12 +141,26 @@ def _active(now: ComparisonSeen) -> list[Step]:
     if still_open:
         return []
     if now.precision is None or now.seeds_chosen:
-        return [StudyMove(StudyState.SUCCEEDED)]
+        return _end(now, StudyMove(StudyState.SUCCEEDED))
     if all(trial.counts for trial in now.trials):
         return [_choose_seeds(now, now.precision)]
     missing = sum(not trial.counts for trial in now.trials)
     message = f"the number of seeds could not be chosen: {missing} of the first {len(now.trials)} runs have no number"
-    return [StudyMove(StudyState.SUCCEEDED, message=message)]
+    return _end(now, StudyMove(StudyState.SUCCEEDED, message=message))
+
+
+def _end(now: ComparisonSeen, end: StudyMove) -> list[Step]:
+    """Measure what is to be measured of cost, one variant at a time, and end. A probe that fails keeps nothing from it.
+
+    Last, because the verdicts wait for nothing then, and no training of this comparison is beside a probe.
+    """
+    if any(probe.is_open for probe in now.probes):
+        return []
+    begun = {now.control, *(probe.variant for probe in now.probes)}
+    left = [name for name in now.variants if name not in begun] if now.probe else []
+    if not left:
+        return [end]
+    return [BeginTrials((PlannedTrial(PROBE_BLOCK, seed_of(now.seed, 0), left[0], against=now.control),))]
 
 
 def _block(now: ComparisonSeen, block: int) -> BeginTrials:
@@ -179,14 +201,14 @@ def _pausing(now: ComparisonSeen) -> list[Step]:
         return []  # an experiment that a user has resumed meanwhile goes on
     if now.state is StudyState.ACTIVE:
         return [*_wish(now, Desired.PAUSE), StudyMove(StudyState.PAUSING)]
-    at_work = now.owns_runs and any(trial.state in HOLDS_GANG or trial.state is State.QUEUED for trial in now.trials)
+    at_work = now.owns_runs and any(trial.state in HOLDS_GANG or trial.state is State.QUEUED for trial in now.all)
     return [*_wish(now, Desired.PAUSE)] if at_work else [StudyMove(StudyState.PAUSED)]
 
 
 def _stopping(now: ComparisonSeen) -> list[Step]:
     if wishes := _wish(now, Desired.CANCEL):
         return [*wishes]
-    if now.owns_runs and any(trial.state is not None and trial.state not in TERMINAL for trial in now.trials):
+    if now.owns_runs and any(trial.state is not None and trial.state not in TERMINAL for trial in now.all):
         return []
     cancelled = now.reason is StudyReason.CANCELLED_BY_USER
     return [StudyMove(StudyState.CANCELLED if cancelled else StudyState.FAILED, now.reason, now.message)]
@@ -198,7 +220,7 @@ def _wish(now: ComparisonSeen, desired: Desired) -> list[WishFor]:
         return []
     numbers = tuple(
         trial.number
-        for trial in now.trials
+        for trial in now.all
         if trial.state is not None and trial.state not in TERMINAL and _may_become(trial.desired, desired)
     )
     return [WishFor(numbers, desired)] if numbers else []

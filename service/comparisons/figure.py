@@ -8,16 +8,16 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from service.comparisons.formatting import NONE, count, margin, seeds_so_far, speed
+from service.comparisons.formatting import NONE, count, ends, margin, ratio, seeds_so_far, speed
 from service.comparisons.svg import element, lines, plain, shortened, text, width_of, wrapped
 from service.comparisons.table import difference
-from service.schemas.comparison_results import IntervalView, PairResultView, ResultView
+from service.schemas.comparison_results import IntervalView, PairResultView, ResultView, VariantResultView
 
 WIDTH, PADDING, ROW, TOP = 1040.0, 16.0, 60.0, 118.0
 LEAST_LABEL, MOST_LABEL = 90.0, 190.0
 DOT, STACK = 3.0, 17.0  # radius; height that dots of one place may take
 SIZE, SMALL = 13.0, 11.5
-COLUMNS = (("Δ [95 %], points", 150.0), ("parameters", 80.0), ("images/s", 70.0), ("verdict", 140.0))
+COLUMNS = (("Δ [95 %], points", 150.0), ("parameters", 76.0), ("images/s", 106.0), ("verdict", 134.0))
 """To the right of the plot, with their widths."""
 CELLS = WIDTH - PADDING - sum(width for _, width in COLUMNS)  # where they start
 STYLE = """
@@ -67,7 +67,7 @@ def figure(view: ResultView) -> str:
     parts = [
         element("rect", class_="paper", width="100%", height="100%"),
         *_heading(view),
-        *_columns(scale if is_drawn else None),
+        *_columns(scale if is_drawn else None, is_probed=_is_probed(view)),
         *(_field(view, scale, bottom) if is_drawn else []),
         *(_row(pair, view, scale, label, TOP + ROW * (index + 0.5)) for index, pair in enumerate(view.pairs)),
         *(_axis(view, scale, bottom) if is_drawn else []),
@@ -117,14 +117,15 @@ def _state(view: ResultView) -> list[str]:
     return [*told, words[view.seeds.rule]] if view.seeds.rule in words else told
 
 
-def _columns(scale: Scale | None) -> list[str]:
+def _columns(scale: Scale | None, *, is_probed: bool) -> list[str]:
     y, x = TOP - 22, CELLS
     told = []
     if scale is not None:
         told.append(text("worse ←", scale.left, y, font_size=SMALL, class_="soft"))
         told.append(text("→ better", scale.right, y, font_size=SMALL, class_="soft", text_anchor="end"))
     for name, width in COLUMNS:
-        told.append(text(name, x, y, font_size=SMALL, class_="soft"))
+        words = "images/s [95 %]" if name == "images/s" and is_probed else name
+        told.append(text(words, x, y, font_size=SMALL, class_="soft"))
         x += width
     return [*told, element("line", class_="rule", x1=PADDING, x2=WIDTH - PADDING, y1=TOP - 12, y2=TOP - 12)]
 
@@ -206,7 +207,7 @@ def _cells(pair: PairResultView, view: ResultView, x: float, y: float) -> str:
     words = (
         [difference(pair, view)] if not view.hidden else ["hidden"],
         _of(count(first.parameters), count(second.parameters)),
-        _of(speed(first.images_per_second), speed(second.images_per_second)),
+        _speed(pair, view, first, second),
         [pair.verdict, *([f"({pair.scope})"] if pair.scope else [])],
     )
     told = []
@@ -215,6 +216,20 @@ def _cells(pair: PairResultView, view: ResultView, x: float, y: float) -> str:
         told.append(lines(cut, x, y, height=14.5, font_size=SMALL))
         x += width
     return "".join(told)
+
+
+def _speed(pair: PairResultView, view: ResultView, first: VariantResultView, second: VariantResultView) -> list[str]:
+    """Return what a probe has measured; where there is none at all, the images/s that were seen in training."""
+    if not _is_probed(view):
+        return _of(speed(first.images_per_second), speed(second.images_per_second))
+    if pair.throughput is None:
+        return ["not measured"]
+    memory = [] if pair.memory_ratio is None else [f"memory {ratio(pair.memory_ratio)}"]
+    return [ratio(pair.throughput.value), ends(pair.throughput), *memory]
+
+
+def _is_probed(view: ResultView) -> bool:
+    return any(pair.throughput is not None for pair in view.pairs)
 
 
 def _of(first: str, second: str) -> list[str]:

@@ -4,7 +4,7 @@ Accuracies and differences are fractions of 1, told in percentage points: to a t
 is less than 0.05 points.
 """
 
-from service.schemas.comparison_results import IntervalView, PairResultView, ResultView
+from service.schemas.comparison_results import IntervalView, PairResultView, RatioView, ResultView
 
 NONE = "–"
 LEVEL = 0.05
@@ -77,6 +77,16 @@ def memory(value: int | None) -> str:
 def ratio(value: float | None) -> str:
     """Return a ratio, as in × 1.02."""
     return NONE if value is None else f"× {value:.2f}"
+
+
+def throughput(told: RatioView | None) -> str:
+    """Return a ratio of images/s with its interval, as in × 0.93 [0.91, 0.95]."""
+    return NONE if told is None else f"{ratio(told.value)} {ends(told)}"
+
+
+def ends(told: RatioView) -> str:
+    """Return the interval of a ratio."""
+    return f"[{told.interval.low:.2f}, {told.interval.high:.2f}]"
 
 
 def verdict(pair: PairResultView) -> str:

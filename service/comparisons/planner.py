@@ -2,8 +2,9 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -12,6 +13,7 @@ from cbam_core.spec import ExperimentSpec
 from service.comparisons.decide import ComparisonSeen, TrialSeen, decide, decide_unreadable
 from service.comparisons.observation import MOST_ROWS, Observation, read_observation
 from service.comparisons.statistics import Pairs, Precision
+from service.comparisons.stored import has_probe
 from service.comparisons.submission import trial_spec
 from service.database.models.studies import Study
 from service.domain.states import Desired, has_diverged
@@ -19,6 +21,7 @@ from service.domain.studies import PlannedTrial, Step, StudyReason, StudyState
 from service.errors import NoPredictions
 from service.schemas.comparisons import ComparisonSpec, SeedPlan
 from service.studies.rows import Reading, TrialState, Unobserved
+from workers.protocol.probe import ProbeNumbers
 from workers.protocol.storage import ExperimentFolder
 
 log = logging.getLogger(__name__)
@@ -49,7 +52,12 @@ class ComparisonPlanner:
         return trial_spec(base, study=study.name, variant=trial.variant, block=trial.block, seed=trial.seed)
 
     def read(self, study: Study, of: Unobserved, folder: ExperimentFolder) -> Reading:
-        """What a run reached, by its predictions; where there are none, by the metric that it reported."""
+        """What a run reached, by its predictions; where there are none, by the metric that it reported.
+
+        What a probe measured is in its record, and needs no file.
+        """
+        if of.is_probe:
+            return Reading(details=probe_row(of.summary))
         if not (of.is_pruned or folder.path.is_dir()):
             raise FileNotFoundError(f"there is no {folder.path}: is the storage mounted?")
         comparison = comparison_of(study)
@@ -73,6 +81,15 @@ def _reported(of: Unobserved, comparison: ComparisonSpec) -> Reading:
         return Reading()
     classes = of.summary.get("classes")
     return Reading(round(top1 * images), images, classes if isinstance(classes, int) and classes > 0 else None)
+
+
+def probe_row(summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a probe measured, as the row of its trial keeps it; None where its record has no such numbers."""
+    numbers = ProbeNumbers.from_dict(summary.get("probe"))
+    if numbers is None:
+        return None
+    device = summary.get("device")
+    return {"probe": numbers.to_dict(), "device": device if isinstance(device, str) else None}
 
 
 def comparison_of(study: Study) -> ComparisonSpec:
@@ -118,7 +135,9 @@ def _as_stored(study: Study, trials: Sequence[TrialState]) -> ComparisonSeen:
         seeds_chosen=study.seeds_chosen,
         owns_runs=study.chosen is None,
         images=images,
-        trials=[_trial_seen(trial, images, chance) for trial in trials],
+        trials=[_trial_seen(trial, images, chance) for trial in trials if not trial.is_probe],
+        probe=has_probe(study.spec),
+        probes=[_trial_seen(trial, None, None) for trial in trials if trial.is_probe],
     )
 
 

@@ -102,7 +102,7 @@ def _replications(view: ResultView) -> list[str]:
 
 
 def judged(view: ResultView) -> Iterator[str]:
-    """Say in five lines how the verdicts were come to."""
+    """Say in a few lines how the verdicts were come to, and the costs."""
     yield (
         "Every variant is trained with the same seeds. A difference is that of two runs of one seed, in whole images "
         "of the same part; runs that diverge count with the accuracy of chance, and none is left out."
@@ -130,6 +130,22 @@ def judged(view: ResultView) -> Iterator[str]:
         "added": f"There are {view.seeds.finished} seeds in all; a verdict takes 8, an interval 5.",
         "stopped": f"Of {view.seeds.planned} seeds {view.seeds.finished} are done; a verdict takes 8, an interval 5.",
     }[view.seeds.rule]
+    yield from _probed(view)
+
+
+def _probed(view: ResultView) -> Iterator[str]:
+    """Say what was measured of cost, and where it was not, why."""
+    measured = [probe for probe in view.probes if probe.throughput is not None]
+    if measured:
+        devices = ", ".join(sorted({probe.device for probe in measured if probe.device}))
+        yield (
+            f"Images/s are compared by a probe{f' on {devices}' if devices else ''}: training steps of the control and "
+            f"the variant in turns, {measured[0].throughput.rounds if measured[0].throughput else 0} rounds, alone on "
+            "the same devices, without reading images. The interval is Student's over the rounds; memory is the peak."
+        )
+    for why in dict.fromkeys(probe.why for probe in view.probes if probe.why):
+        named = ", ".join(probe.variant for probe in view.probes if probe.why == why)
+        yield f"Images/s are not compared for {named}: {why}."
 
 
 def _headline(view: ResultView) -> str:

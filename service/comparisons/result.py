@@ -1,11 +1,10 @@
 """The result of a comparison: from its rows to numbers, verdicts and words."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from statistics import median
-from typing import Any
 
+from service.comparisons.cost import Probed, TrainingCost, cost_warnings, facts_of, probed, ratio_view
 from service.comparisons.planner import comparison_of, precision_of
 from service.comparisons.runs import Run, Runs, runs_of
 from service.comparisons.statistics import (
@@ -35,9 +34,6 @@ from service.schemas.comparison_results import (
 from service.schemas.comparisons import ComparisonSpec
 from service.studies.store import TrialRow
 
-ON_CPUS = "cpu"
-"""How the name of a device begins whose peak memory is that of the whole process, which says little of a network."""
-
 
 def result_of(study: Study, rows: Sequence[TrialRow]) -> ResultView:
     """What a comparison has shown so far, of its rows alone. `rows` are ordered by the number of the trial.
@@ -49,10 +45,13 @@ def result_of(study: Study, rows: Sequence[TrialRow]) -> ResultView:
     unequal = unequal_fields(study, runs)
     judgement, warnings = _judged(_measured(study, comparison, runs, unequal))
     costs = {
-        name: _Cost(runs.counted(name) or [run for run in runs.all if run.trial.variant == name])
+        name: TrainingCost(runs.counted(name) or [run for run in runs.all if run.trial.variant == name])
         for name in study.specs
     }
-    pairs = [_pair(judgement, pair, costs[pair.first], costs[pair.second]) for pair in judgement.pairs]
+    probes = probed(study, runs)
+    pairs = [_pair(judgement, pair, _cost(judgement, pair, costs, probes)) for pair in judgement.pairs]
+    memory = {pair.first: pair.memory_ratio for pair in pairs if pair.second == judgement.control}
+    memory[judgement.control] = 1.0 if any(memory.values()) else None
     return ResultView(
         study_id=study.id,
         name=study.name,
@@ -72,10 +71,11 @@ def result_of(study: Study, rows: Sequence[TrialRow]) -> ResultView:
         hidden=judgement.hidden,
         cut=judgement.cut,
         not_comparable=unequal,
-        warnings=[*warnings, *judgement.warnings, *_warnings(study, comparison, runs)],
+        warnings=[*warnings, *judgement.warnings, *_warnings(study, comparison, runs), *cost_warnings(probes, runs)],
         summary=[pair.sentence for pair in pairs],
-        variants=[_variant(each, runs, judgement, costs) for each in judgement.variants],
+        variants=[_variant(each, runs, judgement, costs[each.name], memory[each.name]) for each in judgement.variants],
         pairs=pairs,
+        probes=[probe.view() for probe in probes.values()],
         conditions=list(_conditions(study, comparison, runs)),
     )
 
@@ -115,45 +115,28 @@ def _judged(measured: Measured) -> tuple[Judgement, list[str]]:
         return judge(replace(measured, margin=None)), [f"{error}: nothing is called equal, the margin is left out"]
 
 
-class _Cost:
-    """What training and using a variant costs, as its runs say."""
-
-    def __init__(self, runs: Sequence[Run]) -> None:
-        facts = [run.facts for run in runs]
-        on_gpus = [fact for fact in facts if not str(fact.get("device", ON_CPUS)).startswith(ON_CPUS)]
-        self.parameters: int | None = _largest(facts, "parameters")
-        self.macs: int | None = _largest(facts, "macs")
-        self.memory: int | None = _largest(facts, "peak_memory_bytes")
-        self.gpu_memory: int | None = _largest(on_gpus, "peak_memory_bytes")
-        speeds = [fact["images_per_second"] for fact in facts if fact.get("images_per_second")]
-        self.images_per_second: float | None = median(speeds) if speeds else None
+def _cost(
+    judgement: Judgement, pair: PairJudgement, costs: Mapping[str, TrainingCost], probes: Mapping[str, Probed]
+) -> CostFacts:
+    probe = probes[pair.first] if pair.second == judgement.control else None
+    return facts_of(costs[pair.first], costs[pair.second], probe, control=judgement.control)
 
 
-def _largest(facts: Sequence[dict[str, Any]], name: str) -> int | None:
-    return max((fact[name] for fact in facts if fact.get(name) is not None), default=None)
-
-
-def _ratio(first: int | None, second: int | None) -> float | None:
-    return first / second if first is not None and second else None
-
-
-def _pair(judgement: Judgement, pair: PairJudgement, first: _Cost, second: _Cost) -> PairResultView:
-    cost = CostFacts(
-        parameters=_ratio(first.parameters, second.parameters),
-        macs=_ratio(first.macs, second.macs),
-        memory=_ratio(first.gpu_memory, second.gpu_memory),
-    )
+def _pair(judgement: Judgement, pair: PairJudgement, cost: CostFacts) -> PairResultView:
     return PairResultView(
         **vars(pair),
         sentence=sentence(judgement, pair, cost),
         parameters_ratio=cost.parameters,
         macs_ratio=cost.macs,
         memory_ratio=cost.memory,
+        throughput=None if cost.throughput is None else ratio_view(cost.throughput),
     )
 
 
-def _variant(variant: VariantJudgement, runs: Runs, judgement: Judgement, costs: dict[str, _Cost]) -> VariantResultView:
-    cost, counted = costs[variant.name], set(runs.blocks)
+def _variant(
+    variant: VariantJudgement, runs: Runs, judgement: Judgement, cost: TrainingCost, memory_ratio: float | None
+) -> VariantResultView:
+    counted = set(runs.blocks)
     mine = [run for run in runs.all if run.trial.variant == variant.name]
     return VariantResultView(
         **vars(variant),
@@ -161,7 +144,7 @@ def _variant(variant: VariantJudgement, runs: Runs, judgement: Judgement, costs:
         parameters=cost.parameters,
         macs=cost.macs,
         peak_memory_bytes=cost.memory,
-        memory_ratio=_ratio(cost.gpu_memory, costs[judgement.control].gpu_memory),
+        memory_ratio=memory_ratio,
         images_per_second=cost.images_per_second,
         runs=[_run(run, run.trial.block in counted, judgement.hidden) for run in sorted(mine, key=_block)],
     )
@@ -219,7 +202,7 @@ def _warnings(study: Study, comparison: ComparisonSpec, runs: Runs) -> Iterator[
         yield f"deleted after they were measured, so that they cannot be looked at again: {_some(gone)}"
 
 
-def _chosen_afterwards(chosen: dict[str, Any]) -> Iterator[str]:
+def _chosen_afterwards(chosen: Mapping[str, list[str]]) -> Iterator[str]:
     yield "chosen afterwards: these runs had ended when the question was asked; fresh seeds would confirm it"
     if unused := chosen.get("unused"):
         more = f" and {len(unused) - MOST_NAMED} more" if len(unused) > MOST_NAMED else ""

@@ -14,6 +14,7 @@ from service.comparisons.statistics import Scores
 from service.database.models.experiments import Experiment
 from service.database.models.studies import Study, Trial
 from service.domain.states import Desired, Reason, State
+from service.domain.studies import name_of
 from service.studies.rows import TrialState
 from service.studies.store import TrialRow
 
@@ -31,8 +32,8 @@ class Run:
 
     @property
     def label(self) -> str:
-        """The run in words; seeds are counted from 1."""
-        return f"{self.trial.variant}, seed {self.trial.block + 1}"
+        """The run in words."""
+        return name_of(self.trial.variant, self.trial.block)
 
     @property
     def diverged(self) -> bool:
@@ -47,9 +48,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Runs:
-    """All runs of a comparison, by the number of their trial, and the blocks of seeds that are finished."""
+    """All runs of a comparison, by the number of their trial, and the blocks of seeds that are finished.
 
-    all: Sequence[Run]
+    Those that train and those that measure cost are apart.
+    """
+
+    all: Sequence[Run]  # trainings
+    probes: Sequence[Run]  # of cost
     plan: ComparisonSeen
     blocks: tuple[int, ...]
     """Of which every variant has a number, in order."""
@@ -87,13 +92,18 @@ class Runs:
 def runs_of(study: Study, rows: Sequence[TrialRow]) -> Runs:
     """The rows of a comparison's trials, as its result sees them."""
     plan = seen(study, [_state(row) for row in rows])
-    runs = [Run(row.trial, row.experiment, trial) for row, trial in zip(rows, plan.trials, strict=True)]
+    by_number = {row.trial.number: row for row in rows}
+    runs, probes = ([_run(by_number[one.number], one) for one in some] for some in (plan.trials, plan.probes))
     done: dict[int, set[str]] = {}
     for run in runs:
         if run.seen.counts:
             done.setdefault(run.trial.block, set()).add(run.trial.variant)
     finished = tuple(sorted(block for block, variants in done.items() if variants >= set(plan.variants)))
-    return Runs(runs, plan, finished)
+    return Runs(runs, probes, plan, finished)
+
+
+def _run(row: TrialRow, trial: TrialSeen) -> Run:
+    return Run(row.trial, row.experiment, trial)
 
 
 def _state(row: TrialRow) -> TrialState:

@@ -26,5 +26,15 @@ def has_rule(spec: object) -> bool:
     return isinstance(_mapping(spec).get("seeds"), Mapping)
 
 
+def has_probe(spec: object) -> bool:
+    """Whether cost is measured by a probe; it was not before there were any."""
+    return _mapping(spec).get("probe") is True
+
+
+def is_before_probes(spec: object) -> bool:
+    """Whether it was submitted before there were any."""
+    return "probe" not in _mapping(spec)
+
+
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}

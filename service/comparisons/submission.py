@@ -7,6 +7,7 @@ from cbam_core.datasets import OF_FILES
 from cbam_core.pointers import MOST_ERROR_ITEMS, pointer_part
 from cbam_core.spec import Elastic, ExperimentSpec
 from service.domain.spec_patch import apply_patch
+from service.domain.studies import PROBE_BLOCK
 from service.errors import InvalidField, InvalidFields
 from service.experiments.submission import checked, spec_of
 from service.schemas.comparisons import ComparisonSpec
@@ -68,7 +69,7 @@ def trial_spec(base: ExperimentSpec, *, study: str, variant: str, block: int, se
     """The spec of one experiment of a comparison, whose variant's spec is `base`."""
     train = base.train.model_copy(update={"seed": seed})
     tags = {**base.tags, "comparison": study, "variant": variant}
-    name = f"{study[:LONGEST_STEM].rstrip()}-{variant}-{block}"
+    name = f"{study[:LONGEST_STEM].rstrip()}-{variant}-{'cost' if block == PROBE_BLOCK else block}"
     return base.model_copy(update={"name": name, "train": train, "tags": tags})
 
 

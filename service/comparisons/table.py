@@ -5,7 +5,7 @@ It is of a `ResultView` and imports the schemas alone: neither SQLAlchemy nor Sc
 
 from dataclasses import dataclass
 
-from service.comparisons.formatting import NONE, count, interval, p_value, points, ratio, speed, verdict
+from service.comparisons.formatting import NONE, count, interval, p_value, points, ratio, speed, throughput, verdict
 from service.schemas.comparison_results import PairResultView, ReplicationView, ResultView, VariantResultView
 
 HIDDEN = "hidden"
@@ -49,6 +49,7 @@ def _variant(variant: VariantResultView, pair: PairResultView | None, view: Resu
         **known,
         "parameters": count(variant.parameters),
         "MACs": count(variant.macs),
+        "images/s × [95 %]": NONE if pair is None else _throughput(pair, view),
         "images/s in training": speed(variant.images_per_second),
         "memory": ratio(variant.memory_ratio),
         "verdict": NONE if pair is None else verdict(pair),
@@ -63,10 +64,19 @@ def _pair(pair: PairResultView, view: ResultView) -> dict[str, str]:
         **_difference(pair, view),
         "parameters": ratio(pair.parameters_ratio),
         "MACs": ratio(pair.macs_ratio),
+        "images/s × [95 %]": _throughput(pair, view),
         "images/s in training": NONE,
         "memory": ratio(pair.memory_ratio),
         "verdict": verdict(pair),
     }
+
+
+def _throughput(pair: PairResultView, view: ResultView) -> str:
+    """Return the ratio of a probe, or where that probe is."""
+    of = next((probe for probe in view.probes if probe.variant == pair.first and pair.second == view.control), None)
+    if pair.throughput is not None or of is None or of.state == "off":
+        return throughput(pair.throughput)
+    return f"probe {of.state}"
 
 
 def _accuracy(variant: VariantResultView, view: ResultView) -> str:

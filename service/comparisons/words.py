@@ -19,6 +19,8 @@ class CostFacts:
 
     throughput: Ratio | None = None
     """Images/s."""
+    not_measured: str = ""
+    """Why there are no images/s, in words."""
     parameters: float | None = None
     macs: float | None = None
     memory: float | None = None
@@ -129,6 +131,8 @@ def _cost(cost: CostFacts | None, conditions: tuple[str, ...]) -> str:
         low, high = cost.throughput.interval.low, cost.throughput.interval.high
         facts.append(f"images/s × {cost.throughput.value:.2f} [{low:.2f}, {high:.2f}]")
         equal.append(_is_equal(low, high))
+    elif cost and cost.not_measured:
+        facts.append(f"images/s not compared ({cost.not_measured})")
     for name, ratio in (("parameters", cost.parameters), ("MACs", cost.macs)) if cost else ():
         if ratio is not None:
             facts.append(f"{name} {_percent(ratio)}")

@@ -221,7 +221,7 @@ def _ending(row: Experiment, move: Move, seen: GangView, record: Outcome | None,
     if record is None:
         return AttemptEnd(last_step=progress.get("step", 0), node_ids=seen.node_ids, progress=progress or None)
     progress |= {"phase": "ended", "step": record.step, "eta_seconds": None, "metrics": record.metrics}
-    if record.outcome == "succeeded":
+    if record.outcome == "succeeded" and row.probed_against is None:
         epochs = max(stored.train.epochs, progress.get("epochs", 0))
         progress |= {"epoch": epochs, "epochs": epochs, "total_steps": record.step}
     return AttemptEnd(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from cbam_core.errors import SpecError
-from cbam_core.semantics import as_meant, known
+from cbam_core.semantics import Semantics, as_meant, known
 from cbam_core.spec import make_spec
 from service.cluster.base import Cluster, ClusterView, GangKey, Launch, Need, Node
 from service.cluster.packing import pack
@@ -19,6 +19,7 @@ from service.domain.states import Desired, Move, Reason, State
 from service.errors import StaleMove
 from service.settings import Settings
 from workers.protocol.fence import reopen
+from workers.protocol.probe import Probe
 from workers.protocol.storage import ExperimentFolder
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class Scheduler:
                 allow_download=self.settings.allow_download,
                 hang_seconds=self.settings.hang_seconds,
                 traceparent=row.traceparent,
+                probe=_probe_of(row, semantics),
                 gang=attempt.gang,
             )
         )
@@ -168,6 +170,13 @@ class Scheduler:
                 self.store.note_waiting(reason, news)
         if choice.passed:
             self.store.note_passed(choice.passed)
+
+
+def _probe_of(row: Experiment, semantics: Semantics) -> Probe | None:
+    """What it is measured against, where it is a probe of cost. Raises SpecError where that cannot be read."""
+    if row.probed_against is None:
+        return None
+    return Probe(as_meant(make_spec(row.probed_against, source="the stored spec of its control"), semantics))
 
 
 def _waiting(row: Experiment, stored: SchedulingSpec, exceeded: Mapping[str, str]) -> Waiting:

@@ -65,13 +65,31 @@ def is_legal_study_move(source: StudyState, to: StudyState) -> bool:
     return to in STUDY_MOVES[source]
 
 
+PROBE_BLOCK = -1
+"""The block of trials that train nothing: each is the probe of what its variant costs."""
+
+
 @dataclass(frozen=True)
 class PlannedTrial:
-    """An experiment that a study wants: the seed of its block, and which of its variants."""
+    """An experiment that a study wants: the seed of its block, and which of its variants.
+
+    With `against`, it is the probe of what its variant costs against that one.
+    """
 
     block: int
     seed: int
     variant: str
+    against: str | None = None
+
+    @property
+    def control(self) -> "PlannedTrial | None":
+        """What a probe is measured against, as a trial of its own; None for a training."""
+        return None if self.against is None else PlannedTrial(self.block, self.seed, self.against)
+
+
+def name_of(variant: str, block: int) -> str:
+    """A trial in words; seeds are counted from 1."""
+    return f"cost of {variant}" if block == PROBE_BLOCK else f"{variant}, seed {block + 1}"
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,8 @@ def clone(
     body_hash = _hash({"clone": original.id, "overrides": dict(overrides)})
     if (known := store.submitted(key, owner=caller.name, body_hash=body_hash)) is not None:
         return known, False
+    if original.probed_against is not None:
+        raise InvalidField("", "it measures the cost of a variant and trains nothing: clone one of the trainings")
     spec = checked(apply_patch(fields, overrides))
     check(settings, spec)
     spec = with_digest(store.database, settings, spec)

@@ -19,10 +19,14 @@ def insert_experiment(
     *,
     cloned_from: str | None = None,
     study_id: str | None = None,
+    probed_against: ExperimentSpec | None = None,
     queued_at: datetime | None = None,
     message: str = "",
 ) -> Experiment:
-    """A new experiment, QUEUED, and its first event with `message`. Without `queued_at` it is queued now."""
+    """A new experiment, QUEUED, and its first event with `message`. Without `queued_at` it is queued now.
+
+    With `probed_against` it trains nothing: it is the probe of what its spec costs against that one.
+    """
     now = utc_now()
     queued_at = queued_at or now
     row = Experiment(
@@ -36,6 +40,7 @@ def insert_experiment(
         spec=spec.model_dump(mode="json"),
         cloned_from=cloned_from,
         study_id=study_id,
+        probed_against=None if probed_against is None else probed_against.model_dump(mode="json"),
         state=State.QUEUED,
         progress={},
         summary={},

@@ -23,6 +23,7 @@ VerdictWord = Literal[
     "equal within the margin",
 ]
 ScopeWord = Literal["new images", "these images only"]
+ProbeStateWord = Literal["measured", "running", "waiting", "failed", "off"]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
@@ -38,6 +39,14 @@ class IntervalView(View):
 
     low: Number = Field(description="lower end; null: unbounded")
     high: Number = Field(description="upper end; null: unbounded")
+
+
+class RatioView(View):
+    """A ratio with its interval, of a probe."""
+
+    value: Number = Field(description="1: equal")
+    interval: IntervalView = Field(description="95 %, Student's over the rounds of the probe")
+    rounds: int = Field(description="of the probe; each measures both")
 
 
 class WinsView(View):
@@ -104,6 +113,9 @@ class PairResultView(View):
     parameters_ratio: Number = Field(description="parameters of the first over those of the second")
     macs_ratio: Number = Field(description="multiply-adds of the first over those of the second")
     memory_ratio: Number = Field(description="peak memory of the first over that of the second; none for CPUs")
+    throughput: RatioView | None = Field(
+        None, description="images/s of the first over those of the second, by a probe; null: see `probes`"
+    )
     warnings: list[str] = Field(description="what to know before believing it")
 
 
@@ -136,6 +148,22 @@ class VariantResultView(View):
     memory_ratio: Number = Field(description="peak memory over that of the control")
     images_per_second: Number = Field(description="median over runs, as seen in training: shown, not compared")
     runs: list[RunView] = Field(description="all its runs so far, by block")
+
+
+class ProbeView(View):
+    """What a variant costs against the control: steps of both trainings in turns, alone on the same devices."""
+
+    variant: str = Field(description="that is measured against the control")
+    state: ProbeStateWord = Field(description="off: none was asked for; failed: it has ended without numbers")
+    why: str = Field(description="why there are no numbers, in words; empty where there are")
+    experiment_id: str | None = Field(description="of the probe, whether or not it is still there")
+    throughput: RatioView | None = Field(description="images/s over those of the control")
+    memory_ratio: Number = Field(description="peak memory of a training step over that of the control; none for CPUs")
+    images_per_second: Number = Field(description="of the variant, median over rounds, without reading images")
+    control_images_per_second: Number = Field(description="the same of the control")
+    peak_memory_bytes: int | None = Field(description="of the variant's training step on rank 0's GPU")
+    control_peak_memory_bytes: int | None = Field(description="the same of the control")
+    device: str | None = Field(description="that it was measured on")
 
 
 class UnequalValueView(View):
@@ -212,5 +240,6 @@ class ResultView(View):
     summary: list[str] = Field(description="the verdicts in words, one for each pair")
     variants: list[VariantResultView] = Field(description="the control and the others, in the order of the spec")
     pairs: list[PairResultView] = Field(description="the differences")
+    probes: list[ProbeView] = Field([], description="what each variant but the control costs, or why that is not known")
     conditions: list[ConditionView] = Field(description="what was held equal")
     replications: list[ReplicationView] = Field([], description="the same question with other seeds: judged apart")

@@ -122,16 +122,28 @@ class ComparisonSpec(SpecModel):
     pairs: Literal["control", "all"] = Field(
         "control", description="which differences are judged: from the control, or between all variants"
     )
+    probe: bool = Field(
+        True,
+        description="whether images/s and memory of each variant are measured against the control's, once all have "
+        "trained: a run of about a minute for each; false: they are not compared",
+    )
     weights: Literal["final", "best"] = Field(
         "final", description="which weights are compared: those at the end, or of the best checkpoint"
     )
 
     @model_validator(mode="after")
     def _chosen_runs_are_not_trained(self) -> Self:
-        given = {"base": self.base, "variants": self.variants or None, "seed": self.seed, "seeds": self.plan}
+        probe = True if self.probe and "probe" in self.model_fields_set else None
+        given = {
+            "base": self.base,
+            "variants": self.variants or None,
+            "seed": self.seed,
+            "seeds": self.plan,
+            "probe": probe,
+        }
         taken = [name for name, value in given.items() if value is not None]
         if self.from_ is not None and taken:
-            raise ValueError(f"with `from` there is nothing to train: leave out {', '.join(taken)}")
+            raise ValueError(f"with `from` nothing is trained or measured: leave out {', '.join(taken)}")
         return self
 
     @model_validator(mode="after")

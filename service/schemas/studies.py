@@ -1,7 +1,7 @@
 """What the API answers of comparisons: where they are, what belongs to them, what was decided. Results are beside."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ class TrialCounts(View):
     failed: int = Field(0, description="those that diverged among them: they have a result")
     cancelled: int = 0
     deleted: int = 0
-    planned: int = Field(0, description="in all, as far as that is known: variants × seeds")
+    planned: int = Field(0, description="in all, as far as that is known: variants × seeds, and the probes of cost")
 
 
 class StudyLinks(View):
@@ -89,7 +89,8 @@ class TrialView(View):
 
     number: int = Field(description="in the order in which they were queued, from 0")
     variant: str
-    block: int = Field(description="the runs of one block have one seed; from 0")
+    kind: Literal["training", "probe"] = Field("training", description="probe: it measures what its variant costs")
+    block: int = Field(description="the runs of one block have one seed; from 0; −1 for a probe")
     seed: int
     experiment_id: str
     state: State | None = Field(description="of the experiment; null where it was deleted")
@@ -110,7 +111,7 @@ class DecisionView(View):
     """Something that was decided of a study, written down in the transaction that carried it out."""
 
     seq: int
-    kind: str = Field(description="move, trials, seeds, wish, or asked: what a user wanted")
+    kind: str = Field(description="move, trials, probe, seeds, wish, or asked: what a user wanted")
     from_state: StudyState | None
     to_state: StudyState | None
     payload: dict[str, Any]
@@ -139,6 +140,10 @@ class ComparisonPreview(View):
     runs: int = Field(description="experiments: variants × seeds; the most there may be under a rule of precision")
     first_runs: int = Field(description="before the number of seeds is chosen; else the same")
     epochs: int = Field(description="of all runs together")
+    probes: int = Field(
+        0, description="runs that measure cost, behind the others: one for each variant but the control"
+    )
+    probe_seconds: float = Field(0, description="that all probes measure, beside their start and their first steps")
     seeds: tuple[int, ...] = Field(description="the seeds of the first blocks")
     power: tuple[PowerView, ...] = Field(description="for runs whose results do not go together over seeds (ρ = 0)")
     variants: dict[str, PreviewView]

@@ -9,6 +9,7 @@ from service.database.models.experiments import Experiment
 from service.database.models.studies import Trial
 from service.domain.pruning import PruneScope
 from service.domain.states import ACTIONS, TERMINAL, Reason, State
+from service.domain.studies import PROBE_BLOCK, name_of
 from service.errors import GoesOn
 from service.experiments.store import forget_in, requeue_in
 
@@ -46,7 +47,7 @@ def requeue_failed(session: Session, study_id: str, *, by: str) -> tuple[list[in
             requeue_in(session, experiment, by=by)
             queued.append(number)
         else:
-            pruned.append(f"{variant}, seed {block + 1} ({experiment.id})")
+            pruned.append(f"{name_of(variant, block)} ({experiment.id})")
     return queued, pruned
 
 
@@ -55,7 +56,8 @@ def read_again(session: Session, study_id: str) -> list[int]:
     has_files = or_(Experiment.pruned.is_(None), Experiment.pruned != PruneScope.ALL)
     mine = select(Trial.experiment_id).where(Trial.study_id == study_id)
     done = select(Experiment.id).where(Experiment.id.in_(mine), Experiment.state == State.SUCCEEDED, has_files)
-    unread = (Trial.study_id == study_id, Trial.correct.is_(None), Trial.experiment_id.in_(done))
+    is_training = Trial.block != PROBE_BLOCK  # what a probe says is in its row, and stays what it is
+    unread = (Trial.study_id == study_id, is_training, Trial.correct.is_(None), Trial.experiment_id.in_(done))
     numbers = session.scalars(select(Trial.number).where(*unread).order_by(Trial.number)).all()
     if numbers:
         session.execute(update(Trial).where(*unread).values(observed_at=None))
@@ -79,6 +81,6 @@ def have_results(session: Session, study_id: str) -> bool:
     query = (
         select(Trial.number)
         .outerjoin(Experiment, Experiment.id == Trial.experiment_id)
-        .where(Trial.study_id == study_id, or_(Trial.observed_at.is_not(None), ended))
+        .where(Trial.study_id == study_id, Trial.block != PROBE_BLOCK, or_(Trial.observed_at.is_not(None), ended))
     )
     return session.scalar(query.limit(1)) is not None

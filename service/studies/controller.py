@@ -132,6 +132,7 @@ class StudyController:
                 self.changed.discard(study_id)
                 return
             begun = [trial for step in steps if isinstance(step, BeginTrials) for trial in step.trials]
+            begun += [trial.control for trial in begun if trial.control is not None]
             specs = {trial: planner.spec(study, trial) for trial in begun}
             self.rows.apply(study, trials, steps, specs)
         except (NotLeading, OperationalError):

@@ -18,6 +18,7 @@ from service.database.study_transitions import change_study_state, note_decision
 from service.domain.pruning import PruneScope
 from service.domain.states import TERMINAL, Desired, Reason, State
 from service.domain.studies import (
+    PROBE_BLOCK,
     STUDY_TERMINAL,
     BeginTrials,
     PlannedTrial,
@@ -26,6 +27,7 @@ from service.domain.studies import (
     StudyMove,
     StudyState,
     WishFor,
+    name_of,
 )
 from service.domain.values import utc_now
 from service.errors import StaleMove
@@ -78,6 +80,11 @@ class TrialState:
     message: str
     version: int  # of the experiment; 0 where that was deleted
 
+    @property
+    def is_probe(self) -> bool:
+        """Whether it measures cost, and trains nothing."""
+        return self.block == PROBE_BLOCK
+
 
 @dataclass(frozen=True)
 class Unobserved:
@@ -89,6 +96,7 @@ class Unobserved:
     is_pruned: bool  # of all its files
     summary: dict[str, Any]
     metrics: Mapping[str, Any]
+    is_probe: bool = False  # of cost
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,7 @@ class Reading:
     correct: int | None = None  # images that were classified right
     images: int | None = None  # in all
     classes: int | None = None
-    single_images: dict[str, Any] | None = None  # which of them were right, as a row holds it
+    details: dict[str, Any] | None = None  # which of them were right, or what a probe measured, as a row holds it
 
 
 class StudyRows:
@@ -168,8 +176,9 @@ class StudyRows:
     ) -> None:
         """Make all the steps, and write down that they were decided, in one transaction.
 
-        `specs` has what each trial that begins is submitted as. Raises StaleMove where the study has changed since it
-        was read with these trials, or is to end and one of their experiments has changed; NotLeading.
+        `specs` has what each trial that begins is submitted as, and the control of each that is a probe. Raises
+        StaleMove where the study has changed since it was read with these trials, or is to end and one of their
+        experiments has changed; NotLeading.
         """
         now_after = max((trial.number for trial in trials), default=-1)
         with self._writing() as session:
@@ -192,8 +201,8 @@ class StudyRows:
                 return
             case BeginTrials(trials):
                 _begin(session, row, trials, specs, now_after)
-                payload: dict[str, Any] = {"block": trials[0].block, "variants": [trial.variant for trial in trials]}
-                note_decision(session, row, "trials", payload, by=by)
+                for kind, payload in _told_of(trials):
+                    note_decision(session, row, kind, payload, by=by)
             case PlanSeeds(seeds, message):
                 row.seeds, row.seeds_chosen = seeds, True
                 note_decision(session, row, "seeds", {"seeds": seeds, "message": message}, by=by)
@@ -206,7 +215,15 @@ class StudyRows:
     def unobserved(self, *, besides: Sequence[str] = (), limit: int = 100) -> list[Unobserved]:
         """Trials of studies that go on whose experiments have succeeded and have not been read, without some."""
         query = (
-            select(Study.id, Trial.number, Experiment.id, Experiment.pruned, Experiment.summary, Experiment.progress)
+            select(
+                Study.id,
+                Trial.number,
+                Trial.block,
+                Experiment.id,
+                Experiment.pruned,
+                Experiment.summary,
+                Experiment.progress,
+            )
             .join(Trial, Trial.study_id == Study.id)
             .join(Experiment, Experiment.id == Trial.experiment_id)
             .where(Study.state.in_(GOING_ON), Experiment.state == State.SUCCEEDED, Trial.observed_at.is_(None))
@@ -228,8 +245,9 @@ class StudyRows:
                 pruned == PruneScope.ALL,
                 summary,
                 progress.get("metrics") or {},
+                is_probe=block == PROBE_BLOCK,
             )
-            for study_id, number, experiment_id, pruned, summary, progress in found
+            for study_id, number, block, experiment_id, pruned, summary, progress in found
             if study_id in studies
         ]
 
@@ -247,7 +265,7 @@ class StudyRows:
                     observed_at=utc_now(),
                     correct=reading.correct,
                     images=reading.images,
-                    observed=reading.single_images,
+                    observed=reading.details,
                 )
             )
             if reading.classes is not None:
@@ -259,6 +277,15 @@ class StudyRows:
         with self.database.writing() as session:
             self.leadership.guard(session)
             yield session
+
+
+def _told_of(trials: Sequence[PlannedTrial]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is written down of trials that begin: a block, or probes."""
+    if block := [trial for trial in trials if trial.against is None]:
+        yield "trials", {"block": block[0].block, "variants": [trial.variant for trial in block]}
+    for trial in trials:
+        if trial.against is not None:
+            yield "probe", {"variant": trial.variant, "against": trial.against}
 
 
 def _begin(
@@ -275,8 +302,9 @@ def _begin(
             specs[trial],
             row.owner,
             study_id=row.id,
+            probed_against=None if trial.control is None else specs[trial.control],
             queued_at=now + timedelta(microseconds=place),  # the queue keeps the order of the block
-            message=f"{row.kind} {row.name}: {trial.variant}, seed {trial.block + 1}",
+            message=f"{row.kind} {row.name}: {name_of(trial.variant, trial.block)}",
         )
         session.add(
             Trial(

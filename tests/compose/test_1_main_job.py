@@ -78,4 +78,4 @@ def test_the_demo_runs_against_the_cluster(cluster: ComposeCluster):
     )
     assert done.returncode == 0, done.stderr
     assert "cbam less plain is" in done.stdout
-    assert "SUCCEEDED 6/6 runs  2/2 seeds" in done.stderr
+    assert "SUCCEEDED 8/8 runs  2/2 seeds" in done.stderr

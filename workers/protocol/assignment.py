@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from cbam_core.semantics import CURRENT, Semantics
 from cbam_core.spec import ExperimentSpec
+from workers.protocol.probe import Probe
 from workers.protocol.storage import ExperimentFolder
 
 
@@ -21,6 +22,7 @@ class Assignment:
     `node_gpus` are the GPUs of the whole gang on this rank's node: every rank there sees all of them, in one order, so
     that peers can reach each other's memory; `gpu_index` is this rank's own among them.
     `semantics` is the meaning that the experiment began with, and `spec` says by it what it leaves to a default.
+    `probe` asks to measure what `spec` costs against a control, and to train nothing.
     `traceparent` says to which trace the attempt belongs, where traces are wanted.
     """
 
@@ -41,6 +43,7 @@ class Assignment:
     gpu_index: int = 0
     traceparent: str | None = None
     semantics: Semantics = CURRENT
+    probe: Probe | None = None
 
     @property
     def folder(self) -> ExperimentFolder:
@@ -50,14 +53,16 @@ class Assignment:
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
         lists = {"data_roots": list(self.data_roots), "node_gpus": list(self.node_gpus)}
-        return vars(self) | {"spec": self.spec.model_dump(mode="json")} | lists
+        probe = None if self.probe is None else self.probe.to_dict()
+        return vars(self) | {"spec": self.spec.model_dump(mode="json"), "probe": probe} | lists
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
         """Back from `to_dict`."""
         spec = ExperimentSpec.model_validate(value["spec"])
         tuples = {name: tuple(value[name]) for name in ("data_roots", "node_gpus")}
-        return cls(**{**value, "spec": spec, **tuples})
+        probe = Probe.from_dict(value["probe"]) if value.get("probe") else None
+        return cls(**{**value, "spec": spec, "probe": probe, **tuples})
 
     def for_rank(self, rank: int) -> Self:
         """The same attempt, for another rank."""

@@ -12,7 +12,6 @@ from service.api.live.studies import StudyUpdates
 from service.api.problems import documented
 from service.api.routers.comparisons import ComparisonDep
 from service.api.study_views import progress_view
-from service.comparisons.stored import variants_of
 
 router = APIRouter(
     prefix="/v1/comparisons/{study_id}", tags=["comparisons"], dependencies=GUARDED, responses=documented(401, 403)
@@ -28,14 +27,14 @@ async def stream_comparison_events(
     it is, at once and whenever that changes: ask for `/result` again where `read` has grown. `event: end` carries the
     final state.
     """
-    variants, decided, snapshot, shown = len(variants_of(row.spec)), last_event_id or 0, None, None
+    decided, snapshot, shown = last_event_id or 0, None, None
     async with updates.watching(row.id) as channel:
         while (snapshot := await next_change(channel, snapshot, stay)) is not None:
             while (found := await updates.decisions(channel, after_seq=decided)) and await stay.goes_on():
                 for decision in found:
                     decided = decision.seq
                     yield ServerSentEvent(data=decision, event="decision", id=str(decided))
-            if (progress := progress_view(snapshot, variants=variants)) != shown:
+            if (progress := progress_view(snapshot, row.spec)) != shown:
                 shown = progress
                 yield ServerSentEvent(data=progress, event="progress")
             if snapshot.ended:

@@ -98,6 +98,10 @@ def _plan(shown: "ComparisonPreview") -> "list[str]":
     at_first = f", {shown.first_runs} of them before the number of seeds is chosen" * (shown.first_runs < shown.runs)
     most = "at most " * (shown.first_runs < shown.runs)
     lines = [f"{most}{shown.runs} runs{at_first}, {shown.epochs:,} epochs in all; seeds {_seeds(shown.seeds)}"]
+    if shown.probes:
+        seconds = shown.probe_seconds / shown.probes
+        probes = "a probe" if shown.probes == 1 else f"{shown.probes} probes, one after the other,"
+        lines.append(f"then {probes} of what a variant costs: {seconds:.0f} s each, and the start")
     for power in shown.power:
         needed = power.seeds_for_margin
         margin = "" if needed is None else f"; {needed} seeds show the margin"
@@ -184,7 +188,8 @@ def trials(comparison_id: ComparisonId, as_json: AsJson = False) -> None:
         return
     rows = [
         (
-            *(trial.number, trial.variant, trial.block, trial.seed, trial.experiment_id, trial.state or "deleted"),
+            *(trial.number, trial.variant, "cost" if trial.kind == "probe" else trial.block, trial.seed),
+            *(trial.experiment_id, trial.state or "deleted"),
             "" if trial.correct is None or not trial.images else f"{trial.correct} of {trial.images}",
         )
         for trial in found

@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
 LEFT = ("variant", "verdict")
 """Columns of words; those of numbers stand to the right."""
-GIVEN_UP = ("images/s in training", "memory", "MACs", "parameters", "wins–ties–losses", "new images [95 %]", "p (Holm)")
+GIVEN_UP = (
+    "images/s in training",
+    "memory",
+    "MACs",
+    "parameters",
+    "wins–ties–losses",
+    "images/s × [95 %]",
+    "new images [95 %]",
+    "p (Holm)",
+)
 """Columns that a narrow terminal goes without, in this order."""
 GAP = 3  # characters between columns
 
@@ -81,6 +90,7 @@ def _record(variant: VariantResultView, pair: PairResultView | None) -> dict[str
     interval = None if pair is None else pair.interval or pair.anytime
     new = None if pair is None or pair.new_images is None else pair.new_images
     wins = None if pair is None else pair.wins
+    ratio = None if pair is None else pair.throughput
     return {
         "variant": variant.name,
         "against": None if pair is None else pair.second,
@@ -101,6 +111,10 @@ def _record(variant: VariantResultView, pair: PairResultView | None) -> dict[str
         "macs": variant.macs,
         "peak_memory_bytes": variant.peak_memory_bytes,
         "images_per_second": variant.images_per_second,
+        "throughput": None if ratio is None else ratio.value,
+        "throughput_low": None if ratio is None else ratio.interval.low,
+        "throughput_high": None if ratio is None else ratio.interval.high,
+        "memory_ratio": variant.memory_ratio if pair is None else pair.memory_ratio,
         "diverged": variant.diverged,
         "verdict": None if pair is None else pair.verdict,
         "scope": None if pair is None else pair.scope,

@@ -36,6 +36,7 @@ def assignment_of(launch: Launch, rank: int, places: Sequence[WorkerAddress]) ->
         allow_download=launch.allow_download,
         hang_seconds=launch.hang_seconds,
         traceparent=launch.traceparent,
+        probe=launch.probe,
         node_gpus=node_gpus,
         gpu_index=node_gpus.index(mine.gpus[0]) if mine.gpus else 0,
     )

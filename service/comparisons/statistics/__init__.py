@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cbam_core import lazy_names
 
 if TYPE_CHECKING:
-    from service.comparisons.statistics.cost import probe_order, throughput_ratio
+    from service.comparisons.statistics.cost import throughput_ratio
     from service.comparisons.statistics.equivalence import check_margin, tost
     from service.comparisons.statistics.errors import (
         MarginBelowResolution,
@@ -105,7 +105,6 @@ _HOMES = {
     "mcnemar": "images",
     "paired_difference": "paired",
     "power": "planning",
-    "probe_order": "cost",
     "seeds_for": "planning",
     "seeds_needed": "planning",
     "sign_flip_test": "paired",
@@ -162,7 +161,6 @@ __all__ = [
     "mcnemar",
     "paired_difference",
     "power",
-    "probe_order",
     "seeds_for",
     "seeds_needed",
     "sign_flip_test",

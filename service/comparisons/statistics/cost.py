@@ -1,4 +1,7 @@
-"""How much slower or faster a variant is: the ratio of images/s from a probe that alternates with the control."""
+"""How much slower or faster a variant is: the ratio of images/s from a probe that alternates with the control.
+
+The probe itself, and its order, are in `workers/train/probe.py` and `workers/protocol/probe.py`.
+"""
 
 import math
 
@@ -8,16 +11,6 @@ from numpy.typing import ArrayLike
 from service.comparisons.statistics.distributions import t_quantile
 from service.comparisons.statistics.errors import UnusableProbe
 from service.comparisons.statistics.intervals import Interval, Ratio
-
-ROUNDS = 8
-
-
-def probe_order(rounds: int = ROUNDS) -> str:
-    """Return the order of measurements of a probe, one of each per round: `cvvccvvc…`, c the control, v the variant.
-
-    Turning every second round about cancels a linear drift of the machine.
-    """
-    return "".join("cv" if index % 2 == 0 else "vc" for index in range(rounds))
 
 
 def throughput_ratio(control: ArrayLike, variant: ArrayLike, alpha: float = 0.05) -> Ratio:

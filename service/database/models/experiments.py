@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     CheckConstraint,
     ForeignKey,
@@ -60,6 +61,9 @@ class Experiment(Base):
     semantics: Mapped[int] = mapped_column(default=CURRENT, server_default="1")  # see cbam_core/semantics.py
     cloned_from: Mapped[str | None] = mapped_column(String(32))  # no foreign key: a copy outlives what it was made of
     study_id: Mapped[str | None] = mapped_column(String(32))  # no foreign key: it may outlast its study
+    probed_against: Mapped[dict[str, Any] | None] = mapped_column(
+        JSON(none_as_null=True)
+    )  # the control's spec: a probe
     state: Mapped[str] = mapped_column(String(16))
     desired: Mapped[str] = mapped_column(String(16), default="run")
     reason: Mapped[str | None] = mapped_column(String(32))

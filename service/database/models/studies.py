@@ -75,12 +75,14 @@ class Trial(Base):
     number: Mapped[int] = mapped_column(primary_key=True)
     experiment_id: Mapped[str] = mapped_column(String(32))
     variant: Mapped[str] = mapped_column(ShortWords(64))
-    block: Mapped[int]
+    block: Mapped[int]  # of seeds, from 0; PROBE_BLOCK: it is no training, but the probe of its variant's cost
     seed: Mapped[int] = mapped_column(BigInteger)
     observed_at: Mapped[datetime | None]  # what it reached was read; None: not yet, or it reached nothing
     correct: Mapped[int | None]  # images that were classified right, None where that could not be read
     images: Mapped[int | None]  # of them in all
-    observed: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # image by image
+    observed: Mapped[dict[str, Any] | None] = mapped_column(
+        JSON(none_as_null=True)
+    )  # image by image; a probe's numbers
 
 
 class LegalStudyMove(Base):
@@ -105,7 +107,7 @@ class Decision(Base):
 
     seq: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"))
-    kind: Mapped[str] = mapped_column(String(16))  # move, trials, seeds, wish
+    kind: Mapped[str] = mapped_column(String(16))  # move, trials, probe, seeds, wish
     from_state: Mapped[str | None] = mapped_column(String(16))
     to_state: Mapped[str | None] = mapped_column(String(16))
     payload: Mapped[dict[str, Any]]

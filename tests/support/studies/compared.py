@@ -48,6 +48,7 @@ def comparison_spec(**changes: object) -> ComparisonSpec:
             "cbam": {"model.attention": {"type": "cbam"}},
         },
         "seeds": 10,
+        "probe": False,
     }
     return ComparisonSpec.model_validate(fields | changes)
 

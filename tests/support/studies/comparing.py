@@ -19,4 +19,5 @@ def leave_predictions(launch: Launch) -> None:
 def comparison_dict(**changes: object) -> dict[str, object]:
     """Plain against CBAM, over 8 seeds."""
     variants = {"plain": {"model.attention": "none"}, "cbam": {}}
-    return {"name": "does-cbam-help", "base": spec_dict(), "variants": variants, "margin": 0.03, "seeds": 8} | changes
+    fixed = {"margin": 0.03, "seeds": 8, "probe": False}
+    return {"name": "does-cbam-help", "base": spec_dict(), "variants": variants} | fixed | changes

@@ -18,6 +18,7 @@ def comparison(**changes: object) -> ComparisonSpec:
         "base": spec_dict(),
         "variants": {"plain": {"model.attention": "none"}, "cbam": {}},
         "seeds": 3,
+        "probe": False,
     }
     return ComparisonSpec.model_validate(fields | changes)
 

@@ -23,6 +23,7 @@ def body(**changes: object) -> dict[str, object]:
         "base": spec_dict(),
         "variants": {"plain": {"model.attention": "none"}, "cbam": {}},
         "seeds": 3,
+        "probe": False,
     }
     return {key: value for key, value in (fields | changes).items() if value is not ...}
 
@@ -218,6 +219,16 @@ def test_a_preview_says_what_so_many_seeds_can_show(http):
     assert by_spread[0.003]["smallest_difference"] == pytest.approx(0.005, rel=0.1)
     assert view["variants"]["plain"]["parameters"] < view["variants"]["cbam"]["parameters"]
     assert not http.get(PATH).json()["items"]
+    assert (view["probes"], view["probe_seconds"]) == (0, 0)
+    view = http.post(f"{PATH}/preview", json=body(seeds=8, probe=True)).json()
+    assert (view["runs"], view["probes"], view["probe_seconds"]) == (16, 1, 32), "8 rounds of 2 s for each of two"
+
+
+def test_a_probe_is_asked_for_unless_that_is_refused(http):
+    asked = {name: value for name, value in body(seeds=3).items() if name != "probe"}
+    assert http.post(PATH, json=asked).json()["trials"]["planned"] == 7
+    assert http.post(PATH, json=body(seeds=3, probe=False)).json()["trials"]["planned"] == 6
+    assert http.post(PATH, json=body(seeds=3, probe="off")).status_code == 422
 
 
 def test_a_list_of_experiments_is_narrowed_to_those_of_a_comparison(http):

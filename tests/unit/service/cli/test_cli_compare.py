@@ -46,7 +46,7 @@ def test_the_example_is_a_comparison_that_the_server_takes(cbam, server, tmp_pat
     assert json.loads(cbam("compare", "init", "--json")[1])["name"] == "does-cbam-help"
     code, out, err = cbam("compare", "run", path)
     assert (code, out.split()[1]) == (0, "does-cbam-help")
-    assert "24 runs" in err
+    assert "26 runs" in err, "24 trainings, and the cost of two variants"
     assert cbam("templates", "comparisons/does-cbam-help")[0] == 1  # no template of an experiment
 
 
@@ -119,6 +119,22 @@ def test_a_preview_says_runs_costs_and_power(cbam, server, file):
     assert json.loads(cbam("compare", "preview", file, "--json")[1])["runs"] == 16
     code, out, _ = cbam("compare", "preview", file, "--set", "seeds={pilot: 8, most: 20, stop: {half_width: 0.01}}")
     assert "at most 40 runs, 16 of them before" in out
+    assert "probe" not in out
+    code, out, _ = cbam("compare", "preview", file, "--set", "probe=true")
+    assert "then a probe of what a variant costs: 32 s each, and the start" in out
+
+
+@quickly
+def test_the_cost_is_measured_behind_the_trainings_and_shown(cbam, live, file):
+    code, out, _ = cbam("compare", "run", file, "--watch", "--set", "probe=true", "--set", "seeds=2")
+    assert code == 0
+    assert "× 0.93 [" in out
+    assert "so not at equal cost" in out
+    assert "the comparison asked for no probe" not in out
+    code, out, _ = cbam("compare", "trials", "does-cbam-help")
+    assert out.splitlines()[-1].split()[1:3] == ["cbam", "cost"]
+    (*_, last) = json.loads(cbam("compare", "trials", "does-cbam-help", "--json")[1])
+    assert (last["kind"], last["block"]) == ("probe", -1)
 
 
 def test_one_comparison_is_meant_by_its_id_its_name_or_how_they_begin(cbam, server, file):

@@ -125,7 +125,7 @@ def test_the_markdown_has_the_same_table():
     assert lines[at + 2].startswith("| variant | n | top-1, % |")
     assert "| cbam | 10 | 86.9 ± 0.7 | +2.8 [2.6, 2.9] | < 0.001 | 10–0–0 |" in lines[at + 6]
     assert len({line.count("|") for line in lines[at + 2 : at + 7]}) == 1
-    assert len(list(judged(result()))) == 5
+    assert len(list(judged(result()))) == 6
 
 
 def test_a_description_is_quoted():

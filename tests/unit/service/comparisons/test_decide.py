@@ -8,8 +8,10 @@ from service.comparisons.decide import MOST_OPEN, ComparisonSeen, TrialSeen, blo
 from service.comparisons.statistics import Pairs, Precision
 from service.domain.states import Desired, Reason, State
 from service.domain.studies import (
+    PROBE_BLOCK,
     STUDY_MOVES,
     BeginTrials,
+    PlannedTrial,
     PlanSeeds,
     StudyMove,
     StudyReason,
@@ -172,3 +174,58 @@ def test_every_move_is_in_the_table(state, desired, child):
 def test_what_ended_is_left_alone():
     for state in (StudyState.SUCCEEDED, StudyState.FAILED, StudyState.CANCELLED):
         assert not decide(seen(state=state))
+
+
+def probe(number: int, variant: str = "se", **changes: object) -> TrialSeen:
+    done = {"state": State.SUCCEEDED, "observed": True}
+    return TrialSeen(**{"number": number, "block": PROBE_BLOCK, "variant": variant} | done | changes)
+
+
+def begins(variant: str) -> list[BeginTrials]:
+    return [BeginTrials((PlannedTrial(PROBE_BLOCK, seed_of(0, 0), variant, against="plain"),))]
+
+
+def test_probes_come_behind_the_last_training_one_at_a_time():
+    asked = {"seeds": 1, "probe": True}
+    assert not decide(seen(*block(0, observed=False), **asked)), "what was reached is read first"
+    assert decide(seen(*block(0), **asked)) == begins("se")
+    waiting = probe(3, state=State.QUEUED, observed=False)
+    assert not decide(seen(*block(0), probes=[waiting], **asked))
+    assert not decide(seen(*block(0), probes=[probe(3, observed=False)], **asked)), "it is to be read"
+    assert decide(seen(*block(0), probes=[probe(3)], **asked)) == begins("cbam")
+    both = [probe(3), probe(4, "cbam")]
+    assert decide(seen(*block(0), probes=both, **asked)) == [StudyMove(StudyState.SUCCEEDED)]
+    more = decide(seen(*block(0), probes=both, seeds=2, probe=True))
+    assert {trial.block for trial in more[0].trials} == {1}, "seeds that are added are trained"
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED, None])
+def test_a_probe_that_gave_up_ends_nothing(state):
+    lost = [probe(3 + place, name, state=state, observed=False) for place, name in enumerate(("se", "cbam"))]
+    assert decide(seen(*block(0), probes=lost, seeds=1, probe=True)) == [StudyMove(StudyState.SUCCEEDED)]
+    assert decide(seen(*block(0), probes=lost[:1], seeds=1, probe=True)) == begins("cbam")
+
+
+def test_probes_choose_no_seeds_and_are_no_failures():
+    rule = Precision(pilot=3, most=20, half_width=0.005)
+    pilot = [trial(number, correct=300) for number in range(9)]
+    assert isinstance(decide(seen(*pilot, precision=rule, probe=True))[0], PlanSeeds)
+    hole = [*pilot[:8], trial(8, state=State.CANCELLED, observed=False, correct=None)]
+    assert decide(seen(*hole, precision=rule, probe=True)) == begins("se")
+    broken = [probe(number, f"v{number}", state=State.FAILED, reason=Reason.DATA_ERROR) for number in range(9, 19)]
+    assert decide(seen(*pilot, probes=broken, probe=True)) == begins("se")
+
+
+@pytest.mark.parametrize("wish", [Desired.PAUSE, Desired.CANCEL])
+def test_wishes_reach_probes_too(wish):
+    running = probe(3, state=State.RUNNING, observed=False)
+    fields = {"probes": [running], "seeds": 1, "probe": True}
+    if wish is Desired.CANCEL:
+        stopping = {"state": StudyState.STOPPING, "reason": StudyReason.CANCELLED_BY_USER}
+        assert decide(seen(*block(0), **fields, **stopping)) == [WishFor((3,), Desired.CANCEL)]
+        left = {**fields, "probes": [replace(running, desired=wish)]}
+        assert not decide(seen(*block(0), **left, **stopping)), "it has not ended"
+        return
+    assert decide(seen(*block(0), **fields, desired=wish))[0] == WishFor((3,), Desired.PAUSE)
+    left = {**fields, "probes": [replace(running, desired=wish)]}
+    assert not decide(seen(*block(0), **left, state=StudyState.PAUSING, desired=wish)), "it holds its workers"

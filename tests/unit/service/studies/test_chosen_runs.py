@@ -129,6 +129,7 @@ def trained_again(store, dispatcher, seed: int) -> str:
     [
         ({"seeds": 9}, "/seeds"),
         ({"seed": 1}, ""),
+        ({"probe": True}, ""),
         ({"base": spec_dict()}, ""),
         ({"from": {"plain": ["a1", "a2"]}}, "/from"),
         ({"from": {"plain": ["a1"], "cbam": ["a2"]}}, "/from/plain"),

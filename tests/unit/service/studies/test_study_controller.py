@@ -71,11 +71,11 @@ def test_a_killed_dispatcher_decides_as_if_it_had_never_been_killed(
     most_writes, database, cluster, settings, clock, studies
 ):
     """One after the other dies right behind its first, its second, … of `most_writes` transactions."""
-    whole = submitted(studies)
+    whole = submitted(studies, comparison(probe=True))
     first = Dispatcher(database, cluster, settings, clock=clock)
     until(first, studies, whole.id, StudyState.SUCCEEDED)
     first.leadership.release()
-    killed = submitted(studies)
+    killed = submitted(studies, comparison(probe=True))
     kills = 0
     while studies.get(killed.id).state != StudyState.SUCCEEDED:
         assert kills < 200, studies.trials(killed.id)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from service.comparisons.statistics import UnusableProbe, probe_order, throughput_ratio
+from service.comparisons.statistics import UnusableProbe, throughput_ratio
+from workers.protocol.probe import probe_order
 
 
 def test_control_and_variant_take_turns():
@@ -21,6 +22,13 @@ def test_a_linear_drift_cancels_in_turns():
     assert ratio.value == pytest.approx(0.9)
     assert 0.9 in ratio.interval
     assert ratio.rounds == 8
+
+
+def test_the_interval_is_students_over_the_rounds_of_the_logarithm():
+    """s = 0.01·√(8/7) and t(7, 0.975) = 2.364624, so that the radius is 0.0089374."""
+    ratio = throughput_ratio([100.0] * 8, 100 * np.exp([-0.08, -0.06] * 4))
+    told = ratio.value, ratio.interval.low, ratio.interval.high
+    assert told == pytest.approx((0.9323938, 0.9240978, 0.9407643), abs=1e-6)
 
 
 def test_a_slow_step_in_a_round_is_no_slow_round():
