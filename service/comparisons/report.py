@@ -44,8 +44,19 @@ a{color:inherit}summary{cursor:pointer}
 
 def markdown(view: ResultView, *, experiments: str = EXPERIMENTS) -> str:
     """Return the report as Markdown, with links to the runs below the URL `experiments`."""
+    parts = [f"# {_md(view.name)}", *opening(view)]
+    parts += ["## What was held equal", _list([f"{each.name}: {each.value}" for each in view.conditions])]
+    parts += ["## How it was judged", _list(list(judged(view)))]
+    head, rows = _runs(view)
+    links = [[_md(row[0]), *(_md_link(cell, experiments) for cell in row[1])] for row in rows]
+    parts += ["## Runs", _table(head, links, is_ready=True)] if links else []
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def opening(view: ResultView) -> list[str]:
+    """Return what a reader wants first, as blocks of Markdown: the verdicts in words, what to know, the numbers."""
     table = table_of(view)
-    parts = [f"# {_md(view.name)}", _md(_headline(view))]
+    parts = [_md(_headline(view))]
     if view.description:
         parts.append("\n".join(f"> {_no_tags(line)}".rstrip() for line in view.description.splitlines()))
     parts.append(_list(view.summary))
@@ -53,13 +64,7 @@ def markdown(view: ResultView, *, experiments: str = EXPERIMENTS) -> str:
         parts += ["## Not comparable", _list([field.words for field in view.not_comparable])]
     if view.warnings:
         parts += ["## Warnings", _list(view.warnings)]
-    parts += ["## Numbers", _table(table.head, table.rows)]
-    parts += ["## What was held equal", _list([f"{each.name}: {each.value}" for each in view.conditions])]
-    parts += ["## How it was judged", _list(list(judged(view)))]
-    head, rows = _runs(view)
-    links = [[_md(row[0]), *(_md_link(cell, experiments) for cell in row[1])] for row in rows]
-    parts += ["## Runs", _table(head, links, is_ready=True)] if links else []
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return [*parts, "## Numbers", _table(table.head, table.rows)]
 
 
 def html(view: ResultView, svg: str, *, experiments: str = EXPERIMENTS) -> str:

@@ -1,0 +1,81 @@
+"""Have MLflow told of comparisons by a process of its own, which is started when something of them has changed."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+from service.comparisons.recording.rows import StudyRunRows
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+LOOK_SECONDS = 10.0
+EVERY_SECONDS = 60.0  # while comparisons go on; one that has ended is told of at the next look
+LONGEST_SECONDS = 1800.0  # that a process may take
+COMMAND = (sys.executable, "-m", "service.comparisons.recording")
+
+
+class StudyRecording:
+    """Starts the process that tells MLflow of comparisons, at most one at a time, and never waits for it.
+
+    Nothing depends on it: killed, or with MLflow away, it leaves rows that say what MLflow has not heard, and the next
+    one goes on from them.
+    """
+
+    def __init__(self, rows: StudyRunRows, settings: Settings, *, clock: Callable[[], float]) -> None:
+        self.rows = rows
+        self.settings = settings
+        self.clock = clock
+        self.process: subprocess.Popen[str] | None = None
+        self.look_at = 0.0
+        self.started_at = float("-inf")
+
+    def tick(self) -> None:
+        """Start a process where there is something to tell. Returns at once."""
+        now = self.clock()
+        if self.settings.mlflow_tracking_uri is None or self._is_busy(now) or now < self.look_at:
+            return
+        self.look_at = now + LOOK_SECONDS
+        untold = self.rows.untold()
+        is_due = now - self.started_at >= EVERY_SECONDS
+        if any(of.has_ended for of in untold) or (is_due and untold) or self.rows.deleted():
+            self.process, self.started_at = self._start(self.settings.mlflow_tracking_uri), now
+
+    def close(self) -> None:
+        """End the process; what it has not told is told by the next one."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def _is_busy(self, now: float) -> bool:
+        if self.process is None:
+            return False
+        code = self.process.poll()
+        if code is None:
+            if now - self.started_at > LONGEST_SECONDS:
+                log.warning("MLflow takes longer than %.0f s to be told of comparisons: ended", LONGEST_SECONDS)
+                self.process.kill()
+            return True
+        self.process = None
+        if code:
+            self.look_at = now + EVERY_SECONDS
+        return False
+
+    def _start(self, tracking_uri: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, text=True)
+        assert process.stdin is not None
+        with process.stdin as pipe:
+            pipe.write(json.dumps(self._where(tracking_uri)))  # less than a pipe holds
+        return process
+
+    def _where(self, tracking_uri: str) -> dict[str, str | None]:
+        settings = self.settings
+        return {
+            "database_url": settings.database_url,
+            "storage": str(settings.storage_root),
+            "tracking_uri": tracking_uri,
+            "mlflow_url": settings.mlflow_public_url,
+            "api_url": os.environ.get("CBAM_PUBLIC_URL") or (settings.url if settings.on_loopback else None),
+        }
