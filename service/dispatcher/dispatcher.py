@@ -103,6 +103,7 @@ class Dispatcher:
         """Look once and make every move that is due. Does nothing while another dispatcher leads."""
         if not self._leads():
             self.reconciler.forget()
+            self.study_recording.close()
             return
         with self.report.tick():
             self._work()

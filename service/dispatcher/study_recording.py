@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from service.comparisons.recording.rows import StudyRunRows
 from service.settings import Settings
@@ -44,10 +45,10 @@ class StudyRecording:
             self.process, self.started_at = self._start(self.settings.mlflow_tracking_uri), now
 
     def close(self) -> None:
-        """End the process; what it has not told is told by the next one."""
+        """End the process; what it has not told is told by the next one, of whoever leads then."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait()
+            self._take(self.process)
 
     def _is_busy(self, now: float) -> bool:
         if self.process is None:
@@ -58,17 +59,25 @@ class StudyRecording:
                 log.warning("MLflow takes longer than %.0f s to be told of comparisons: ended", LONGEST_SECONDS)
                 self.process.kill()
             return True
-        self.process = None
+        self._take(self.process)
         if code:
             self.look_at = now + EVERY_SECONDS
         return False
 
+    def _take(self, process: "subprocess.Popen[str]") -> None:
+        process.wait()
+        if process.stdin is not None:
+            with suppress(BrokenPipeError):
+                process.stdin.close()
+        self.process = None
+
     def _start(self, tracking_uri: str) -> "subprocess.Popen[str]":
         process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, text=True)
         assert process.stdin is not None
-        with process.stdin as pipe:
-            pipe.write(json.dumps(self._where(tracking_uri)))  # less than a pipe holds
-        return process
+        with suppress(BrokenPipeError):  # it has died; its exit code says so
+            process.stdin.write(json.dumps(self._where(tracking_uri)) + "\n")  # less than a pipe holds
+            process.stdin.flush()
+        return process  # it ends when this input does: with the dispatcher
 
     def _where(self, tracking_uri: str) -> dict[str, str | None]:
         settings = self.settings

@@ -1,14 +1,17 @@
 """`python -m service.comparisons.recording` tells MLflow of the comparisons that it has not heard of as they are now.
 
 A process of its own: MLflow may be slow or away, and to read the curves of a large comparison takes seconds, for which
-the dispatcher cannot wait. It reads where things are from its input, as addresses may hold passwords; it ends when all
-is told, with 1 where something could not be.
+the dispatcher cannot wait. It reads where things are from the first line of its input, as addresses may hold passwords.
+It ends when all is told, with 1 where something could not be; and with whoever has started it, when the input ends: the
+next dispatcher starts its own.
 """
 
 import json
 import logging
 import os
 import sys
+import threading
+from functools import partial
 from pathlib import Path
 
 from service.comparisons.recording.recorder import Recorder, Target
@@ -24,8 +27,8 @@ log = logging.getLogger("service.comparisons.recording")
 def tell_all(recorder: Recorder) -> int:
     """Tell of each comparison for itself; how many could not be told. Leaves off where MLflow does not answer."""
     failed = 0
-    jobs = [(of.study_id, lambda of=of: recorder.tell(of)) for of in recorder.rows.untold()]
-    jobs += [(gone, lambda gone=gone: recorder.tell_of_deletion(gone)) for gone in recorder.rows.deleted()]
+    jobs = [(of.study_id, partial(recorder.tell, of)) for of in recorder.rows.untold()]
+    jobs += [(gone, partial(recorder.tell_of_deletion, gone)) for gone in recorder.rows.deleted()]
     for study_id, job in jobs:
         try:
             job()
@@ -44,9 +47,15 @@ def is_away(error: Exception) -> bool:
     return isinstance(error, MlflowException) and error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
 
 
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
 def main() -> int:
     """Tell what is untold."""
-    told = json.load(sys.stdin)
+    told = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.WARNING)
     set_environment()
     os.nice(5)  # trainings come first

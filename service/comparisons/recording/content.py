@@ -28,8 +28,8 @@ class Places:
 
 def description(view: ResultView, places: Places) -> str:
     """The description of the parent run in Markdown, cut to what MLflow takes: the verdict comes first."""
-    head, *rest = opening(view)
-    blocks = [head, rest[0], _links(view, places), *rest[1:]]
+    headline, about, verdicts, *more = opening(view)
+    blocks = [headline, verdicts, _links(view, places), about, *more]
     lines = "\n\n".join(block for block in blocks if block).split("\n")
     size, kept = 0, list[str]()
     for line in lines:

@@ -157,18 +157,18 @@ class Recorder:
 
     def _summaries(self, study: Study, row: StudyRun, view: ResultView, parent: "Run") -> dict[str, Any]:
         """The summary run of each variant by its name; none while the comparison hides its means."""
-        seeds = summarised_seeds(view.seeds.finished, is_over=study.state in STUDY_TERMINAL)
+        seeds = _summarised(study, view)
         if view.hidden or not seeds:
             return {}
         known = dict(row.summaries)
         for variant in view.variants:
-            of = _digest(seeds, variant)
+            of, tags = _digest(seeds, variant), summary_tags(view, variant, study.owner) | {PARENT: parent.info.run_id}
             old = known.get(variant.name)
             if old is not None and old["of"] == of and (run := self._get(old["run"])) is not None:
                 self._restored(run)
-                self.client.log_batch(old["run"], tags=_run_tags(summary_tags(view, variant, study.owner)))
+                self.client.log_batch(old["run"], tags=_run_tags(tags))
                 continue
-            run_id = self._summarise(study, view, variant, parent, creation=f"{row.creation}-{of}")
+            run_id = self._summarise(study, view, variant, parent, creation=f"{row.creation}-{of}", tags=tags)
             known[variant.name] = {"run": run_id, "of": of}
             self.rows.note_summaries(study.id, known)
             if old is not None and old["run"] != run_id and self._get(old["run"]) is not None:
@@ -176,23 +176,27 @@ class Recorder:
         return known
 
     def _summarise(
-        self, study: Study, view: ResultView, variant: VariantResultView, parent: "Run", *, creation: str
+        self,
+        study: Study,
+        view: ResultView,
+        variant: VariantResultView,
+        parent: "Run",
+        *,
+        creation: str,
+        tags: Mapping[str, str],
     ) -> str:
         """Make the summary run of a variant, or complete one that was begun. Its values have fixed times: each comes
         once, however often it is sent.
         """
         from mlflow.entities import Metric, Param
 
-        seeds, began = (
-            summarised_seeds(view.seeds.finished, is_over=study.state in STUDY_TERMINAL),
-            _milliseconds(study),
-        )
+        seeds, began = _summarised(study, view), _milliseconds(study)
         counted = [run.experiment_id for run in variant.runs if run.counted][:seeds]
         bands = read_bands(self.target.storage, counted)
         name = summary_name(variant.name, seeds)
-        tags = summary_tags(view, variant, study.owner) | {PARENT: parent.info.run_id}
         run = self._made(parent.info.experiment_id, creation, name, began, tags)
         run_id = str(run.info.run_id)
+        self.client.log_batch(run_id, tags=_run_tags(tags))  # it may be of a parent run that is no more
         curves = curve_metrics(bands)
         last = max((step for *_, step in curves), default=0)
         values = [*curves, *((key, value, last) for key, value in final_metrics(view, variant, seeds).items())]
@@ -211,21 +215,21 @@ class Recorder:
         pages = {name: run_link(url, one["run"], project_id) for name, one in summaries.items()} if url else {}
         charts = view_link(url, project_id, view_key(study.id)) if url and summaries else None
         with TemporaryDirectory() as folder:
-            for name, text in self._artifacts(view).items():
+            for name, text in self._artifacts(view, charts).items():
                 (Path(folder) / name).write_text(text, encoding="utf-8")
             artifacts_at(parent.info.artifact_uri, self.target.tracking_uri).log_artifacts(folder)
         note = description(view, Places(charts, self.target.api_url, pages))
         tags = parent_tags(view, study.owner) | {NOTE: note, NAME: study.name}
         self.client.log_batch(run_id, tags=_run_tags(tags))
 
-    def _artifacts(self, view: ResultView) -> dict[str, str]:
+    def _artifacts(self, view: ResultView, charts: str | None) -> dict[str, str]:
         experiments = f"{(self.target.api_url or '').rstrip('/')}{EXPERIMENTS}"
         svg = figure(view)
         return {
             "comparison.json": view.model_dump_json(indent=2),
             "comparison.svg": svg,
-            "report.html": html(view, svg, experiments=experiments),
-            "report.md": markdown(view, experiments=experiments),
+            "report.html": html(view, svg, experiments=experiments, mlflow=charts),
+            "report.md": markdown(view, experiments=experiments, mlflow=charts),
         }
 
     def _save_view(self, study: Study, view: ResultView, project_id: str) -> None:
@@ -245,6 +249,10 @@ class Recorder:
         elif parent.info.status != status:
             ended = None if study.ended_at is None else _at(study.ended_at)
             self.client.set_terminated(parent.info.run_id, status, ended)
+
+
+def _summarised(study: Study, view: ResultView) -> int:
+    return summarised_seeds(view.seeds.finished, is_over=study.state in STUDY_TERMINAL)
 
 
 def _digest(seeds: int, variant: VariantResultView) -> str:
