@@ -56,7 +56,7 @@ def markdown(view: ResultView, *, experiments: str = EXPERIMENTS, mlflow: str | 
 
 
 def opening(view: ResultView) -> list[str]:
-    """Return what a reader wants first, as blocks of Markdown: what was asked for, the verdicts in words, the numbers."""
+    """Return what a reader wants first, as blocks of Markdown: the question, the verdicts in words, the numbers."""
     about = "\n".join(f"> {_no_tags(line)}".rstrip() for line in view.description.splitlines())
     return [_md(_headline(view)), about, _list(view.summary), *numbers(view)]
 

@@ -59,7 +59,7 @@ def finish_block(database: Database, study: Study, block: int, *, storage: Path,
             row.tracking_closed = True
             trial = Trial(study_id=study.id, number=2 * block + place, experiment_id=row.id, variant=variant)
             trial.block, trial.seed, trial.observed_at = block, seed, utc_now()
-            trial.correct, trial.images = 30 + GAIN[variant] + block % 3, IMAGES
+            trial.correct, trial.images = 30 + GAIN.get(variant, 2) + block % 3, IMAGES
             session.add(trial)
         journal = Journal(ExperimentFolder(storage, row.id).journal)
         for record in curves:
@@ -73,7 +73,7 @@ def curves_of(variant: str, block: int) -> list[dict[str, object]]:
     for step in range(5, 10 * EPOCHS + 1, 5):
         records.append({"metrics": {"train/loss": math.exp(-step / 20) + 0.01 * block}, "step": step, "time": step})
         if step % 10 == 0:
-            top1 = 0.5 + 0.01 * step + 0.01 * GAIN[variant] + 0.01 * (block % 3)
+            top1 = 0.5 + 0.01 * step + 0.01 * GAIN.get(variant, 2) + 0.01 * (block % 3)
             records.append({"metrics": {"val/top1": top1, "val/loss": 1 - top1}, "step": step, "time": step})
     return records
 
