@@ -172,7 +172,8 @@ class StudyStore:
         query = select(StudyRun.study_id, StudyRun.experiment_id, StudyRun.run_id)
         chosen = query.where(StudyRun.study_id.in_(study_ids), StudyRun.run_id.is_not(None))
         with self.database.reading() as session:
-            return {study_id: (run_id, run_in or "") for study_id, run_in, run_id in session.execute(chosen)}
+            found = session.execute(chosen)
+            return {study_id: (run_id, run_in) for study_id, run_in, run_id in found if run_id and run_in}
 
     def trials(self, study_id: str) -> list[TrialRow]:
         """The trials of a study with their experiments, whole, by number. Raises StudyNotFound."""

@@ -85,14 +85,18 @@ def curve(client, run, key):
     return [(point.step, round(point.value, 6)) for point in client.get_metric_history(run.info.run_id, key)]
 
 
-def test_a_reviewer_finds_verdict_table_figure_curves_and_the_runs_of_all_seeds(
-    client, recorder, studies, database, blocks, tmp_path
-):
+@pytest.fixture
+def ended(recorder, studies, database, blocks):
+    """A comparison that has ended and that MLflow was told of."""
     study = begin(studies)
     blocks(study, range(8))
     end(database, study)
     assert tell_all(recorder) == 0
+    return studies.get(study.id)
 
+
+def test_a_reviewer_finds_verdict_table_and_figure(client, recorder, studies, ended, tmp_path):
+    study = ended
     parent, view = parent_of(client, study), result_of(studies.get(study.id), studies.trials(study.id))
     note = parent.data.tags["mlflow.note.content"]
     assert view.summary[0].split(".")[0] in note
@@ -110,6 +114,15 @@ def test_a_reviewer_finds_verdict_table_figure_curves_and_the_runs_of_all_seeds(
     stored = Path(client.download_artifacts(parent.info.run_id, "comparison.json", tmp_path))
     assert json.loads(stored.read_text("utf-8")) == json.loads(view.model_dump_json())
 
+    tags = client.get_experiment(parent.info.experiment_id).tags
+    assert tags[PRIMARY_METRIC] == "test/top1"
+    assert tags[TAG + view_key(study.id)].startswith("deflate;")
+    assert recorder.rows.untold() == [], "there is nothing more to tell"
+
+
+def test_a_reviewer_finds_a_band_for_each_variant_and_the_runs_of_all_seeds(client, studies, ended):
+    study = ended
+    parent = parent_of(client, study)
     summaries = {run.data.tags["cbam.variant"]: run for run in runs_of(client, study, "summary")}
     assert {run.info.run_id for run in children_of(client, parent)} == {
         *(run.info.run_id for run in summaries.values()),
@@ -134,11 +147,6 @@ def test_a_reviewer_finds_verdict_table_figure_curves_and_the_runs_of_all_seeds(
     assert metrics["test/top1 over seeds low"] < metrics["test/top1"] < metrics["test/top1 over seeds high"]
     assert (metrics["seeds"], metrics["parameters"]) == (8, 272_474)
     assert summaries["cbam"].data.params["model.attention.type"] == "cbam"
-
-    tags = client.get_experiment(parent.info.experiment_id).tags
-    assert tags[PRIMARY_METRIC] == "test/top1"
-    assert tags[TAG + view_key(study.id)].startswith("deflate;")
-    assert recorder.rows.untold() == [], "there is nothing more to tell"
 
 
 def test_it_grows_with_the_comparison_and_nothing_is_there_twice(client, recorder, studies, database, blocks):

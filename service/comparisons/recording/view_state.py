@@ -60,7 +60,7 @@ def _metric_columns(metric: str) -> list[str]:
 
 def _section() -> dict[str, Any]:
     kept = {"display": True, "isReordered": False, "deleted": False, "isGenerated": False}
-    return {"uuid": _SECTION, "name": "Variants: mean, lowest and highest over the seeds"} | kept
+    return {"uuid": _SECTION, "name": "Variants over their seeds"} | kept
 
 
 def _chart(kind: str, metric: str) -> dict[str, Any]:

@@ -57,7 +57,9 @@ def finish_block(database: Database, study: Study, block: int, *, storage: Path,
             row = insert_experiment(session, spec, study.owner, study_id=study.id)
             row.state, row.summary, row.mlflow_run_id = State.SUCCEEDED, dict(SUMMARY), run_id
             row.tracking_closed = True
-            trial = Trial(study_id=study.id, number=2 * block + place, experiment_id=row.id, variant=variant)
+            trial = Trial(
+                study_id=study.id, number=len(study.specs) * block + place, experiment_id=row.id, variant=variant
+            )
             trial.block, trial.seed, trial.observed_at = block, seed, utc_now()
             trial.correct, trial.images = 30 + GAIN.get(variant, 2) + block % 3, IMAGES
             session.add(trial)

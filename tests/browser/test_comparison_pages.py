@@ -94,7 +94,7 @@ def test_the_saved_view_has_one_line_with_its_band_for_each_variant(fresh, serve
     view, _, experiment_id = told
     fresh.goto(view_link(server.uri, experiment_id, view_key(view.study_id)))
     in_training_mode(fresh)
-    expect(fresh.get_by_text("Variants: mean, lowest and highest over the seeds")).to_be_visible(timeout=PATIENCE_MS)
+    expect(fresh.get_by_text("Variants over their seeds")).to_be_visible(timeout=PATIENCE_MS)
     for variant in ("plain", "cbam"):
         expect(fresh.get_by_role("link", name=f"{variant} (mean of 8 seeds)")).to_be_visible(timeout=PATIENCE_MS)
     expect(fresh.get_by_text("2 matching runs")).to_be_visible()
