@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 10.0
 EVERY_SECONDS = 60.0  # while comparisons go on; one that has ended is told of at the next look
 LONGEST_SECONDS = 1800.0  # that a process may take
+LONGEST_PAUSE_SECONDS = 600.0  # after failures: EVERY_SECONDS, doubled with each
 COMMAND = (sys.executable, "-m", "service.comparisons.recording")
 
 
@@ -32,6 +33,7 @@ class StudyRecording:
         self.process: subprocess.Popen[str] | None = None
         self.look_at = 0.0
         self.started_at = float("-inf")
+        self.failures = 0  # one after the other
 
     def tick(self) -> None:
         """Start a process where there is something to tell. Returns at once."""
@@ -42,7 +44,12 @@ class StudyRecording:
         untold = self.rows.untold()
         is_due = now - self.started_at >= EVERY_SECONDS
         if any(of.has_ended for of in untold) or (is_due and untold) or self.rows.deleted():
-            self.process, self.started_at = self._start(self.settings.mlflow_tracking_uri), now
+            self.started_at = now
+            try:
+                self.process = self._start(self.settings.mlflow_tracking_uri)
+            except OSError as error:  # no memory or no process to spare: trainings go on
+                log.warning("MLflow cannot be told of comparisons now: %s", error)
+                self._note_end(now, is_good=False)
 
     def close(self) -> None:
         """End the process; what it has not told is told by the next one, of whoever leads then."""
@@ -60,9 +67,13 @@ class StudyRecording:
                 self.process.kill()
             return True
         self._take(self.process)
-        if code:
-            self.look_at = now + EVERY_SECONDS
+        self._note_end(now, is_good=code == 0)
         return False
+
+    def _note_end(self, now: float, *, is_good: bool) -> None:
+        self.failures = 0 if is_good else self.failures + 1
+        if self.failures:
+            self.look_at = now + min(LONGEST_PAUSE_SECONDS, EVERY_SECONDS * 2.0 ** min(10, self.failures - 1))
 
     def _take(self, process: "subprocess.Popen[str]") -> None:
         process.wait()

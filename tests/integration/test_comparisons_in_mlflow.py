@@ -311,3 +311,23 @@ def test_the_runs_outlast_the_comparison_and_say_that_it_was_deleted(client, rec
     assert (parent.info.status, parent.data.tags["cbam.state"]) == ("KILLED", "deleted from the service")
     assert recorder.rows.deleted() == []
     assert recorder.rows.get(study.id) is None
+
+
+def test_curves_wait_for_storage_that_is_away(client, recorder, studies, database, blocks, settings):
+    study = begin(studies, seeds=2)
+    blocks(study, range(2))
+    end(database, study)
+    away = settings.storage_root.rename(settings.storage_root.with_name("away"))
+    assert tell_all(recorder) == 1
+    away.rename(settings.storage_root)
+    assert tell_all(recorder) == 0
+    assert {len(curve(client, run, "val/top1")) for run in runs_of(client, study, "summary")} == {EPOCHS}
+
+
+def test_one_whose_spec_cannot_be_read_is_not_tried_for_ever(recorder, studies, database, blocks):
+    study = begin(studies, seeds=2)
+    blocks(study, range(1))
+    with database.writing() as session:
+        session.get(type(study), study.id).spec = {"name": "damaged"}
+    assert tell_all(recorder) == 0
+    assert recorder.rows.untold() == []

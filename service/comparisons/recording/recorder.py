@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from cbam_core.errors import SpecError
 from service.comparisons.figure import figure
 from service.comparisons.recording.content import (
     Places,
@@ -32,9 +33,11 @@ from service.comparisons.report import EXPERIMENTS, html, markdown
 from service.comparisons.result import result_of
 from service.database.models.studies import Study, StudyRun
 from service.domain.mlflow_links import run_link, view_link
+from service.domain.pruning import PruneScope
 from service.domain.studies import STUDY_TERMINAL, StudyState
 from service.schemas.comparison_results import ResultView, VariantResultView
 from service.studies.store import StudyStore, TrialRow
+from workers.protocol.storage import ExperimentFolder
 from workers.tracking.mlflow_client import BATCH_LIMITS, artifacts_at, flatten
 from workers.tracking.run_identity import CREATION_TAG, ensure_project
 
@@ -69,7 +72,14 @@ class Recorder:
         """Have MLflow's runs of a comparison say what its rows say. `of` was read before."""
         trials = self.studies.trials(of.study_id)
         study = self.studies.get(of.study_id)
-        view = result_of(study, trials)
+        try:
+            view = result_of(study, trials)
+        except SpecError as error:  # it stays so
+            log.warning("nothing is told of it: %s", error, extra={"study_id": study.id})
+            self.rows.ensure(study.id)
+            self.rows.note_told(of)
+            return
+        self._require_storage(trials)
         row = self.rows.ensure(study.id)
         parent = self._parent(study, row)
         row = self.rows.ensure(study.id)
@@ -79,6 +89,13 @@ class Recorder:
         self._save_view(study, view, parent.info.experiment_id)
         self._set_status(study, parent)
         self.rows.note_told(of)
+
+    def _require_storage(self, trials: Sequence[TrialRow]) -> None:
+        """Raise FileNotFoundError where runs have no folder that should have one: curves are told once."""
+        kept = (one.experiment for one in trials if one.trial.observed_at is not None and one.experiment is not None)
+        for folder in (ExperimentFolder(self.target.storage, row.id) for row in kept if row.pruned != PruneScope.ALL):
+            if not folder.path.is_dir():
+                raise FileNotFoundError(f"there is no {folder.path}: is the storage mounted?")
 
     def tell_of_deletion(self, study_id: str) -> None:
         """Say in the parent run that its comparison is no more in the service, and forget it: the runs stay."""

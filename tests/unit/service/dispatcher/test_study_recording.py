@@ -103,3 +103,12 @@ def test_a_deleted_comparison_that_mlflow_has_runs_of_is_told_of(recording, stud
     studies.delete(study.id, by="local")
     assert rows.deleted() == [study.id]
     assert started(recording)
+
+
+def test_no_process_to_spare_harms_nothing(recording, studies, clock, monkeypatch):
+    begun(studies, [GOOD] * 2, state=StudyState.SUCCEEDED)
+    monkeypatch.setattr(study_recording, "COMMAND", ("/no/such/program",))
+    assert not started(recording)
+    monkeypatch.setattr(study_recording, "COMMAND", WAITS)
+    clock.advance(EVERY_SECONDS)
+    assert started(recording)
