@@ -105,10 +105,8 @@ def run(assignment: Assignment, *, stop: StopSignal, report: Callable[[Progress]
         first_step.end(error=outcome.reason or "")
         tracked = tracker.close(outcome)
         if assignment.rank == 0 and outcome.outcome != "failed":
-            outcome = replace(outcome, mlflow_run_id=tracker.run_id, tracked=tracked).record(attempt)
-        progress(
-            replace(progress.last, phase="ended", eta_seconds=None, heartbeat=time.time(), mlflow_run_id=tracker.run_id)
-        )
+            outcome = replace(outcome, **_run_of(tracker), tracked=tracked).record(attempt)
+        progress(replace(progress.last, phase="ended", eta_seconds=None, heartbeat=time.time(), **_run_of(tracker)))
         logger.info("%s%s", outcome.outcome, f" ({outcome.reason})" if outcome.reason else "")
     return outcome
 
@@ -233,6 +231,11 @@ def _announce(assignment: Assignment, trainer: Trainer, tracker: Tracker, tags: 
     logger.info("images: %s", trainer.dataset.split)
     told = tags | {"semantics": assignment.semantics, "split": trainer.dataset.split}
     tracker.tag({f"cbam.{name}": str(value) for name, value in told.items()})
+
+
+def _run_of(tracker: Tracker) -> dict[str, Any]:
+    """The MLflow run, as progress and outcomes name it."""
+    return {"mlflow_run_id": tracker.run_id, "mlflow_experiment_id": tracker.project_id}
 
 
 def _load(assignment: Assignment, gang: ProcessGroup) -> Dataset:

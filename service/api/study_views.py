@@ -1,9 +1,12 @@
 """Views of the rows of studies: what the API answers of comparisons."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from service.comparisons.recording.view_state import view_key
 from service.comparisons.stored import control_of, has_probe, has_rule, metric_of, variants_of
 from service.database.models.studies import Study
+from service.domain.mlflow_links import run_link, view_link
 from service.domain.states import HOLDS_GANG, Desired, State
 from service.domain.studies import PROBE_BLOCK, STUDY_ACTIONS, STUDY_TERMINAL, StudyReason, StudyState
 from service.schemas.studies import ComparisonProgress, ComparisonView, StudyLinks, TrialCounts, TrialView
@@ -27,8 +30,33 @@ _PLAIN = (
 )
 
 
-def comparison_view(row: Study, counts: Mapping[State | None, int], *, with_spec: bool = True) -> ComparisonView:
-    """The view of a comparison, with how many of its experiments are in which state."""
+@dataclass(frozen=True)
+class MlflowPages:
+    """Where a comparison is in MLflow; None where it is not, or nobody knows how people reach it."""
+
+    run: str | None = None
+    charts: str | None = None
+
+
+NO_PAGES = MlflowPages()
+
+
+def mlflow_pages(study_id: str, run: tuple[str, str] | None, base: str | None) -> MlflowPages:
+    """The pages of a comparison whose parent run, and MLflow's experiment that it is in, are `run`."""
+    if run is None or base is None:
+        return NO_PAGES
+    run_id, run_in = run
+    return MlflowPages(run_link(base, run_id, run_in), view_link(base, run_in, view_key(study_id)))
+
+
+def comparison_view(
+    row: Study,
+    counts: Mapping[State | None, int],
+    *,
+    mlflow: MlflowPages = NO_PAGES,
+    with_spec: bool = True,
+) -> ComparisonView:
+    """The view of a comparison, with how many of its experiments are in which state, and its pages in MLflow."""
     path, state, variants = f"/v1/comparisons/{row.id}", StudyState(row.state), variants_of(row.spec)
     return ComparisonView(
         **{name: getattr(row, name) for name in _PLAIN},
@@ -49,6 +77,8 @@ def comparison_view(row: Study, counts: Mapping[State | None, int], *, with_spec
             report=f"{path}/report",
             figure=f"{path}/figure.svg",
             experiments=f"/v1/experiments?study={row.id}" if row.chosen is None else f"{path}/trials",
+            mlflow=mlflow.run,
+            mlflow_charts=mlflow.charts,
         ),
         spec=row.spec if with_spec and isinstance(row.spec, dict) else {},
     )

@@ -1,6 +1,7 @@
 """Views of rows: what the API answers of an experiment."""
 
 from service.database.models.experiments import Experiment
+from service.domain.mlflow_links import run_link
 from service.domain.pruning import PruneScope, allowed_actions
 from service.domain.states import State
 from service.schemas.experiments import ExperimentView, FilesView, Links, ProgressView
@@ -12,7 +13,7 @@ _MADE_HERE = {"probe", "spec", "state", "actions", "progress", "metrics", "files
 def experiment_view(row: Experiment, settings: Settings, *, with_spec: bool = True) -> ExperimentView:
     """The view of a row, which need not have a spec where none is to be shown."""
     path = f"/v1/experiments/{row.id}"
-    run = f"{settings.mlflow_public_url}/#/runs/{row.mlflow_run_id}"
+    base, run_id = settings.mlflow_public_url, row.mlflow_run_id
     state = State(row.state)
     return ExperimentView(
         **{name: getattr(row, name) for name in ExperimentView.model_fields if name not in _MADE_HERE},
@@ -34,6 +35,6 @@ def experiment_view(row: Experiment, settings: Settings, *, with_spec: bool = Tr
             logs=f"{path}/logs",
             events=f"{path}/events",
             metrics=f"{path}/metrics",
-            mlflow=run if row.mlflow_run_id and settings.mlflow_public_url else None,
+            mlflow=run_link(base, run_id, row.mlflow_experiment_id) if base and run_id else None,
         ),
     )

@@ -13,6 +13,7 @@ from service.comparisons.table import HIDDEN, replication_words, table_of
 from service.schemas.comparison_results import ResultView, RunView
 
 EXPERIMENTS = "/v1/experiments"
+CURVES = "Curves of the variants in MLflow"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """What the page may load, wherever it is kept: nothing but its own styles."""
 _WHY_ANYTIME = {
@@ -42,30 +43,40 @@ a{color:inherit}summary{cursor:pointer}
 """
 
 
-def markdown(view: ResultView, *, experiments: str = EXPERIMENTS) -> str:
-    """Return the report as Markdown, with links to the runs below the URL `experiments`."""
-    table = table_of(view)
-    parts = [f"# {_md(view.name)}", _md(_headline(view))]
-    if view.description:
-        parts.append("\n".join(f"> {_no_tags(line)}".rstrip() for line in view.description.splitlines()))
-    parts.append(_list(view.summary))
+def markdown(view: ResultView, *, experiments: str = EXPERIMENTS, mlflow: str | None = None) -> str:
+    """Return the report as Markdown, with links to the runs below the URL `experiments`, and to their curves."""
+    parts = [f"# {_md(view.name)}", *opening(view)]
+    parts += ["## What was held equal", _list([f"{each.name}: {each.value}" for each in view.conditions])]
+    parts += ["## How it was judged", _list(list(judged(view)))]
+    head, rows = _runs(view)
+    links = [[_md(row[0]), *(_md_link(cell, experiments) for cell in row[1])] for row in rows]
+    parts += ["## Runs", _table(head, links, is_ready=True)] if links else []
+    parts += [f"[{CURVES}]({mlflow})"] if mlflow else []
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def opening(view: ResultView) -> list[str]:
+    """Return what a reader wants first, as blocks of Markdown: the question, the verdicts in words, the numbers."""
+    about = "\n".join(f"> {_no_tags(line)}".rstrip() for line in view.description.splitlines())
+    return [_md(_headline(view)), about, _list(view.summary), *numbers(view)]
+
+
+def numbers(view: ResultView) -> list[str]:
+    """Return why runs cannot be compared, what to know before believing it, and the table, as blocks of Markdown."""
+    table, parts = table_of(view), list[str]()
     if view.replications:
         parts += ["## With other seeds", _list(_replications(view))]
     if view.not_comparable:
         parts += ["## Not comparable", _list([field.words for field in view.not_comparable])]
     if view.warnings:
         parts += ["## Warnings", _list(view.warnings)]
-    parts += ["## Numbers", _table(table.head, table.rows)]
-    parts += ["## What was held equal", _list([f"{each.name}: {each.value}" for each in view.conditions])]
-    parts += ["## How it was judged", _list(list(judged(view)))]
-    head, rows = _runs(view)
-    links = [[_md(row[0]), *(_md_link(cell, experiments) for cell in row[1])] for row in rows]
-    parts += ["## Runs", _table(head, links, is_ready=True)] if links else []
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return [*parts, "## Numbers", _table(table.head, table.rows)]
 
 
-def html(view: ResultView, svg: str, *, experiments: str = EXPERIMENTS) -> str:
+def html(view: ResultView, svg: str, *, experiments: str = EXPERIMENTS, mlflow: str | None = None) -> str:
     """Return the report as an HTML file with the figure `svg` in it, and links to the runs below `experiments`.
+
+    `mlflow` is the page of their curves.
 
     It has no script and asks nothing of any server; a policy of its own forbids both.
     """
@@ -86,6 +97,7 @@ def html(view: ResultView, svg: str, *, experiments: str = EXPERIMENTS) -> str:
         _section("What was held equal", _definitions(view)),
         _section("How it was judged", _items(list(judged(view)))),
         _section("Runs", _runs_grid(view, experiments)),
+        f'<p><a href="{_text(mlflow)}">{CURVES}</a></p>' if mlflow else "",
     ]
     content = "\n".join(part for part in body if part)
     return (

@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from service.cluster.base import Cluster, ClusterView, GangKey
 from service.comparisons.planner import ComparisonPlanner
+from service.comparisons.recording.rows import StudyRunRows
 from service.database.engine import Database
 from service.database.lease import Leadership
 from service.database.models.experiments import Experiment
@@ -29,6 +30,7 @@ from service.dispatcher.prometheus import DispatcherMetrics
 from service.dispatcher.reconciler import Reconciler
 from service.dispatcher.scheduler import Scheduler
 from service.dispatcher.store import DispatcherStore, Live
+from service.dispatcher.study_recording import StudyRecording
 from service.domain.studies import StudyKind
 from service.errors import ClusterUnavailable, NotLeading
 from service.log_format import log_context
@@ -63,6 +65,7 @@ class Dispatcher:
         planners = {StudyKind.COMPARISON: ComparisonPlanner()}
         rows = StudyRows(database, self.leadership)
         self.studies = StudyController(rows, planners, storage=settings.storage_root, clock=clock)
+        self.study_recording = StudyRecording(StudyRunRows(database), settings, clock=clock)
         self.status_writer = ClusterStatusWriter(self.store, clock=clock)
         self.trouble = ""  # why the cluster could not be seen when it was last looked at
         self.reconciler = Reconciler(
@@ -92,6 +95,7 @@ class Dispatcher:
         self.run_finalizer.close()
         self.file_cleanup.close()
         self.studies.close()
+        self.study_recording.close()
         self.disk_meter.close()
         self.cluster.close()
 
@@ -99,6 +103,7 @@ class Dispatcher:
         """Look once and make every move that is due. Does nothing while another dispatcher leads."""
         if not self._leads():
             self.reconciler.forget()
+            self.study_recording.close()
             return
         with self.report.tick():
             self._work()
@@ -145,6 +150,7 @@ class Dispatcher:
             self.reconciler.launched(self.scheduler.admit(seen, live))
         self.reconciler.made_room = self.reconciler.moved = False
         self.run_finalizer.tick()
+        self.study_recording.tick()
         self._keep_house(view)
 
     def _decide_studies(self) -> None:

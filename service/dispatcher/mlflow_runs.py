@@ -34,7 +34,7 @@ REPLAY_SECONDS = 1800.0
 class FinalizeResult:
     """What came of telling MLflow: the rows it has heard of with their run, if they have one, and those it has not."""
 
-    closed: list[tuple[Experiment, str | None]] = field(default_factory=list)
+    closed: list[tuple[Experiment, str | None, str | None]] = field(default_factory=list)  # and where that is
     failed: list[str] = field(default_factory=list)
 
 
@@ -79,9 +79,9 @@ class RunFinalizer:
             log.warning("MLflow cannot be told how runs ended, trying again: %s", error)
             self.not_before = self.clock() + RETRY_SECONDS
             return
-        for row, run_id in done.result().closed:
+        for row, run_id, run_in in done.result().closed:
             self.pauses.pop(row.id, None)
-            self.store.close_run(row, run_id)
+            self.store.close_run(row, run_id, run_in)
         for experiment_id in done.result().failed:
             before, _ = self.pauses.get(experiment_id, (0.0, 0.0))
             pause = min(LONGEST_PAUSE_SECONDS, 2 * before or RETRY_SECONDS)
@@ -90,7 +90,7 @@ class RunFinalizer:
     def _close_all(self, rows: list[Experiment]) -> FinalizeResult:
         """Tell MLflow of these, one by one. Raises what MLflow raises while it is away."""
         if self.tracking_uri is None:
-            return FinalizeResult(closed=[(row, row.mlflow_run_id) for row in rows])
+            return FinalizeResult(closed=[(row, row.mlflow_run_id, None) for row in rows])
         os.environ.update(without_proxy_to_loopback(os.environ))
         from mlflow import MlflowClient
 
@@ -100,10 +100,10 @@ class RunFinalizer:
         for row in rows:
             try:
                 folder = self._folder(row)
-                run_id = _end_run(client, row, folder, goes_on=newest_attempt(folder) > row.attempt)
+                run_id, run_in = _end_run(client, row, folder, goes_on=newest_attempt(folder) > row.attempt)
                 if is_waiting(folder):
                     raise RuntimeError("its journal could not be sent")
-                said.closed.append((row, run_id))
+                said.closed.append((row, run_id, run_in))
             except Exception as error:  # whatever is wrong with one run is no other's
                 log.warning(
                     "MLflow has not heard all of this, trying again: %s", error, extra={"experiment_id": row.id}
@@ -134,10 +134,13 @@ class RunFinalizer:
         return ExperimentFolder(self.storage, row.id)
 
 
-def _end_run(client: "MlflowClient", row: Experiment, folder: ExperimentFolder, *, goes_on: bool) -> str | None:
+def _end_run(
+    client: "MlflowClient", row: Experiment, folder: ExperimentFolder, *, goes_on: bool
+) -> tuple[str | None, str | None]:
     """Set the status of the row's run, unless it `goes_on` with an attempt that began since the row was read.
 
-    Returns the run, or None for an experiment that never had one. A run that was deleted in MLflow needs no status.
+    Returns the run and MLflow's experiment that it is in, as far as these are known: an experiment may never have had
+    one. A run that was deleted in MLflow needs no status.
     """
     from mlflow.exceptions import MlflowException
 
@@ -146,17 +149,17 @@ def _end_run(client: "MlflowClient", row: Experiment, folder: ExperimentFolder, 
     if known is None and run_id is None and (found := find_old_run(client, row.project, row.id)):
         run_id = found.info.run_id
     if run_id is None or goes_on:
-        return run_id
+        return run_id, None
     try:
         info = client.get_run(run_id).info
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        return run_id
+        return run_id, None
     status = RUN_STATUS[State(row.state)]
     if info.lifecycle_stage == "active" and info.status != status:
         client.set_terminated(run_id, status)
-    return run_id
+    return run_id, str(info.experiment_id)
 
 
 def _is_in_trouble(error: Exception) -> bool:

@@ -194,7 +194,8 @@ class Reconciler:
         progress = seen.progress.to_dict()
         progress.pop("heartbeat")
         if memory.written != progress:
-            self.updates.append(ProgressUpdate(row.id, row.attempt, progress, seen.progress.mlflow_run_id))
+            run_id, run_in = seen.progress.mlflow_run_id, seen.progress.mlflow_experiment_id
+            self.updates.append(ProgressUpdate(row.id, row.attempt, progress, run_id, run_in))
             row.progress, memory.written = progress, progress
 
     def _apply(
@@ -231,5 +232,6 @@ def _ending(row: Experiment, move: Move, seen: GangView, record: Outcome | None,
         progress=progress,
         summary=record.summary,
         run_id=record.mlflow_run_id,
+        run_in=record.mlflow_experiment_id,
         tracked=record.tracked and record.outcome.upper() == move.to,
     )

@@ -81,6 +81,7 @@ class AttemptEnd:
     progress: dict[str, Any] | None = None
     summary: dict[str, Any] | None = None
     run_id: str | None = None
+    run_in: str | None = None  # MLflow's experiment that the run is in
     tracked: bool = False  # MLflow knows of this end
 
 
@@ -92,6 +93,7 @@ class ProgressUpdate:
     attempt: int
     progress: dict[str, Any]
     run_id: str | None
+    run_in: str | None = None  # MLflow's experiment that the run is in
 
 
 class DispatcherStore:
@@ -177,6 +179,7 @@ class DispatcherStore:
                 row.progress = ending.progress or row.progress
                 row.summary = ending.summary or row.summary
                 row.mlflow_run_id = ending.run_id or row.mlflow_run_id
+                row.mlflow_experiment_id = ending.run_in or row.mlflow_experiment_id
             if row.attempt and move.to not in HOLDS_GANG:
                 row.disk_measured_at = None  # its last attempt has left files
             if move.to in TERMINAL:
@@ -208,10 +211,20 @@ class DispatcherStore:
         write = (
             update(Experiment.__table__)  # type: ignore[arg-type]
             .where(rows.id == bindparam("of_id"), rows.attempt == bindparam("of_attempt"), still_holds)
-            .values(progress=bindparam("now_at"), mlflow_run_id=func.coalesce(bindparam("run"), rows.mlflow_run_id))
+            .values(
+                progress=bindparam("now_at"),
+                mlflow_run_id=func.coalesce(bindparam("run"), rows.mlflow_run_id),
+                mlflow_experiment_id=func.coalesce(bindparam("run_in"), rows.mlflow_experiment_id),
+            )
         )
         values = [
-            {"of_id": note.experiment_id, "of_attempt": note.attempt, "now_at": note.progress, "run": note.run_id}
+            {
+                "of_id": note.experiment_id,
+                "of_attempt": note.attempt,
+                "now_at": note.progress,
+                "run": note.run_id,
+                "run_in": note.run_in,
+            }
             for note in notes
         ]
         with self._writing() as session:
@@ -255,12 +268,13 @@ class DispatcherStore:
         with self.database.reading() as session:
             return list(session.scalars(_OPEN_RUNS, {"besides": list(besides)}))
 
-    def close_run(self, read: Experiment, run_id: str | None) -> None:
+    def close_run(self, read: Experiment, run_id: str | None, run_in: str | None = None) -> None:
         """Note that the MLflow run says how the experiment ended; nothing where it has been retried since it was read.
 
-        A run that is known stays known: without a run id, the one in the row is kept.
+        `run_in` is MLflow's experiment that the run is in. What is known stays known: None changes nothing.
         """
         known = {} if run_id is None else {"mlflow_run_id": run_id}
+        known |= {} if run_in is None else {"mlflow_experiment_id": run_in}
         with self._writing() as session:
             session.execute(
                 update(Experiment)

@@ -33,6 +33,8 @@ class StudyLinks(View):
     report: str
     figure: str
     experiments: str = Field(description="the list of its experiments")
+    mlflow: str | None = Field(None, description="its page in MLflow: verdicts, table, figure; once there is one")
+    mlflow_charts: str | None = Field(None, description="MLflow's charts of its variants, as a saved view")
 
 
 class ComparisonView(View):

@@ -13,7 +13,7 @@ from cbam_core.spec import ExperimentSpec
 from service.database.disk_usage import require_room
 from service.database.engine import Database
 from service.database.models.experiments import Experiment
-from service.database.models.studies import Decision, Study, Trial
+from service.database.models.studies import Decision, Study, StudyRun, Trial
 from service.database.study_transitions import change_study_state, note_decision
 from service.domain.states import Desired, State
 from service.domain.studies import STUDY_ACTIONS, STUDY_TERMINAL, STUDY_WISHES, StudyKind, StudyMove, StudyState
@@ -233,6 +233,14 @@ class StudyStore:
             StudySnapshot(row.id, row.version, StudyState(row.state), *row[3:], counts[row.id], read.get(row.id, 0))
             for row in rows
         ]
+
+    def mlflow_runs(self, study_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Of those of these studies that MLflow knows its parent run, and MLflow's experiment that it is in."""
+        query = select(StudyRun.study_id, StudyRun.experiment_id, StudyRun.run_id)
+        chosen = query.where(StudyRun.study_id.in_(study_ids), StudyRun.run_id.is_not(None))
+        with self.database.reading() as session:
+            found = session.execute(chosen)
+            return {study_id: (run_id, run_in) for study_id, run_in, run_id in found if run_id and run_in}
 
     def trials(self, study_id: str) -> list[TrialRow]:
         """The trials of a study with their experiments, whole, by number. Raises StudyNotFound."""

@@ -80,6 +80,7 @@ class Outcome:
     token: str = ""
     summary: dict[str, Any] = field(default_factory=dict)
     mlflow_run_id: str | None = None
+    mlflow_experiment_id: str | None = None  # that the run is in
     tracked: bool = False
 
     def to_dict(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ class Progress:
     message: str = ""
     heartbeat: float = 0.0  # unix seconds
     mlflow_run_id: str | None = None
+    mlflow_experiment_id: str | None = None  # that the run is in
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""

@@ -31,7 +31,7 @@ class Sender:
         self._identity = RunIdentity(folder, self.journal, project=project, run_name=run_name)
         self._client: MlflowClient | None = None
         self._artifacts: ArtifactRepository  # those of the run, once it is known
-        self._project_id = ""
+        self.project_id = ""
         self.refused_status = False  # by MLflow, which does not know then how the run ended
 
     def send(self, may_send: Callable[[], bool]) -> None:
@@ -53,7 +53,7 @@ class Sender:
             self._client = mlflow.MlflowClient(self._uri)
         if self.run_id is None:
             run = self._identity.ensure(self._client)
-            self._project_id = str(run.info.experiment_id)
+            self.project_id = str(run.info.experiment_id)
             self.run_id, self._artifacts = str(run.info.run_id), artifacts_at(run.info.artifact_uri, self._uri)
         return self._client
 
@@ -83,7 +83,7 @@ class Sender:
                 for made in confusion_artifacts(Path(path)):
                     self._artifacts.log_artifact(str(made))
             case {"model": path}:
-                log_model(client, Path(path), self.run_id, self._project_id)
+                log_model(client, Path(path), self.run_id, self.project_id)
             case {"status": status}:
                 client.set_terminated(self.run_id, status)
             case _:

@@ -55,6 +55,11 @@ class MlflowTracker(JournalTracker):
         """The MLflow run, once it is known."""
         return self._sender.run_id
 
+    @property
+    def project_id(self) -> str | None:  # type: ignore[override]
+        """MLflow's experiment that the run is in, once it is known."""
+        return self._sender.project_id or None
+
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Values measured at `step`. Raises Superseded where another attempt writes the journal."""
         super().log(step, metrics)

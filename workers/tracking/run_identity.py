@@ -85,7 +85,7 @@ class RunIdentity:
         return _find_created(client, known) if known.project_id else None
 
     def _create(self, client: "MlflowClient", known: KnownRun | None) -> "Run":
-        project_id = _ensure_project(client, self._project)
+        project_id = ensure_project(client, self._project)
         creation = known.creation if known is not None and known.run_id is None else secrets.token_hex(16)
         self._write(KnownRun(creation, project_id))
         if self._journal.sent:
@@ -143,7 +143,7 @@ def _go_on(client: "MlflowClient", run: "Run") -> "Run":
     return run
 
 
-def _ensure_project(client: "MlflowClient", name: str) -> str:
+def ensure_project(client: "MlflowClient", name: str) -> str:
     """The id of MLflow's experiment of this name, made or restored where it has to be."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:

@@ -12,6 +12,7 @@ class Tracker:
     """Tracks nothing: what every rank but the first uses."""
 
     run_id: str | None = None
+    project_id: str | None = None  # MLflow's experiment that the run is in
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Facts about the run."""

@@ -307,6 +307,7 @@ class Trainer:
                 metrics=self.metrics,
                 heartbeat=time.time(),
                 mlflow_run_id=self.tracker.run_id,
+                mlflow_experiment_id=self.tracker.project_id,
             )
         )
 

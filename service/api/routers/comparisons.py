@@ -9,7 +9,7 @@ from service.api.bodies import BoundedRoute
 from service.api.deps import GUARDED, CallerDep, Id, OperationsDep, ProfilerDep, SettingsDep, StoreDep, the_apps
 from service.api.problems import documented, with_headers
 from service.api.routers.experiments import IfMatch, Key, version_of
-from service.api.study_views import comparison_view, trial_view
+from service.api.study_views import comparison_view, mlflow_pages, trial_view
 from service.comparisons import actions
 from service.database.models.studies import Study
 from service.domain.filters import LARGEST_INTEGER, PAGE_LIMIT, Cursor, Sort
@@ -66,9 +66,22 @@ def changeable(row: ComparisonDep, caller: CallerDep) -> Study:
 EditableComparisonDep = Annotated[Study, Depends(changeable)]
 
 
-def _shown(row: Study, studies: StudyStore, response: Response) -> ComparisonView:
-    response.headers["ETag"] = f'"{row.version}"'
-    return comparison_view(row, studies.counts([row.id])[row.id])
+class Shown:
+    """Answers with one comparison as it is now, and its version as the ETag."""
+
+    def __init__(self, studies: StudiesDep, settings: SettingsDep, response: Response) -> None:
+        self.studies, self.settings, self.response = studies, settings, response
+
+    def __call__(self, row: Study) -> ComparisonView:
+        """The view of the row."""
+        self.response.headers["ETag"] = f'"{row.version}"'
+        counts, runs = self.studies.counts([row.id])[row.id], self.studies.mlflow_runs([row.id])
+        return comparison_view(
+            row, counts, mlflow=mlflow_pages(row.id, runs.get(row.id), self.settings.mlflow_public_url)
+        )
+
+
+ShownDep = Annotated[Shown, Depends()]
 
 
 @router.post(
@@ -85,12 +98,13 @@ def submit(
     store: StoreDep,
     settings: SettingsDep,
     caller: CallerDep,
+    shown: ShownDep,
     idempotency_key: Key = None,
 ) -> ComparisonView:
     """Accept a comparison: its experiments are queued in blocks of one seed, and it survives whatever fails."""
     row, _ = actions.submit(studies, store, settings, comparison, caller=caller, key=idempotency_key)
     response.headers["Location"] = f"/v1/comparisons/{row.id}"
-    return _shown(row, studies, response)
+    return shown(row)
 
 
 @router.post("/preview", responses=documented(400, 413, 415, 422, 503))
@@ -115,7 +129,7 @@ async def show_preview(
 
 
 @router.get("", responses=documented(422))
-def list_page(query: Annotated[ComparisonQuery, Query()], studies: StudiesDep) -> ComparisonPage:
+def list_page(query: Annotated[ComparisonQuery, Query()], studies: StudiesDep, settings: SettingsDep) -> ComparisonPage:
     """List comparisons, the newest first, without their specs."""
     after = None if query.cursor is None else Cursor.from_cursor(query.cursor, Sort.NEWEST)
     rows, place = studies.page(
@@ -125,31 +139,33 @@ def list_page(query: Annotated[ComparisonQuery, Query()], studies: StudiesDep) -
         limit=query.limit,
         after=None if after is None else (after.created_at, after.id),
     )
-    counts = studies.counts([row.id for row in rows])
+    ids, base = [row.id for row in rows], settings.mlflow_public_url
+    counts, runs = studies.counts(ids), studies.mlflow_runs(ids)
     cursor = None if place is None else Cursor(Sort.NEWEST, place[0], *place).to_cursor()
-    items = [comparison_view(row, counts[row.id], with_spec=False) for row in rows]
+    pages = {row.id: mlflow_pages(row.id, runs.get(row.id), base) for row in rows}
+    items = [comparison_view(row, counts[row.id], mlflow=pages[row.id], with_spec=False) for row in rows]
     return ComparisonPage(items=items, next_cursor=cursor)
 
 
 @router.get("/{study_id}", responses=with_headers(200, TAG) | documented(404, 422))
-def show(row: ComparisonDep, studies: StudiesDep, response: Response) -> ComparisonView:
+def show(row: ComparisonDep, shown: ShownDep) -> ComparisonView:
     """Show one comparison: where it is, and how far its experiments are."""
-    return _shown(row, studies, response)
+    return shown(row)
 
 
 @router.patch("/{study_id}", responses=with_headers(200, TAG) | documented(400, 404, 409, 412, 413, 415, 422))
 def change(
     row: EditableComparisonDep,
     changes: ComparisonChanges,
-    response: Response,
     *,
     studies: StudiesDep,
     caller: CallerDep,
+    shown: ShownDep,
     if_match: IfMatch = None,
 ) -> ComparisonView:
     """Add seeds. One that has ended goes on."""
     version = version_of(if_match)
-    return _shown(actions.add_seeds(studies, row, changes.seeds, caller=caller, version=version), studies, response)
+    return shown(actions.add_seeds(studies, row, changes.seeds, caller=caller, version=version))
 
 
 @router.delete("/{study_id}", status_code=204, responses=documented(404, 409, 412, 422))
@@ -193,6 +209,7 @@ def result(row: ComparisonDep, studies: StudiesDep) -> ResultView:
 def report(
     row: ComparisonDep,
     studies: StudiesDep,
+    settings: SettingsDep,
     *,
     format: Annotated[
         Literal["html", "markdown"], Query(description="html: one file that needs nothing else")
@@ -202,10 +219,11 @@ def report(
     from service.comparisons import report as reports
     from service.comparisons.figure import figure
 
-    view = _judged(row, studies)
+    view, run = _judged(row, studies), studies.mlflow_runs([row.id]).get(row.id)
+    mlflow = mlflow_pages(row.id, run, settings.mlflow_public_url).charts
     if format == "markdown":
-        return Response(reports.markdown(view), media_type="text/markdown")
-    page = reports.html(view, figure(view))
+        return Response(reports.markdown(view, mlflow=mlflow), media_type="text/markdown")
+    page = reports.html(view, figure(view), mlflow=mlflow)
     return Response(page, media_type="text/html", headers={"Content-Security-Policy": f"{reports.POLICY}; {FRAMES}"})
 
 
@@ -239,6 +257,7 @@ def replicate(
     studies: StudiesDep,
     settings: SettingsDep,
     caller: CallerDep,
+    shown: ShownDep,
     idempotency_key: Key = None,
 ) -> ComparisonView:
     """Ask the same again with fresh seeds: a comparison of its own, and the results of both tell of each other."""
@@ -246,14 +265,14 @@ def replicate(
 
     copy, _ = replications.replicate(studies, settings, row, request, caller=caller, key=idempotency_key)
     response.headers["Location"] = f"/v1/comparisons/{copy.id}"
-    return _shown(copy, studies, response)
+    return shown(copy)
 
 
 def _act(
-    row: EditableComparisonDep, request: Request, response: Response, studies: StudiesDep, caller: CallerDep
+    row: EditableComparisonDep, request: Request, studies: StudiesDep, caller: CallerDep, shown: ShownDep
 ) -> ComparisonView:
     action = request.url.path.rsplit("/", 1)[-1]
-    return _shown(actions.act(studies, row.id, action, caller=caller), studies, response)
+    return shown(actions.act(studies, row.id, action, caller=caller))
 
 
 Action = Literal["cancel", "pause", "resume", "retry"]

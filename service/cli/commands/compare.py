@@ -173,6 +173,8 @@ def _facts(client: "Client", view: "ComparisonView", result: "ResultView") -> li
         ("metric", f"{view.metric}{images}{margin}"),
         ("seeds", seeds_of(result)),
         ("API", f"{public_url(client.base_url)}{view.links.self}"),
+        ("MLflow", view.links.mlflow or ""),
+        ("charts", view.links.mlflow_charts or ""),
     ]
     return [(name, value) for name, value in facts if value != ""]
 

@@ -112,8 +112,11 @@ def make_stack(report: "Report | None" = None, data_roots: Sequence[Path] = ()) 
 
 
 def addresses(record: "StackRecord") -> dict[str, object]:
-    """Where everything is."""
-    return {"API": record.url, "API docs": f"{record.url}/docs", "MLflow": record.mlflow_url, "Ray": record.ray_address}
+    """Where everything is, as people open it."""
+    from service.domain.mlflow_links import home_link
+
+    mlflow = home_link(record.mlflow_url)
+    return {"API": record.url, "API docs": f"{record.url}/docs", "MLflow": mlflow, "Ray": record.ray_address}
 
 
 @contextmanager

@@ -75,6 +75,7 @@ class Experiment(Base):
     progress: Mapped[dict[str, Any]]
     summary: Mapped[dict[str, Any]]
     mlflow_run_id: Mapped[str | None] = mapped_column(String(64))
+    mlflow_experiment_id: Mapped[str | None] = mapped_column(String(64))  # that the run is in
     traceparent: Mapped[str | None] = mapped_column(String(64), default=tracing.traceparent)
     tracking_closed: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime]

@@ -85,6 +85,22 @@ class Trial(Base):
     )  # image by image; a probe's numbers
 
 
+class StudyRun(Base):
+    """What MLflow has of a study. It outlasts the study: MLflow is to hear that it was deleted."""
+
+    __tablename__ = "study_runs"
+
+    study_id: Mapped[str] = mapped_column(String(32), primary_key=True)  # no foreign key
+    creation: Mapped[str] = mapped_column(String(32))  # the word that its runs are made with, and found by
+    experiment_id: Mapped[str | None] = mapped_column(String(64))  # MLflow's experiment that they are in
+    run_id: Mapped[str | None] = mapped_column(String(64))  # the parent run
+    summaries: Mapped[dict[str, Any]] = mapped_column(default=dict)  # by variant: its summary run, and what that is of
+    linked: Mapped[list[str]] = mapped_column(default=list)  # runs that name the parent run
+    told: Mapped[str] = mapped_column(String(255), default="")  # of which state of the rows
+    finished: Mapped[bool] = mapped_column(default=False)  # there is nothing more to tell of this version
+    version: Mapped[int] = mapped_column(default=0)  # of the study
+
+
 class LegalStudyMove(Base):
     """The table of `STUDY_MOVES`: a decision to make any other move is refused by its foreign key."""
 
