@@ -1,6 +1,5 @@
 """What a preview asks and tells of how a training begins: its weights file, what learns, and at which rates."""
 
-import os
 from pathlib import Path
 
 from cbam_core.datasets import DatasetFacts
@@ -11,6 +10,8 @@ from service.schemas.previews import LrScaleView, WeightsView
 from service.settings import Settings
 from workers.protocol.initial_weights import locate
 
+MOST_BYTES = 2 * 2**30
+"""Of a weights file that a preview reads: it is in memory while it is."""
 DEFAULT_CLASSES = 1000  # where only a folder knows that this server does not see
 
 
@@ -19,7 +20,7 @@ def question_of(spec: ExperimentSpec, facts: DatasetFacts, settings: Settings) -
     weights: tuple[Path, tuple[str, ...]] | None = None
     if spec.model.weights is not None and facts.classes is not None:
         path, roots = locate(spec.model.weights, storage=settings.storage_root, data_roots=settings.data_roots)
-        weights = (path, roots.folders) if os.path.lexists(path) else None
+        weights = (path, roots.folders) if _is_soon_read(path) else None
     return Question(
         model=spec.model,
         channels=facts.channels,
@@ -29,6 +30,13 @@ def question_of(spec: ExperimentSpec, facts: DatasetFacts, settings: Settings) -
         attention_lr_scale=spec.train.attention_lr_scale,
         weights=weights,
     )
+
+
+def _is_soon_read(path: Path) -> bool:
+    try:
+        return path.stat().st_size <= MOST_BYTES
+    except OSError:  # it may be there for the workers
+        return False
 
 
 def not_looked_at(spec: ExperimentSpec, question: Question) -> list[RecipeWarning]:

@@ -11,7 +11,7 @@ from cbam_core.networks import build_network
 from tests.support.published_weights import publish, use_cache
 from workers.classifier import load_classifier
 from workers.data import load_dataset
-from workers.train import trainer
+from workers.train import network, trainer
 from workers.train.checkpoint import MANIFEST, STATE, Checkpoints
 
 NAME = "tf_mobilenetv3_small_minimal_100"
@@ -79,7 +79,7 @@ def test_a_resumed_training_sees_what_its_weights_have_learnt_from(pretrained_sp
     """Whatever timm says of the weights by then."""
     train(assign(pretrained_spec, experiment_id="unbroken"))
     train(assign(pretrained_spec), stop_when=lambda progress: progress.step == 3 and "pause")
-    monkeypatch.setattr(trainer, "published_normalisation", lambda *_: None)
+    monkeypatch.setattr(network, "published_normalisation", lambda *_: None)
     train(assign(pretrained_spec, attempt=2, token="t2"))
     unbroken, resumed = (assign(pretrained_spec, experiment_id=name) for name in ("unbroken", "e1"))
     assert same(weights_of(resumed), weights_of(unbroken))
@@ -89,7 +89,7 @@ def test_a_resumed_training_sees_what_its_weights_have_learnt_from(pretrained_sp
 def test_a_training_of_before_goes_on_as_it_began(pretrained_spec, assign, train, monkeypatch):
     """Once, published weights were given images with the dataset's statistics, and checkpoints did not say so."""
     with monkeypatch.context() as before:
-        before.setattr(trainer, "published_normalisation", lambda *_: None)
+        before.setattr(network, "published_normalisation", lambda *_: None)
         train(assign(pretrained_spec, experiment_id="unbroken"))
         train(assign(pretrained_spec), stop_when=lambda progress: progress.step == 3 and "pause")
     old = assign(pretrained_spec)
