@@ -10,7 +10,7 @@ from cbam_core.spec import ExperimentSpec
 from service.comparisons.stored import has_rule
 from service.comparisons.submission import base_spec, place_of_base, variant_specs
 from service.database.models.studies import Study
-from service.domain.roles import Caller, require_change
+from service.domain.roles import Caller
 from service.domain.studies import StudyKind, StudyState, seed_of
 from service.errors import InvalidField, InvalidFields
 from service.experiments import actions as experiments
@@ -100,17 +100,6 @@ def _power(comparison: ComparisonSpec, seeds: int, variants: int) -> tuple[Power
         )
         for sd in SPREADS
     )
-
-
-def act(store: StudyStore, study_id: str, action: str, *, caller: Caller) -> Study:
-    """Write down that the caller wants to cancel, pause, resume or retry. Asking twice is no error.
-
-    Raises StudyNotFound, Forbidden (it is somebody else's), IllegalStudyAction with the actions that the state allows.
-    """
-    require_change(caller, store.get(study_id).owner)
-    if action == "retry":
-        return store.retry(study_id, by=caller.name)
-    return store.wish(study_id, action, by=caller.name)
 
 
 def add_seeds(store: StudyStore, study: Study, seeds: int, *, caller: Caller, version: int | None) -> Study:

@@ -26,6 +26,7 @@ from service.schemas.studies import (
     DecisionView,
     TrialList,
 )
+from service.studies.actions import act
 from service.studies.store import StudyStore
 
 router = APIRouter(
@@ -51,7 +52,7 @@ FIGURE: dict[int | str, dict[str, Any]] = {200: {"description": "The figure", "c
 
 def existing(study_id: Id, studies: StudiesDep) -> Study:
     """The comparison of the path, or a 404."""
-    return studies.get(study_id)
+    return studies.get(study_id, kind=StudyKind.COMPARISON)
 
 
 ComparisonDep = Annotated[Study, Depends(existing)]
@@ -228,7 +229,7 @@ def _act(
     row: EditableComparisonDep, request: Request, response: Response, studies: StudiesDep, caller: CallerDep
 ) -> ComparisonView:
     action = request.url.path.rsplit("/", 1)[-1]
-    return _shown(actions.act(studies, row.id, action, caller=caller), studies, response)
+    return _shown(act(studies, row.id, action, caller=caller), studies, response)
 
 
 Action = Literal["cancel", "pause", "resume", "retry"]

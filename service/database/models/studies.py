@@ -1,4 +1,4 @@
-"""The rows of studies: comparisons, which are many experiments and a decision about them."""
+"""The rows of studies: comparisons and sweeps, which are many experiments and a decision about them."""
 
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,7 @@ from sqlalchemy import (
     Integer,
     String,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -41,7 +42,8 @@ class Study(Base):
     description: Mapped[str] = mapped_column(Words, default="")
     owner: Mapped[str] = mapped_column(ShortWords(128))
     spec: Mapped[dict[str, Any]]
-    specs: Mapped[dict[str, Any]]  # of each variant the whole spec of its experiments, but for name and seed
+    specs: Mapped[dict[str, Any]]  # of each variant the whole spec of its experiments, but for name and seed; or "base"
+    limits: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # of a sweep, as they are now
     seed: Mapped[int] = mapped_column(BigInteger)
     seeds: Mapped[int]  # that are wanted now
     seeds_chosen: Mapped[bool] = mapped_column(default=False)  # by the precision of the first ones
@@ -57,10 +59,24 @@ class Study(Base):
 
 
 class Trial(Base):
-    """One experiment of a study. It outlasts its experiment: that one was deleted counts in the result."""
+    """One experiment of a study. It outlasts its experiment: that one was deleted counts in the result.
+
+    Of a sweep `variant` is the method and `block` the number of the proposal.
+    """
 
     __tablename__ = "trials"
-    __table_args__ = (UniqueConstraint("study_id", "variant", "block", name="uq_trials_place"),)
+    __table_args__ = (
+        UniqueConstraint("study_id", "variant", "block", name="uq_trials_place"),
+        Index(
+            "uq_trials_grid",
+            "study_id",
+            "params_hash",
+            "seed",
+            unique=True,
+            sqlite_where=text("variant = 'grid'"),
+            postgresql_where=text("variant = 'grid'"),
+        ),
+    )
 
     study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -72,6 +88,14 @@ class Trial(Base):
     correct: Mapped[int | None]  # images that were classified right, None where that could not be read
     images: Mapped[int | None]  # of them in all
     observed: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # image by image
+    # of a sweep alone
+    params: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    params_hash: Mapped[str | None] = mapped_column(String(64))
+    informed_by: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))  # numbers of trials
+    outcome: Mapped[str | None] = mapped_column(String(32))  # what it ended with
+    place: Mapped[int | None]  # in the order in which trials ended
+    value: Mapped[float | None]
+    why: Mapped[str | None] = mapped_column(Words)  # the outcome in words
 
 
 class LegalStudyMove(Base):
@@ -96,7 +120,7 @@ class Decision(Base):
 
     seq: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"))
-    kind: Mapped[str] = mapped_column(String(16))  # move, trials, seeds, wish
+    kind: Mapped[str] = mapped_column(String(16))  # move, trials, ends, reopened, retried, seeds, limits, wish, asked
     from_state: Mapped[str | None] = mapped_column(String(16))
     to_state: Mapped[str | None] = mapped_column(String(16))
     payload: Mapped[dict[str, Any]]

@@ -1,0 +1,198 @@
+"""What a sweep does next, decided from its rows alone. Pure: killed at any moment, it decides the same again.
+
+Proposal k is informed by the first k + 1 − `concurrent` trials in the order in which they ended, whatever else has
+ended by the time it is made. So what is proposed depends on that order, and not on when somebody looked.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+from service.domain.states import TERMINAL, Desired, Reason, State
+from service.domain.studies import (
+    EndTrials,
+    ReopenTrials,
+    Step,
+    StudyMove,
+    StudyReason,
+    StudyState,
+    TrialEnd,
+    TrialOutcome,
+)
+from service.studies.life import commonest, steps_of_wishes, wish
+
+GIVEN_UP = frozenset({TrialOutcome.CANCELLED, TrialOutcome.DELETED})
+"""Says nothing of the values that were tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSeen:
+    """One trial, and where its experiment is: `state` is None where that was deleted, or never was.
+
+    `outcome` and `place` are what was written down of its end; `metric` is what its experiment reports, None where it
+    reports nothing.
+    """
+
+    number: int
+    state: State | None
+    desired: Desired = Desired.RUN
+    reason: Reason | None = None
+    message: str = ""
+    metric: float | None = None
+    ended_at: float = 0.0
+    outcome: str | None = None
+    place: int | None = None
+    value: float | None = None
+    why: str = ""
+
+    @property
+    def waits_for_retry(self) -> bool:
+        """Whether it is to be queued once more."""
+        return self.outcome == TrialOutcome.RETRY
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes one of the places for trials at a time."""
+        return self.place is None and not self.waits_for_retry
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it failed. One that diverged has not: it only ranks last."""
+        return self.place is not None and self.outcome not in (*GIVEN_UP, TrialOutcome.OK, Reason.LOSS_NOT_FINITE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How far a sweep goes, as it is now."""
+
+    trials: int
+    concurrent: int
+    failed: int
+    hours: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSeen:
+    """All that the next steps of a sweep depend on; `is_over` says that its hours are."""
+
+    state: StudyState
+    desired: Desired
+    reason: StudyReason | None
+    message: str
+    limits: Limits
+    is_over: bool
+    trials: Sequence[TrialSeen]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A proposal that is to be made: its number, and the trials that inform it, in the order in which they ended."""
+
+    number: int
+    informed_by: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The next steps, made together in one transaction; the proposals that are to be trained besides, and retries."""
+
+    steps: Sequence[Step]
+    proposals: Sequence[Wanted] = ()
+    retries: Sequence[int] = ()  # numbers of trials
+
+
+def decide(now: SweepSeen) -> Decided:
+    """What to do now; nothing where the sweep waits."""
+    now, told = _ended(now)
+    wanted = steps_of_wishes(now)
+    if wanted is not None:
+        return Decided([*told, *wanted])
+    decided = _active(now)
+    return replace(decided, steps=[*told, *decided.steps])
+
+
+def _ended(now: SweepSeen) -> tuple[SweepSeen, list[Step]]:
+    """With what has ended since, and what was retried one by one."""
+    again = [one for one in now.trials if one.place is not None and one.state is not None and one.state not in TERMINAL]
+    reopened = {one.number for one in again}
+    new = [one for one in now.trials if one.is_open and (one.state is None or one.state in TERMINAL)]
+    place = 1 + max((one.place for one in now.trials if one.place is not None), default=-1)
+    ends = {
+        one.number: _end(one, place + later)
+        for later, one in enumerate(sorted(new, key=lambda one: (one.ended_at, one.number)))
+    }
+    trials = [
+        replace(one, outcome=None, place=None, value=None)
+        if one.number in reopened
+        else one
+        if (end := ends.get(one.number)) is None
+        else replace(one, outcome=end.outcome, place=end.place, value=end.value, why=end.message)
+        for one in now.trials
+    ]
+    steps: list[Step] = [ReopenTrials(tuple(sorted(reopened)))] if reopened else []
+    if ends:
+        steps.append(EndTrials(tuple(ends.values())))
+    return replace(now, trials=trials), steps
+
+
+def _end(trial: TrialSeen, place: int) -> TrialEnd:
+    if trial.outcome is not None:  # its spec was refused when it was proposed
+        return TrialEnd(trial.number, trial.outcome, place, message=trial.why)
+    if trial.state is None:
+        return TrialEnd(trial.number, TrialOutcome.DELETED, place, message="its experiment was deleted")
+    if trial.state is State.CANCELLED:
+        return TrialEnd(trial.number, TrialOutcome.CANCELLED, place, message=trial.message)
+    if trial.state is State.FAILED:
+        return TrialEnd(trial.number, trial.reason or State.FAILED, place, message=trial.message)
+    if trial.metric is None:
+        return TrialEnd(trial.number, TrialOutcome.NO_METRIC, place, message="it reported no value of the metric")
+    if not math.isfinite(trial.metric):
+        return TrialEnd(trial.number, Reason.LOSS_NOT_FINITE, place, message=f"its metric is {trial.metric}")
+    return TrialEnd(trial.number, TrialOutcome.OK, place, trial.metric)
+
+
+def _active(now: SweepSeen) -> Decided:
+    if (failure := _failing(now)) is not None:
+        return Decided([failure])
+    still_open = sum(one.is_open for one in now.trials)
+    if now.is_over:
+        if still_open:
+            return Decided(wish(now, Desired.CANCEL))
+        return Decided([_done(now, f"its {now.limits.hours:g} hours are over, after {len(now.trials)} trials")])
+    room = max(0, now.limits.concurrent - still_open)
+    retries = [one.number for one in now.trials if one.waits_for_retry]
+    if retries:
+        return Decided([], retries=retries[:room])
+    begun = len(now.trials)
+    wanted = range(begun, min(now.limits.trials, begun + room))
+    if wanted:
+        order = sorted((one for one in now.trials if one.place is not None), key=lambda one: one.place or 0)
+        numbers = tuple(one.number for one in order)
+        informed = [numbers[: max(0, number + 1 - now.limits.concurrent)] for number in wanted]
+        return Decided([], [Wanted(number, known) for number, known in zip(wanted, informed, strict=True)])
+    return Decided([] if still_open else [_done(now)])
+
+
+def _failing(now: SweepSeen) -> StudyMove | None:
+    """Where the trials that ended last all failed: whatever is wrong would fail the others too."""
+    ended = [one for one in now.trials if one.place is not None and one.outcome not in GIVEN_UP]
+    latest = sorted(ended, key=lambda one: -(one.place or 0))
+    failed = list(takewhile(lambda one: one.is_broken, latest))
+    if len(failed) < now.limits.failed:
+        return None
+    told = commonest((str(one.outcome), one.why or one.message) for one in failed)
+    message = f"{len(failed)} trials failed one after the other, most often with {told}"
+    return StudyMove(StudyState.STOPPING, StudyReason.EXPERIMENTS_FAILED, message)
+
+
+def _done(now: SweepSeen, message: str = "") -> StudyMove:
+    """The end; with a result only where a trial has a value."""
+    if any(one.outcome == TrialOutcome.OK for one in now.trials):
+        return StudyMove(StudyState.SUCCEEDED, message=message)
+    failed = [one for one in now.trials if one.outcome not in (*GIVEN_UP, None)]
+    if not failed:
+        return StudyMove(StudyState.SUCCEEDED, message=message or "no trial has a value: all were cancelled or deleted")
+    told = commonest((str(one.outcome), one.why or one.message) for one in failed)
+    words = f"none of {len(now.trials)} trials has a value; most often {told}"
+    return StudyMove(StudyState.STOPPING, StudyReason.EXPERIMENTS_FAILED, words)
