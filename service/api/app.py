@@ -36,6 +36,7 @@ from service.api.routers import (
     history,
     pruning,
     streams,
+    sweeps,
     webhooks,
 )
 from service.auth.audit import AuditLog
@@ -58,6 +59,7 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 ROUTERS = (
     experiments,
     comparisons,
+    sweeps,
     bulk,
     pruning,
     history,

@@ -32,7 +32,7 @@ def example() -> str:
 def read_comparison_file(file: Path, overrides: Mapping[str, Any]) -> "ComparisonSpec":
     """The comparison in a file, or of standard input, with the overrides. Raises SpecError that says all faults."""
     from cbam_core.spec import fields_in, read_fields
-    from service.client.comparing.specs import make_comparison
+    from service.client.comparing.specs import make_study
     from service.errors import InvalidField
 
     fields = fields_in(sys.stdin.read(), source="-") if file == STDIN else read_fields(file)
@@ -41,7 +41,7 @@ def read_comparison_file(file: Path, overrides: Mapping[str, Any]) -> "Compariso
             fields = _with_field(fields, field, value)
     except InvalidField as error:
         raise SpecError(f"--set {error.pointer.removeprefix('/')}: {error.detail}") from error
-    return make_comparison(fields, source=str(file))
+    return make_study(ComparisonSpec, fields, source=str(file))
 
 
 def _with_field(fields: dict[str, Any], field: str, value: Any) -> dict[str, Any]:

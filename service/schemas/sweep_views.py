@@ -56,12 +56,11 @@ class SweepPage(View):
     next_cursor: str | None = Field(None, description="give it back as `cursor`; null on the last page")
 
 
-class SweepTrialView(View):
-    """One trial of a sweep."""
+class RankedTrialView(View):
+    """One trial of a sweep, and what it reached."""
 
     number: int = Field(description="in the order in which they were proposed, from 0")
     params: dict[str, Any] = Field(description="the values of the searched fields, as overrides of the base")
-    informed_by: list[int] = Field(description="numbers of the trials whose ends the proposal knew")
     experiment_id: str | None = Field(description="null where the spec was refused, so that there is none")
     state: State | None = Field(description="of the experiment; null where there is none, or it was deleted")
     outcome: str | None = Field(
@@ -70,6 +69,12 @@ class SweepTrialView(View):
     )
     value: float | None = Field(description="of the metric, after the last epoch")
     message: str = Field(description="the outcome in words")
+
+
+class SweepTrialView(RankedTrialView):
+    """One trial of a sweep, and what its proposal knew."""
+
+    informed_by: list[int] = Field(description="numbers of the trials that had ended, as far as the sampler used them")
 
 
 class SweepTrialList(View):
@@ -90,9 +95,9 @@ class SweepResult(View):
     metric: str
     mode: Literal["max", "min"]
     limits: SweepLimits
-    best: SweepTrialView | None = Field(description="the best trial so far, the first of several; null: none has ended")
+    best: RankedTrialView | None = Field(description="the best trial so far, the first of several; null: none has ended")
     fields: tuple[str, ...] = Field(description="that are searched over")
-    trials: list[SweepTrialView] = Field(
+    trials: list[RankedTrialView] = Field(
         description="by rank: the best first, then those that failed or diverged, those that are open, those given up"
     )
     warnings: list[str]

@@ -210,6 +210,7 @@ class StudyRows:
                 raise StaleMove
             for step in steps:
                 self._make(session, row, step, specs, now_after)
+                now_after += len(step.trials) if isinstance(step, BeginTrials) else 0
 
     def _make(
         self, session: Session, row: Study, step: Step, specs: Mapping[PlannedTrial, ExperimentSpec], now_after: int

@@ -1,7 +1,8 @@
 """What a sweep does next, decided from its rows alone. Pure: killed at any moment, it decides the same again.
 
-Proposal k is informed by the first k + 1 − `concurrent` trials in the order in which they ended, whatever else has
-ended by the time it is made. So what is proposed depends on that order, and not on when somebody looked.
+What ended is taken in one by one, in the order in which it ended, and what that gives room for begins before the next
+is taken in. Proposal k is informed by the first k + 1 − `concurrent` trials in that order. So all that is decided, and
+its order, depend on the order in which trials ended, and not on when somebody looked.
 """
 
 import math
@@ -11,8 +12,10 @@ from itertools import takewhile
 
 from service.domain.states import TERMINAL, Desired, Reason, State
 from service.domain.studies import (
+    BeginTrials,
     EndTrials,
     ReopenTrials,
+    RetryTrials,
     Step,
     StudyMove,
     StudyReason,
@@ -95,45 +98,66 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Decided:
-    """The next steps, made together in one transaction; the proposals that are to be trained besides, and retries."""
+    """The next steps; proposals that are to be made and trained, and trials that are to be queued once more."""
 
-    steps: Sequence[Step]
+    steps: Sequence[Step] = ()
     proposals: Sequence[Wanted] = ()
     retries: Sequence[int] = ()  # numbers of trials
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.steps or self.proposals or self.retries)
+
 
 def decide(now: SweepSeen) -> Decided:
-    """What to do now; nothing where the sweep waits."""
-    now, told = _ended(now)
+    """What to do next; nothing where the sweep waits. What follows from that, `advance` and another call say."""
+    again = tuple(
+        one.number for one in now.trials if one.place is not None and one.state is not None and one.state not in TERMINAL
+    )
+    if again:
+        return Decided([ReopenTrials(again)])
     wanted = steps_of_wishes(now)
-    if wanted is not None:
-        return Decided([*told, *wanted])
-    decided = _active(now)
-    return replace(decided, steps=[*told, *decided.steps])
+    decided = _active(now) if wanted is None else Decided()
+    if not decided.is_nothing:
+        return decided
+    if (end := _first_end(now)) is not None:
+        return Decided([EndTrials((end,))])
+    return Decided(wanted or [])
 
 
-def _ended(now: SweepSeen) -> tuple[SweepSeen, list[Step]]:
-    """With what has ended since, and what was retried one by one."""
-    again = [one for one in now.trials if one.place is not None and one.state is not None and one.state not in TERMINAL]
-    reopened = {one.number for one in again}
+def advance(now: SweepSeen, steps: Sequence[Step]) -> SweepSeen:
+    """The sweep as it is once these steps are made, as far as they are about its trials."""
+    trials = {one.number: one for one in now.trials}
+    for step in steps:
+        match step:
+            case EndTrials(ends):
+                for end in ends:
+                    ended = {"outcome": end.outcome, "place": end.place, "value": end.value, "why": end.message}
+                    trials[end.number] = replace(trials[end.number], **ended)
+            case ReopenTrials(numbers):
+                for number in numbers:
+                    trials[number] = replace(trials[number], outcome=None, place=None, value=None)
+            case BeginTrials(begun):
+                for trial in begun:
+                    refused = None if trial.refused is None else TrialOutcome.SPEC_INVALID
+                    state = State.QUEUED if refused is None else None
+                    trials[trial.block] = TrialSeen(
+                        number=trial.block, state=state, outcome=refused, why=trial.refused or ""
+                    )
+            case RetryTrials(retried):
+                for number, _ in retried:
+                    trials[number] = TrialSeen(number=number, state=State.QUEUED)
+    return replace(now, trials=list(trials.values()))
+
+
+def _first_end(now: SweepSeen) -> TrialEnd | None:
+    """The end of the trial that ended first of those whose end is not written down."""
     new = [one for one in now.trials if one.is_open and (one.state is None or one.state in TERMINAL)]
+    if not new:
+        return None
     place = 1 + max((one.place for one in now.trials if one.place is not None), default=-1)
-    ends = {
-        one.number: _end(one, place + later)
-        for later, one in enumerate(sorted(new, key=lambda one: (one.ended_at, one.number)))
-    }
-    trials = [
-        replace(one, outcome=None, place=None, value=None)
-        if one.number in reopened
-        else one
-        if (end := ends.get(one.number)) is None
-        else replace(one, outcome=end.outcome, place=end.place, value=end.value, why=end.message)
-        for one in now.trials
-    ]
-    steps: list[Step] = [ReopenTrials(tuple(sorted(reopened)))] if reopened else []
-    if ends:
-        steps.append(EndTrials(tuple(ends.values())))
-    return replace(now, trials=trials), steps
+    return _end(min(new, key=lambda one: (one.ended_at, one.number)), place)
 
 
 def _end(trial: TrialSeen, place: int) -> TrialEnd:
@@ -163,15 +187,15 @@ def _active(now: SweepSeen) -> Decided:
     room = max(0, now.limits.concurrent - still_open)
     retries = [one.number for one in now.trials if one.waits_for_retry]
     if retries:
-        return Decided([], retries=retries[:room])
+        return Decided(retries=retries[:room])
     begun = len(now.trials)
     wanted = range(begun, min(now.limits.trials, begun + room))
     if wanted:
         order = sorted((one for one in now.trials if one.place is not None), key=lambda one: one.place or 0)
         numbers = tuple(one.number for one in order)
         informed = [numbers[: max(0, number + 1 - now.limits.concurrent)] for number in wanted]
-        return Decided([], [Wanted(number, known) for number, known in zip(wanted, informed, strict=True)])
-    return Decided([] if still_open else [_done(now)])
+        return Decided(proposals=[Wanted(number, known) for number, known in zip(wanted, informed, strict=True)])
+    return Decided() if still_open else Decided([_done(now)])
 
 
 def _failing(now: SweepSeen) -> StudyMove | None:

@@ -1,6 +1,8 @@
 """A sweep as the controller of studies takes it: rows in, steps out."""
 
 import json
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -9,23 +11,25 @@ from functools import lru_cache
 from cbam_core.errors import SpecError
 from cbam_core.spec import ExperimentSpec
 from service.database.models.studies import Study
-from service.domain.states import Desired
+from service.domain.states import Desired, State
 from service.domain.studies import (
     BeginTrials,
     EndTrials,
     PlannedTrial,
     RetryTrials,
     Step,
+    StudyMove,
     StudyReason,
     StudyState,
+    WishFor,
 )
 from service.domain.values import utc_now
-from service.errors import InvalidFields
+from service.errors import InvalidFields, ProposalUnavailable
 from service.schemas.sweeps import CMAES, TPE, Grid, SweepSpec
 from service.studies.controller import StudyPlanner
 from service.studies.life import steps_unreadable
 from service.studies.rows import Reading, TrialState, Unobserved
-from service.sweeps.decide import Limits, SweepSeen, TrialSeen, Wanted, decide
+from service.sweeps.decide import Limits, SweepSeen, TrialSeen, Wanted, advance, decide
 from service.sweeps.proposals import needs_process, request_for, values_of
 from service.sweeps.proposer import Proposer
 from service.sweeps.space import Params, Space, canonical, space_of
@@ -33,6 +37,8 @@ from service.sweeps.stored import BASE, limits_of, sweep_of
 from service.sweeps.submission import trial_spec
 from workers.protocol.storage import ExperimentFolder
 
+MOST_STEPS = 200  # in one transaction
+MOST_FAILURES = 3  # of the sampler, one after the other, a minute apart
 NO_LIMITS = Limits(trials=0, concurrent=1, failed=1)
 
 
@@ -42,24 +48,54 @@ class SweepPlanner(StudyPlanner):
     def __init__(self, proposer: Proposer | None = None, *, now: Callable[[], datetime] = utc_now) -> None:
         self._proposer = proposer or Proposer()
         self._now = now
+        self._failed: Counter[str] = Counter()  # by study, since the last proposal
 
     def steps(self, study: Study, trials: Sequence[TrialState]) -> list[Step]:
-        """What to do now. Raises ProposalUnavailable."""
+        """What to do now. Raises ProposalUnavailable, before it has failed so often that the sweep ends."""
         try:
             sweep, limits = sweep_of(study), limits_of(study)
         except SpecError as error:
             return steps_unreadable(_seen(study, trials, NO_LIMITS, "", is_over=False), str(error))
         left = self.seconds_left(study)
-        decided = decide(_seen(study, trials, limits, sweep.metric, is_over=left is not None and left <= 0))
-        steps = [*decided.steps]
-        trials = _after(trials, steps)
-        if begun := self._begun(study, sweep, decided.proposals, trials):
-            steps.append(BeginTrials(tuple(begun)))
-        if decided.retries:
-            by_number = {one.number: one for one in trials}
-            again = [(number, _planned_again(sweep, study, by_number[number])) for number in decided.retries]
-            steps.append(RetryTrials(tuple(again)))
+        now = _seen(study, trials, limits, sweep.metric, is_over=left is not None and left <= 0)
+        steps: list[Step] = []
+        for _ in range(MOST_STEPS):
+            new = self._next(study, sweep, now, trials)
+            steps += new
+            now, trials = advance(now, new), _after(trials, new)
+            if not new or any(isinstance(step, StudyMove | WishFor) for step in new):
+                break
         return steps
+
+    def _next(
+        self, study: Study, sweep: SweepSpec, now: SweepSeen, trials: Sequence[TrialState]
+    ) -> Sequence[Step]:
+        """The next step, and those that go with it; none where a proposal is still to come."""
+        decided = decide(now)
+        if decided.retries:
+            number = decided.retries[0]
+            again = next(one for one in trials if one.number == number)
+            planned = _planned(sweep, study, number, dict(again.params or {}), ())
+            return [RetryTrials(((number, planned),))]
+        if not decided.proposals:
+            return decided.steps
+        wanted = decided.proposals[0]
+        try:
+            params = self._proposed(study, sweep, wanted, trials)
+        except ProposalUnavailable as error:
+            return [self._given_up(study, error)]
+        if params is None:
+            return []
+        informed = wanted.informed_by if isinstance(sweep.method, TPE | CMAES) else ()
+        return [BeginTrials((_planned(sweep, study, wanted.number, params, informed),))]
+
+    def _given_up(self, study: Study, error: ProposalUnavailable) -> StudyMove:
+        """The end of a sweep whose sampler has failed so often; before that, raises the error."""
+        self._failed[study.id] += 1
+        if self._failed[study.id] < MOST_FAILURES:
+            raise error
+        del self._failed[study.id]
+        return StudyMove(StudyState.STOPPING, StudyReason.PROPOSALS_FAILED, str(error))
 
     def spec(self, study: Study, trial: PlannedTrial) -> ExperimentSpec:
         """What a trial is submitted as."""
@@ -84,38 +120,20 @@ class SweepPlanner(StudyPlanner):
         """End the process that proposes."""
         self._proposer.close()
 
-    def _begun(
-        self, study: Study, sweep: SweepSpec, wanted: Sequence[Wanted], trials: Sequence[TrialState]
-    ) -> list[PlannedTrial]:
-        """Those proposals that are made; each is made when those before it are."""
-        space = _space(canonical(study.spec["search"]))
-        begun: list[PlannedTrial] = []
-        for one in wanted:
-            params = self._proposed(study, sweep, space, one, trials, first=not begun)
-            if params is None:
-                break
-            informed = isinstance(sweep.method, TPE | CMAES)
-            begun.append(_planned(sweep, study, one.number, params, one.informed_by if informed else ()))
-        return begun
-
     def _proposed(
-        self,
-        study: Study,
-        sweep: SweepSpec,
-        space: Space,
-        wanted: Wanted,
-        trials: Sequence[TrialState],
-        *,
-        first: bool,
+        self, study: Study, sweep: SweepSpec, wanted: Wanted, trials: Sequence[TrialState]
     ) -> Params | None:
+        search = canonical(study.spec["search"])
         if isinstance(sweep.method, Grid):
-            return _grid(canonical(study.spec["search"]))[wanted.number]
+            return _grid(search)[wanted.number]
+        space = _space(search)
         if not needs_process(sweep, wanted, trials):
             return space.draw(study.seed, wanted.number)
-        if not first:  # it is to know of those before it, which are stored first
-            return None
         answer = self._proposer.ask(study.id, request_for(sweep, study.seed, space, wanted, trials))
-        return None if answer is None else values_of(space, answer)
+        if answer is None:
+            return None
+        self._failed.pop(study.id, None)
+        return values_of(space, answer)
 
 
 @lru_cache(maxsize=200)
@@ -141,19 +159,35 @@ def _planned(
     return PlannedTrial(number, seed, sweep.method.type, canonical(params), informed_by, refused)
 
 
-def _planned_again(sweep: SweepSpec, study: Study, trial: TrialState) -> PlannedTrial:
-    return _planned(sweep, study, trial.number, dict(trial.params or {}), tuple(trial.informed_by))
-
-
 def _after(trials: Sequence[TrialState], steps: Sequence[Step]) -> list[TrialState]:
-    """The trials as they are once these steps are made."""
+    """The trials as they are once these steps are made, as far as proposals depend on it."""
     ends = {one.number: one for step in steps if isinstance(step, EndTrials) for one in step.ends}
-    return [
+    begun = [trial for step in steps if isinstance(step, BeginTrials) for trial in step.trials]
+    ended = [
         one
         if (end := ends.get(one.number)) is None
         else replace(one, outcome=end.outcome, place=end.place, value=end.value)
         for one in trials
     ]
+    return ended + [_begun(trial) for trial in begun]
+
+
+def _begun(trial: PlannedTrial) -> TrialState:
+    return TrialState(
+        number=trial.block,
+        block=trial.block,
+        variant=trial.variant,
+        is_observed=False,
+        correct=None,
+        images=None,
+        state=State.QUEUED,
+        desired=Desired.RUN,
+        reason=None,
+        message="",
+        version=1,
+        params=_read(trial),
+        informed_by=trial.informed_by,
+    )
 
 
 def _read(trial: PlannedTrial) -> Params:
@@ -175,15 +209,17 @@ def _seen(study: Study, trials: Sequence[TrialState], limits: Limits, metric: st
 
 
 def _trial_seen(trial: TrialState, metric: str) -> TrialSeen:
-    reported = trial.metrics.get(metric)
-    is_number = isinstance(reported, int | float) and not isinstance(reported, bool)
+    reported = trial.metrics.get(metric, "nothing")
+    metric_value = float(reported) if isinstance(reported, int | float) else None
+    if reported is None:  # as JSON holds what is not finite
+        metric_value = math.nan
     return TrialSeen(
         number=trial.number,
         state=trial.state,
         desired=trial.desired,
         reason=trial.reason,
         message=trial.message,
-        metric=float(reported) if is_number and reported is not None else None,
+        metric=metric_value,
         ended_at=0.0 if trial.ended_at is None else trial.ended_at.timestamp(),
         outcome=trial.outcome,
         place=trial.place,

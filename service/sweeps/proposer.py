@@ -1,18 +1,16 @@
 """Has proposals made by a process of its own, one after the other, without waiting for them."""
 
 import json
-import logging
 import os
 import subprocess
 import sys
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from service.errors import ProposalUnavailable
-
-log = logging.getLogger(__name__)
 
 PROPOSE_SECONDS = 120.0  # a cold start of Optuna on a busy machine is some of it
 MOST_REMEMBERED = 200  # studies
@@ -28,6 +26,7 @@ class Proposer:
         self._asked: OrderedDict[str, tuple[str, Future[dict[str, Any]]]] = OrderedDict()  # by study
         self._answered: set[str] = set()  # studies
         self._lock = threading.Lock()
+        self._closed = False
 
     def ask(self, study_id: str, request: dict[str, Any]) -> dict[str, Any] | None:
         """The values, or None where they are still to come: `answered` tells. Raises ProposalUnavailable, once.
@@ -60,7 +59,10 @@ class Proposer:
     def close(self) -> None:
         """End the process. What is still asked for has no answer."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._end()
+        with self._lock:
+            self._closed = True
+            process, self._process = self._process, None
+        _end(process)
 
     def _note(self, study_id: str) -> None:
         with self._lock:
@@ -78,15 +80,9 @@ class Proposer:
 
     def _say(self, request: str) -> str:
         """The process's answer, or nothing where it has ended, or takes too long and is ended."""
-        if self._process is None or self._process.poll() is not None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "service.sweeps.proposal_process"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )
-        process = self._process
+        process = self._running()
+        if process is None:
+            return ""
         assert process.stdin is not None
         assert process.stdout is not None
         late = threading.Timer(self.seconds, process.kill)
@@ -101,14 +97,29 @@ class Proposer:
         finally:
             late.cancel()
 
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    try:
-                        stream.close()
-                    except OSError:
-                        log.debug("the process that proposes values has ended before it was told all")
+    def _running(self) -> "subprocess.Popen[str] | None":
+        """The process, a new one where it has ended; None where nobody asks any more."""
+        with self._lock:
+            if self._closed:
+                return None
+            if self._process is None or self._process.poll() is not None:
+                _end(self._process)
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "service.sweeps.proposal_process"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    env=os.environ | {"OMP_NUM_THREADS": "1"},
+                )
+            return self._process
+
+
+def _end(process: "subprocess.Popen[str] | None") -> None:
+    if process is None:
+        return
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with suppress(OSError):  # it has ended before it was told all
+                stream.close()

@@ -32,6 +32,14 @@ def limits_of(study: Study) -> Limits:
     )
 
 
+def shown_limits(study: Study) -> SweepLimits:
+    """The same for those who look; the defaults where they cannot be read."""
+    try:
+        return SweepLimits.model_validate(study.limits, strict=False)
+    except ValidationError:
+        return SweepLimits()
+
+
 def metric_of(spec: object) -> str:
     """What is ranked by; empty where that cannot be read."""
     metric = _mapping(spec).get("metric")

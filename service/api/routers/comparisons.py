@@ -6,13 +6,22 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from service.api.bodies import BoundedRoute
-from service.api.deps import GUARDED, CallerDep, Id, OperationsDep, ProfilerDep, SettingsDep, the_apps
+from service.api.deps import GUARDED, CallerDep, Id, OperationsDep, ProfilerDep, SettingsDep
 from service.api.problems import documented, with_headers
 from service.api.routers.experiments import IfMatch, Key, version_of
+from service.api.study_pages import (
+    TAG,
+    DecisionCursor,
+    Limit,
+    StudiesDep,
+    TrialCursor,
+    decision_list,
+    study_page,
+)
 from service.api.study_views import comparison_view, trial_view
 from service.comparisons import actions
 from service.database.models.studies import Study
-from service.domain.filters import LARGEST_INTEGER, PAGE_LIMIT, Cursor, Sort
+from service.domain.filters import PAGE_LIMIT
 from service.domain.roles import require_change
 from service.domain.studies import StudyKind
 from service.preview import preview
@@ -23,7 +32,6 @@ from service.schemas.studies import (
     ComparisonPreview,
     ComparisonView,
     DecisionList,
-    DecisionView,
     TrialList,
 )
 from service.studies.actions import act
@@ -36,12 +44,6 @@ router = APIRouter(
     route_class=BoundedRoute,
     responses=documented(401, 403),
 )
-StudiesDep = Annotated[StudyStore, the_apps("studies")]
-Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT)]
-OF_PAGE = "`next_cursor` of the page before"
-TrialCursor = Annotated[int, Query(ge=0, le=LARGEST_INTEGER, description=OF_PAGE)]
-DecisionCursor = Annotated[int, Query(ge=0, lt=2**63, description=OF_PAGE)]
-TAG = {"ETag": "its version, for If-Match"}
 FRAMES = "frame-ancestors 'none'"
 TEXT = {"schema": {"type": "string"}}
 REPORT: dict[int | str, dict[str, Any]] = {
@@ -117,16 +119,8 @@ async def show_preview(
 @router.get("", responses=documented(422))
 def list_page(query: Annotated[ComparisonQuery, Query()], studies: StudiesDep) -> ComparisonPage:
     """List comparisons, the newest first, without their specs."""
-    after = None if query.cursor is None else Cursor.from_cursor(query.cursor, Sort.NEWEST)
-    rows, place = studies.page(
-        StudyKind.COMPARISON,
-        owner=query.owner,
-        states=query.state,
-        limit=query.limit,
-        after=None if after is None else (after.created_at, after.id),
-    )
+    rows, cursor = study_page(studies, StudyKind.COMPARISON, query)
     counts = studies.counts([row.id for row in rows])
-    cursor = None if place is None else Cursor(Sort.NEWEST, place[0], *place).to_cursor()
     items = [comparison_view(row, counts[row.id], with_spec=False) for row in rows]
     return ComparisonPage(items=items, next_cursor=cursor)
 
@@ -178,9 +172,7 @@ def decisions(
     row: ComparisonDep, studies: StudiesDep, limit: Limit = PAGE_LIMIT, cursor: DecisionCursor = 0
 ) -> DecisionList:
     """Show what was decided of it, and asked for by users, oldest first."""
-    found = studies.decisions(row.id, after_seq=cursor, limit=limit + 1)
-    items = [DecisionView.model_validate(one) for one in found[:limit]]
-    return DecisionList(items=items, next_cursor=str(items[-1].seq) if len(found) > limit else None)
+    return decision_list(studies, row, limit=limit, cursor=cursor)
 
 
 @router.get("/{study_id}/result", responses=documented(404, 422))

@@ -7,6 +7,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -94,7 +95,7 @@ class Trial(Base):
     informed_by: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))  # numbers of trials
     outcome: Mapped[str | None] = mapped_column(String(32))  # what it ended with
     place: Mapped[int | None]  # in the order in which trials ended
-    value: Mapped[float | None]
+    value: Mapped[float | None] = mapped_column(Double)
     why: Mapped[str | None] = mapped_column(Words)  # the outcome in words
 
 

@@ -9,6 +9,7 @@ from service.domain.states import Desired, Reason, State
 from service.domain.studies import (
     EndTrials,
     ReopenTrials,
+    Step,
     StudyMove,
     StudyReason,
     StudyState,
@@ -16,7 +17,7 @@ from service.domain.studies import (
     WishFor,
     is_legal_study_move,
 )
-from service.sweeps.decide import Limits, SweepSeen, TrialSeen, Wanted, decide
+from service.sweeps.decide import Decided, Limits, SweepSeen, TrialSeen, Wanted, advance, decide
 
 
 def seen(*trials: TrialSeen, **changes: object) -> SweepSeen:
@@ -35,6 +36,15 @@ def ended(number: int, outcome: str = TrialOutcome.OK, *, place: int | None = No
     value = 0.5 if outcome == TrialOutcome.OK else None
     fields = {"state": state.get(outcome, State.FAILED), "outcome": outcome, "value": value}
     return TrialSeen(number=number, place=number if place is None else place, **(fields | changes))
+
+
+def settled(now: SweepSeen) -> tuple[list[Step], Decided]:
+    """The steps about ends that come first, and what is decided then."""
+    steps: list[Step] = []
+    while (decided := decide(now)).steps and isinstance(decided.steps[0], EndTrials | ReopenTrials):
+        steps += decided.steps
+        now = advance(now, decided.steps)
+    return steps, decided
 
 
 def test_it_begins_as_many_as_may_train_at_a_time():
@@ -72,8 +82,7 @@ def test_whatever_has_not_ended_takes_a_place(state):
 )
 def test_every_end_is_written_down_and_another_trial_begins(trial, outcome, value):
     """A trial that was deleted, or failed, ended studies of others (katib#1830, clearml#644)."""
-    decided = decide(seen(TrialSeen(number=0, **trial), running(1)))
-    (step,) = decided.steps
+    (step,), decided = settled(seen(TrialSeen(number=0, **trial), running(1)))
     assert isinstance(step, EndTrials)
     assert [(one.number, one.outcome, one.value, one.place) for one in step.ends] == [(0, outcome, value, 0)]
     assert [one.number for one in decided.proposals] == [2]
@@ -82,13 +91,16 @@ def test_every_end_is_written_down_and_another_trial_begins(trial, outcome, valu
 def test_what_ended_first_has_the_first_place():
     late, early = (TrialSeen(number=n, state=State.SUCCEEDED, metric=0.1, ended_at=9.0 - n) for n in (0, 1))
     (step,) = decide(seen(late, early)).steps
-    assert [(one.number, one.place) for one in step.ends] == [(1, 0), (0, 1)]
+    assert [(one.number, one.place) for one in step.ends] == [(1, 0)]
+    after = advance(seen(late, early), [step])
+    assert [one.number for one in decide(after).proposals] == [2], "before the other end is taken in"
 
 
 def test_a_proposal_knows_the_first_that_ended_whenever_it_is_made():
     """So it is the same whether two ends are seen at once, or one after the other."""
     at_once = seen(ended(0, place=1), ended(1, place=0))
     assert decide(at_once).proposals == [Wanted(2, (1,)), Wanted(3, (1, 0))]
+    assert settled(seen(TrialSeen(number=0, state=None), ended(1, place=0)))[1].proposals == [Wanted(2, (1,))]
     one_by_one = seen(running(0), ended(1, place=0))
     assert decide(one_by_one).proposals == [Wanted(2, (1,))]
     then = seen(ended(0, place=1), ended(1, place=0), running(2))
@@ -96,8 +108,8 @@ def test_a_proposal_knows_the_first_that_ended_whenever_it_is_made():
 
 
 def test_an_experiment_that_was_retried_alone_is_open_again():
-    decided = decide(seen(ended(0, Reason.DATA_ERROR, state=State.QUEUED), running(1)))
-    assert decided.steps == [ReopenTrials((0,))]
+    steps, decided = settled(seen(ended(0, Reason.DATA_ERROR, state=State.QUEUED), running(1)))
+    assert steps == [ReopenTrials((0,))]
     assert decided.proposals == ()
 
 
@@ -108,7 +120,8 @@ def test_it_ends_when_all_have_ended():
 
 
 def test_failures_in_a_row_end_it_with_the_commonest_reason():
-    trials = [ended(0), ended(1, "DATA_ERROR", why="no folder"), ended(2, "CUDA_OOM"), ended(3, "DATA_ERROR")]
+    why = {"why": "no folder"}
+    trials = [ended(0), ended(1, "DATA_ERROR", **why), ended(2, "CUDA_OOM"), ended(3, "DATA_ERROR", **why)]
     (move,) = decide(seen(*trials, running(4))).steps
     assert (move.to, move.reason) == (StudyState.STOPPING, StudyReason.EXPERIMENTS_FAILED)
     assert move.message == "3 trials failed one after the other, most often with DATA_ERROR: no folder"
@@ -156,17 +169,17 @@ def test_a_cancel_ends_all_that_is_open_before_itself():
 
 
 def test_while_it_is_paused_ends_are_written_down_and_nothing_begins():
-    decided = decide(seen(ended(0), TrialSeen(number=1, state=State.SUCCEEDED, metric=0.5), state=StudyState.PAUSED,
-                          desired=Desired.PAUSE))  # fmt: skip
-    assert [type(step) for step in decided.steps] == [EndTrials]
-    assert (decided.proposals, decided.retries) == ((), ())
+    trials = [ended(0), TrialSeen(number=1, state=State.SUCCEEDED, metric=0.5)]
+    steps, decided = settled(seen(*trials, state=StudyState.PAUSED, desired=Desired.PAUSE))
+    assert [type(step) for step in steps] == [EndTrials]
+    assert decided.is_nothing
 
 
 def test_retries_wait_for_a_place_and_go_before_new_trials():
     waiting = [TrialSeen(number=n, state=State.FAILED, outcome=TrialOutcome.RETRY) for n in range(4)]
     decided = decide(seen(*waiting, running(4)))
     assert (decided.retries, decided.proposals) == ([0], ())
-    assert decide(seen(*waiting, running(4), running(5))).retries == []
+    assert decide(seen(*waiting, running(4), running(5))).is_nothing
 
 
 @pytest.mark.parametrize("state", StudyState)
@@ -178,6 +191,6 @@ def test_every_move_is_in_the_table(state, desired, is_over):
         now = seen(
             trial, state=state, desired=desired, is_over=is_over, limits={"trials": 1, "failed": 1, "hours": 1.0}
         )
-        for step in decide(now).steps:
+        for step in settled(now)[1].steps:
             if isinstance(step, StudyMove):
                 assert is_legal_study_move(state, step.to), (now, step)
