@@ -95,7 +95,9 @@ class SweepResult(View):
     metric: str
     mode: Literal["max", "min"]
     limits: SweepLimits
-    best: RankedTrialView | None = Field(description="the best trial so far, the first of several; null: none has ended")
+    best: RankedTrialView | None = Field(
+        description="the best trial so far, the first of several; null: none has ended"
+    )
     fields: tuple[str, ...] = Field(description="that are searched over")
     trials: list[RankedTrialView] = Field(
         description="by rank: the best first, then those that failed or diverged, those that are open, those given up"

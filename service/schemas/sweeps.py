@@ -141,7 +141,7 @@ class Random(SpecModel):
 
 
 class TPE(SpecModel):
-    """Values near those of the best trials so far: a tree-structured Parzen estimator (Bergstra et al. 2011), Optuna's."""
+    """Values near those of the best trials so far: a tree-structured Parzen estimator (Bergstra et al. 2011)."""
 
     type: Literal["tpe"] = "tpe"
     seed: Seed = Field(0, description=SEED)
@@ -239,7 +239,9 @@ class LimitChanges(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, json_schema_extra={"minProperties": 1})
 
-    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = Field(None, description="in all, as many as it has begun at least")
+    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = Field(
+        None, description="in all, as many as it has begun at least"
+    )
     concurrent: Annotated[int, Field(ge=1, le=MOST_CONCURRENT)] | None = Field(None, description="at a time")
     failed: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = Field(None, description="one after the other")
     hours: Annotated[float, Field(gt=0, le=24 * 366)] | None = Field(

@@ -36,7 +36,7 @@ class StudyPlanner(Protocol):
     def read(self, study: Study, of: Unobserved, folder: ExperimentFolder) -> Reading:
         """What a run that has succeeded reached. Raises OSError where storage does not answer."""
 
-    def seconds_left(self, study: Study) -> float | None:
+    def seconds_left(self, study: Study) -> float | None:  # noqa: ARG002 - most kinds have no hours
         """Seconds after which a study is to be looked at though no row has changed; None: never."""
         return None
 

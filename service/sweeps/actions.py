@@ -35,7 +35,9 @@ def submit(
     if (known := store.submitted(key, owner=caller.name, body_hash=body_hash)) is not None:
         return known, False
     check(settings, sweep)
-    return store.submit(new_sweep(sweep), owner=caller.name, key=key, body_hash=body_hash, quota_disk=settings.quota_disk)
+    return store.submit(
+        new_sweep(sweep), owner=caller.name, key=key, body_hash=body_hash, quota_disk=settings.quota_disk
+    )
 
 
 def check(settings: Settings, sweep: SweepSpec) -> None:

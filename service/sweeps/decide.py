@@ -113,7 +113,9 @@ class Decided:
 def decide(now: SweepSeen) -> Decided:
     """What to do next; nothing where the sweep waits. What follows from that, `advance` and another call say."""
     again = tuple(
-        one.number for one in now.trials if one.place is not None and one.state is not None and one.state not in TERMINAL
+        one.number
+        for one in now.trials
+        if one.place is not None and one.state is not None and one.state not in TERMINAL
     )
     if again:
         return Decided([ReopenTrials(again)])
@@ -163,17 +165,20 @@ def _first_end(now: SweepSeen) -> TrialEnd | None:
 def _end(trial: TrialSeen, place: int) -> TrialEnd:
     if trial.outcome is not None:  # its spec was refused when it was proposed
         return TrialEnd(trial.number, trial.outcome, place, message=trial.why)
-    if trial.state is None:
-        return TrialEnd(trial.number, TrialOutcome.DELETED, place, message="its experiment was deleted")
-    if trial.state is State.CANCELLED:
-        return TrialEnd(trial.number, TrialOutcome.CANCELLED, place, message=trial.message)
-    if trial.state is State.FAILED:
-        return TrialEnd(trial.number, trial.reason or State.FAILED, place, message=trial.message)
-    if trial.metric is None:
-        return TrialEnd(trial.number, TrialOutcome.NO_METRIC, place, message="it reported no value of the metric")
-    if not math.isfinite(trial.metric):
-        return TrialEnd(trial.number, Reason.LOSS_NOT_FINITE, place, message=f"its metric is {trial.metric}")
-    return TrialEnd(trial.number, TrialOutcome.OK, place, trial.metric)
+    match trial.state:
+        case None:
+            outcome, message = str(TrialOutcome.DELETED), "its experiment was deleted"
+        case State.CANCELLED:
+            outcome, message = TrialOutcome.CANCELLED, trial.message
+        case State.FAILED:
+            outcome, message = trial.reason or State.FAILED, trial.message
+        case _ if trial.metric is None:
+            outcome, message = TrialOutcome.NO_METRIC, "it reported no value of the metric"
+        case _ if not math.isfinite(trial.metric):
+            outcome, message = Reason.LOSS_NOT_FINITE, "the value of its metric is not finite"
+        case _:
+            return TrialEnd(trial.number, TrialOutcome.OK, place, trial.metric)
+    return TrialEnd(trial.number, str(outcome), place, message=message)
 
 
 def _active(now: SweepSeen) -> Decided:

@@ -67,9 +67,7 @@ class SweepPlanner(StudyPlanner):
                 break
         return steps
 
-    def _next(
-        self, study: Study, sweep: SweepSpec, now: SweepSeen, trials: Sequence[TrialState]
-    ) -> Sequence[Step]:
+    def _next(self, study: Study, sweep: SweepSpec, now: SweepSeen, trials: Sequence[TrialState]) -> Sequence[Step]:
         """The next step, and those that go with it; none where a proposal is still to come."""
         decided = decide(now)
         if decided.retries:
@@ -101,7 +99,7 @@ class SweepPlanner(StudyPlanner):
         """What a trial is submitted as."""
         return trial_spec(study.specs[BASE], _read(trial), study=study.name, number=trial.block)
 
-    def read(self, study: Study, of: Unobserved, folder: ExperimentFolder) -> Reading:
+    def read(self, study: Study, of: Unobserved, folder: ExperimentFolder) -> Reading:  # noqa: ARG002
         """Nothing: trials are ranked by what their rows say."""
         return Reading()
 
@@ -120,9 +118,7 @@ class SweepPlanner(StudyPlanner):
         """End the process that proposes."""
         self._proposer.close()
 
-    def _proposed(
-        self, study: Study, sweep: SweepSpec, wanted: Wanted, trials: Sequence[TrialState]
-    ) -> Params | None:
+    def _proposed(self, study: Study, sweep: SweepSpec, wanted: Wanted, trials: Sequence[TrialState]) -> Params | None:
         search = canonical(study.spec["search"])
         if isinstance(sweep.method, Grid):
             return _grid(search)[wanted.number]
@@ -148,9 +144,7 @@ def _grid(search: str) -> list[Params]:
     return list(_space(search).grid())
 
 
-def _planned(
-    sweep: SweepSpec, study: Study, number: int, params: Params, informed_by: tuple[int, ...]
-) -> PlannedTrial:
+def _planned(sweep: SweepSpec, study: Study, number: int, params: Params, informed_by: tuple[int, ...]) -> PlannedTrial:
     refused, base = None, study.specs[BASE]
     try:
         seed = trial_spec(base, params, study=study.name, number=number).train.seed

@@ -44,7 +44,9 @@ def _tpe(study: "Study", request: Mapping[str, Any]) -> Params:
     dimensions = request["dimensions"]
     known = {dimension["name"]: _distribution(dimension) for dimension in dimensions}
     results = _with_failed_last([result for _, result in request["told"]], request["mode"])
-    ended = [(params, result, TrialState.COMPLETE) for (params, _), result in zip(request["told"], results, strict=True)]
+    ended = [
+        (params, result, TrialState.COMPLETE) for (params, _), result in zip(request["told"], results, strict=True)
+    ]
     pending = [(params, None, TrialState.RUNNING) for params in request["pending"]]
     study.add_trials(
         [

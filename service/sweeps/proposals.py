@@ -64,8 +64,7 @@ def _history(study_seed: int, wanted: Wanted, trials: Sequence[TrialState]) -> d
         return [(number, by_number[number].value) for number in new]
 
     asked = [
-        {"params": one.params, "told": news(one.informed_by), "seed": seed_of(study_seed, one.number)}
-        for one in trials
+        {"params": one.params, "told": news(one.informed_by), "seed": seed_of(study_seed, one.number)} for one in trials
     ]
     return {"asked": asked, "told": news(wanted.informed_by)}
 

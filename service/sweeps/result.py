@@ -9,6 +9,7 @@ from sqlalchemy import select
 from service.database.engine import Database
 from service.database.models.experiments import Experiment
 from service.database.models.studies import Study, Trial
+from service.domain.spec_patch import kinds_first
 from service.domain.states import State
 from service.domain.studies import StudyState, TrialOutcome
 from service.schemas.sweep_views import RankedTrialView, SweepResult, SweepTrialView
@@ -39,9 +40,7 @@ class ListedTrial:
 def trial_views(database: Database, study_id: str, *, first: int, limit: int) -> list[SweepTrialView]:
     """The trials from a number on, in the order in which they were proposed."""
     found = _listed(database, study_id, first=first, limit=limit)
-    return [
-        SweepTrialView(**_shown(trial).model_dump(), informed_by=trial.informed_by or []) for trial in found
-    ]
+    return [SweepTrialView(**_shown(trial).model_dump(), informed_by=trial.informed_by or []) for trial in found]
 
 
 def result_of(database: Database, study: Study) -> SweepResult:
@@ -87,7 +86,7 @@ def _shown(trial: ListedTrial) -> RankedTrialView:
     has_experiment = trial.outcome != TrialOutcome.SPEC_INVALID
     return RankedTrialView(
         number=trial.number,
-        params=trial.params or {},
+        params=kinds_first(trial.params or {}),
         experiment_id=trial.experiment_id if has_experiment else None,
         state=None if trial.state is None else State(trial.state),
         outcome=trial.outcome,

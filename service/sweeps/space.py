@@ -27,9 +27,7 @@ class Dimension:
 
     def applies(self, params: Mapping[str, Any]) -> bool:
         """Whether it is searched over beside these values of the fields before it."""
-        return all(
-            name in params and any(alike(params[name], value) for value in values) for name, values in self.when
-        )
+        return all(name in params and any(alike(params[name], value) for value in values) for name, values in self.when)
 
     def on_grid(self) -> Sequence[Any]:
         """Its values on a grid, each once."""
@@ -107,7 +105,7 @@ class Space:
 
 
 def space_of(search: Mapping[str, Searched]) -> Space:
-    """The space of a search, whatever the order in which its fields stand. Raises ValueError where conditions go round."""
+    """The space of a search, in whatever order its fields stand. Raises ValueError where conditions go round."""
     left = {name: _dimension(name, searched) for name, searched in search.items()}
     ordered: dict[str, Dimension] = {}
     while left:
@@ -148,9 +146,7 @@ def _dimension(name: str, searched: Searched) -> Dimension:
         return Dimension(name=name, choices=searched.choice, when=when)
     if isinstance(searched, IntRange):
         low, high = searched.int
-        return Dimension(
-            name=name, low=low, high=high, log=searched.log, whole=True, points=searched.points, when=when
-        )
+        return Dimension(name=name, low=low, high=high, log=searched.log, whole=True, points=searched.points, when=when)
     is_log = isinstance(searched, LogRange)
     low, high = searched.log if isinstance(searched, LogRange) else searched.uniform
     return Dimension(name=name, low=low, high=high, log=is_log, points=searched.points, when=when)

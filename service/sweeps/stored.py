@@ -27,9 +27,7 @@ def limits_of(study: Study) -> Limits:
         limits = SweepLimits.model_validate(study.limits, strict=False)
     except ValidationError as error:
         raise SpecError(f"the stored limits of the sweep cannot be read: {error}") from error
-    return Limits(
-        trials=limits.trials or 0, concurrent=limits.concurrent, failed=limits.failed, hours=limits.hours
-    )
+    return Limits(trials=limits.trials or 0, concurrent=limits.concurrent, failed=limits.failed, hours=limits.hours)
 
 
 def shown_limits(study: Study) -> SweepLimits:

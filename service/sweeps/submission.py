@@ -8,7 +8,7 @@ from typing import Any
 from cbam_core.pointers import MOST_ERROR_ITEMS, pointer_part
 from cbam_core.spec import ExperimentSpec, spec_fields
 from cbam_core.suggestions import did_you_mean
-from service.domain.spec_patch import NAMED_BY_TYPE, apply_patch
+from service.domain.spec_patch import apply_patch, kinds_first
 from service.errors import InvalidField, InvalidFields
 from service.experiments.early_checks import check_backbone
 from service.experiments.submission import checked
@@ -61,7 +61,9 @@ def trials_of(sweep: SweepSpec, space: Space) -> int:
         return wanted
     size = sum(1 for _ in islice(space.grid(), MOST_TRIALS + 1))
     if size > MOST_TRIALS:
-        raise InvalidField("/search", f"the grid has more than {MOST_TRIALS} points: give fewer values, or another method")
+        raise InvalidField(
+            "/search", f"the grid has more than {MOST_TRIALS} points: give fewer values, or another method"
+        )
     if wanted is not None and wanted > size:
         raise InvalidField("/limits/trials", f"the grid has {size} points, each of which is tried once: give {size}")
     return size if wanted is None else wanted
@@ -69,19 +71,9 @@ def trials_of(sweep: SweepSpec, space: Space) -> int:
 
 def trial_spec(base: Mapping[str, Any], params: Params, *, study: str, number: int) -> ExperimentSpec:
     """The spec of one trial, whose other fields are `base`. Raises InvalidField or InvalidFields."""
-    fields = checked(apply_patch(base, _in_order(params)))
+    fields = checked(apply_patch(base, kinds_first(params)))
     tags = {**fields.tags, "sweep": study, "trial": str(number)}
     return fields.model_copy(update={"name": f"{study[:LONGEST_STEM].rstrip()}-{number}", "tags": tags})
-
-
-def _in_order(params: Params) -> Params:
-    """What names a kind goes first, as that takes the fields of the other kind away."""
-
-    def names_kind(name: str) -> bool:
-        *_, parent, last = ["", *name.split(".")]
-        return last in NAMED_BY_TYPE or (last == "type" and parent in NAMED_BY_TYPE)
-
-    return {name: params[name] for name in sorted(params, key=lambda name: (not names_kind(name), name))}
 
 
 def _place(name: str) -> str:

@@ -66,8 +66,7 @@ def _shown(row: Study, studies: StudyStore, response: Response) -> SweepView:
 @router.post(
     "",
     status_code=201,
-    responses=with_headers(201, TAG | {"Location": "the path of the sweep"})
-    | documented(400, 409, 410, 413, 415, 422),
+    responses=with_headers(201, TAG | {"Location": "the path of the sweep"}) | documented(400, 409, 410, 413, 415, 422),
 )
 def submit(
     sweep: SweepSpec,

@@ -36,7 +36,9 @@ def sweep_dict(**changes: Any) -> dict[str, Any]:
 
 def submitted(studies: StudyStore, *, key: str | None = None, **changes: Any) -> Study:
     sweep = SweepSpec.model_validate(sweep_dict(**changes))
-    study, _ = studies.submit(new_sweep(sweep), owner="local", key=key, body_hash=sweep.model_dump_json(), quota_disk=None)
+    study, _ = studies.submit(
+        new_sweep(sweep), owner="local", key=key, body_hash=sweep.model_dump_json(), quota_disk=None
+    )
     return study
 
 

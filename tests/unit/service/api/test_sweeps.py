@@ -97,7 +97,7 @@ LR = "train.optimizer.lr"
         ({"search": {LR: {"log": [1, 0.1]}}}, f"/search/{LR}", "no range"),
         ({"search": {LR: {"log": [0, 1]}}}, f"/search/{LR}", "above 0"),
         ({"search": {LR: {"log": [0.1, 1], "step": 3}}}, f"/search/{LR}/step", "no such field"),
-        ({"search": {"train.optimizer.lrr": {"log": [0.1, 1]}}}, "/search/train.optimizer.lrr", "did you mean train.opt"),
+        ({"search": {"train.optimizer.lrr": {"log": [0.1, 1]}}}, "/search/train.optimizer.lrr", "did you mean"),
         ({"search": {"train.seed": {"int": [0, 9]}}}, "/search/train.seed", "seeds cannot be searched over"),
         ({"search": {"train.seeds.order": {"int": [0, 9]}}}, "/search/train.seeds.order", "seeds cannot"),
         ({"search": {"data.val.seed": {"int": [0, 9]}}}, "/search/data.val.seed", "the same images"),
@@ -154,7 +154,7 @@ LR = "train.optimizer.lr"
             {
                 "method": "grid",
                 "limits": {},
-                "search": {LR: {"log": [0.1, 1], "points": 40}, "train.optimizer.momentum": {"uniform": [0, 0.9], "points": 40}},
+                "search": {name: where | {"points": 40} for name, where in NUMBERS.items()},
             },
             "/search",
             "more than 1000 points",

@@ -66,7 +66,9 @@ def test_a_sweep_trains_its_trials_and_says_what_each_reached(dispatcher, studie
         assert row.experiment.tags == {"sweep": study.name, "trial": str(row.trial.number)}
         assert spec["train"]["optimizer"]["lr"] == params["train.optimizer.lr"]
         assert spec["model"]["attention"]["type"] == params["model.attention.type"]
-        assert ("model.attention.reduction" in params) == (method != "grid" and spec["model"]["attention"]["type"] != "none")
+        assert ("model.attention.reduction" in params) == (
+            method != "grid" and spec["model"]["attention"]["type"] != "none"
+        )
         assert row.trial.outcome == "OK"
         assert row.trial.value == row.experiment.progress["metrics"]["val/top1"]
         assert (len(row.trial.informed_by) > 0) == (method == "tpe" and row.trial.number >= 3)
@@ -291,7 +293,10 @@ def test_a_retry_keeps_the_limit_of_trials_at_a_time(dispatcher, studies, databa
             if gang.outcome is None:
                 cluster.fail(key, "DATA_ERROR", "no such folder")
         tick(dispatcher)
-    assert "6 trials failed one after the other, most often with DATA_ERROR: no such folder" in studies.get(study.id).message
+    assert (
+        "6 trials failed one after the other, most often with DATA_ERROR: no such folder"
+        in studies.get(study.id).message
+    )
     cluster.steps_per_look = 5
     studies.retry(study.id, by="ada")
     for _ in range(200):
