@@ -135,8 +135,9 @@ def advance(now: SweepSeen, steps: Sequence[Step]) -> SweepSeen:
         match step:
             case EndTrials(ends):
                 for end in ends:
-                    ended = {"outcome": end.outcome, "place": end.place, "value": end.value, "why": end.message}
-                    trials[end.number] = replace(trials[end.number], **ended)
+                    trials[end.number] = replace(
+                        trials[end.number], outcome=end.outcome, place=end.place, value=end.value, why=end.message
+                    )
             case ReopenTrials(numbers):
                 for number in numbers:
                     trials[number] = replace(trials[number], outcome=None, place=None, value=None)

@@ -1,5 +1,7 @@
 """sweeps: what was proposed for each trial, and what it ended with"""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -8,7 +10,7 @@ down_revision = "0012"
 branch_labels = None
 depends_on = None
 
-OF_TRIALS = {
+OF_TRIALS: dict[str, sa.types.TypeEngine[Any]] = {
     "params": sa.JSON(),
     "params_hash": sa.String(length=64),
     "informed_by": sa.JSON(),
