@@ -105,7 +105,7 @@ def _whole_study(
     if WHOLE_ID.fullmatch(given):
         with suppress(NotFound):
             return get(given).id
-    views = list(islice(newest(page_size=AMONG), AMONG)) if given else []
+    views: list[ComparisonView | SweepView] = [*islice(newest(page_size=AMONG), AMONG)] if given else []
     found = {view.id: view for view in views if view.name == given}
     if exactly and not found:
         raise UnclearId(f"among the newest {AMONG} no {kind} is named {given!r}; see `{verb}`")

@@ -46,6 +46,7 @@ class StudyPlanner(Protocol):
 
     def close(self) -> None:
         """End what was begun for it."""
+        return
 
 
 class StudyController:
@@ -149,7 +150,7 @@ class StudyController:
                 self.changed.discard(study_id)
                 self._look_again(study_id, planner.seconds_left(study))
                 return
-            specs = {trial: planner.spec(study, trial) for trial in _submitted(steps)}
+            specs = {trial: planner.spec(study, trial) for trial in to_submit(steps)}
             self.rows.apply(study, trials, steps, specs)
         except (NotLeading, OperationalError):
             raise
@@ -211,7 +212,7 @@ class StudyController:
         return found
 
 
-def _submitted(steps: Sequence[Step]) -> list[PlannedTrial]:
+def to_submit(steps: Sequence[Step]) -> list[PlannedTrial]:
     """Those trials of which an experiment may be made."""
     begun = [trial for step in steps if isinstance(step, BeginTrials) for trial in step.trials]
     retried = [trial for step in steps if isinstance(step, RetryTrials) for _, trial in step.trials]

@@ -145,8 +145,10 @@ def _dimension(name: str, searched: Searched) -> Dimension:
     if isinstance(searched, Choices):
         return Dimension(name=name, choices=searched.choice, when=when)
     if isinstance(searched, IntRange):
-        ends = {"low": searched.int[0], "high": searched.int[1]}
-        return Dimension(name=name, **ends, log=searched.log, whole=True, points=searched.points, when=when)
+        least, most = searched.int
+        return Dimension(
+            name=name, low=least, high=most, log=searched.log, whole=True, points=searched.points, when=when
+        )
     is_log = isinstance(searched, LogRange)
     low, high = searched.log if isinstance(searched, LogRange) else searched.uniform
     return Dimension(name=name, low=low, high=high, log=is_log, points=searched.points, when=when)

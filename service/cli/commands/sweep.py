@@ -163,12 +163,12 @@ def best(sweep_id: SweepId, as_json: AsJson = False) -> None:
 
     with Client() as client:
         found = client.get_sweep(whole_sweep(client, sweep_id)).best
-    if as_json:
-        print_json(found)
-        return
     if found is None:
         note("no trial has ended with a value yet")
         raise typer.Exit(1)
+    if as_json:
+        print_json(found)
+        return
     say(f"{found.value:.4f}  trial {found.number}  {found.experiment_id}")
     say(" ".join(f"--set {shlex.quote(f'{name}={_text(value)}')}" for name, value in found.params.items()))
 

@@ -1,50 +1,21 @@
 """Sweeps in the dispatcher's tick, over a real database and a fake cluster whose runs report what their spec says."""
 
-import random
-from contextlib import contextmanager
-
 import pytest
 from sqlalchemy import func, select, text, update
-from sqlalchemy.exc import IntegrityError
 
-from service.cluster.base import GangKey, Node
+from service.cluster.base import GangKey
 from service.database.models.experiments import Experiment
-from service.database.models.studies import Decision, Study, Trial
-from service.dispatcher.dispatcher import Dispatcher
+from service.database.models.studies import Study
+from service.database.models.webhooks import Webhook, WebhookDelivery
 from service.domain.roles import LOCAL
 from service.domain.states import TERMINAL, State
 from service.domain.studies import StudyKind, StudyState
-from service.errors import IllegalStudyAction, InvalidField, NothingToRetry, NotLeading, StaleMove
+from service.domain.values import utc_now
+from service.errors import IllegalStudyAction, InvalidField, NothingToRetry
 from service.experiments.actions import act
-from service.studies.controller import _submitted as submitted_in
 from tests.support.dispatching import tick
+from tests.support.studies.running_sweeps import finish, rows, told
 from tests.support.studies.sweeping import GRID, report, submitted, value_of
-
-ONE_AT_A_TIME = (Node("node-1", 1.0, 0.0, 1.0, 0.0),)
-
-
-def finish(dispatcher, studies, study_id, state=StudyState.SUCCEEDED):
-    for _ in range(400):
-        if studies.get(study_id).state == state:
-            return
-        tick(dispatcher)
-        wait_for_proposals(dispatcher)
-    pytest.fail(f"still {studies.get(study_id).state}: {rows(studies, study_id)}")
-
-
-def rows(studies, study_id: str) -> list[Trial]:
-    return [row.trial for row in studies.trials(study_id)]
-
-
-def told(database, study_id: str) -> tuple[list[tuple], list[tuple]]:
-    """Every trial and every decision, without what differs from one study to the next: ids and times."""
-    columns = (Trial.number, Trial.params, Trial.params_hash, Trial.informed_by, Trial.outcome, Trial.place)
-    trial = select(*columns, Trial.value, Trial.seed).where(Trial.study_id == study_id).order_by(Trial.number)
-    decided = select(Decision.kind, Decision.from_state, Decision.to_state, Decision.payload)
-    with database.reading() as session:
-        trials = session.execute(trial)
-        decisions = session.execute(decided.where(Decision.study_id == study_id).order_by(Decision.seq))
-        return [tuple(row) for row in trials], [tuple(row) for row in decisions]
 
 
 @pytest.mark.parametrize(
@@ -82,155 +53,6 @@ def test_a_sampler_comes_nearer_to_the_best_than_chance_does(dispatcher, studies
         finish(dispatcher, studies, study.id)
         best[method] = sorted(trial.value for trial in rows(studies, study.id))[-10:]
     assert sum(best["tpe"]) > sum(best["random"])
-
-
-class Killed(BaseException):
-    """As SIGKILL: nothing catches it."""
-
-
-def live_and_die(dispatcher: Dispatcher, clock, *, writes: int) -> None:
-    """After so many transactions, but for renewals of the lease: what would have followed in memory is lost."""
-    left = writes
-    for its_rows in (dispatcher.store, dispatcher.studies.rows):
-        writing = its_rows._writing
-
-        @contextmanager
-        def counted(writing=writing):
-            nonlocal left
-            with writing() as session:
-                yield session
-            left -= 1
-            if not left:
-                raise Killed
-
-        its_rows._writing = counted
-    with pytest.raises(Killed):
-        for _ in range(400):
-            dispatcher.tick()
-            wait_for_proposals(dispatcher)
-            clock.advance(2)
-    dispatcher.studies.close()
-    dispatcher.leadership.release()
-
-
-def wait_for_proposals(dispatcher: Dispatcher) -> None:
-    for planner in dispatcher.studies.planners.values():
-        for _, future in getattr(getattr(planner, "_proposer", None), "_asked", {}).values():
-            future.exception()
-
-
-@pytest.mark.parametrize(
-    ("method", "limits", "writes"),
-    [
-        ("tpe", {"trials": 14, "concurrent": 2}, 4),
-        pytest.param("tpe", {"trials": 16, "concurrent": 3}, 7, marks=pytest.mark.slow),
-        pytest.param("cmaes", {"trials": 8, "concurrent": 2}, 9, marks=pytest.mark.slow),
-        ("random", {"trials": 8, "concurrent": 3}, 3),
-    ],
-)
-def test_a_killed_dispatcher_decides_as_if_it_had_never_been_killed(
-    method, limits, writes, database, cluster, settings, clock, studies
-):
-    """One after the other dies right behind its first, its second, … transaction; others lost the searcher when they
-    were restored (ray#30861)."""
-    cluster.nodes = ONE_AT_A_TIME
-    numbers = {"search": {"train.optimizer.lr": {"log": [0.01, 1]}, "train.optimizer.momentum": {"uniform": [0, 0.9]}}}
-    changes = {"method": {"type": method, "seed": 3}, "limits": limits} | (numbers if method == "cmaes" else {})
-    whole = submitted(studies, **changes)
-    first = Dispatcher(database, cluster, settings, clock=clock)
-    finish(first, studies, whole.id)
-    first.studies.close()
-    first.leadership.release()
-    killed = submitted(studies, **changes)
-    kills = 0
-    while studies.get(killed.id).state != StudyState.SUCCEEDED:
-        assert kills < 300, rows(studies, killed.id)
-        live_and_die(Dispatcher(database, cluster, settings, clock=clock), clock, writes=1 + kills % writes)
-        kills += 1
-    assert kills > 5
-    assert told(database, killed.id) == told(database, whole.id)
-
-
-def test_a_grid_has_each_point_once_whoever_is_killed(database, cluster, settings, clock, studies):
-    """With 8 at a time; others tried points twice (optuna#5139, optuna#4627)."""
-    study = submitted(studies, method="grid", search=GRID, limits={"concurrent": 8})
-    chance, kills = random.Random(5), 0
-    while studies.get(study.id).state != StudyState.SUCCEEDED:
-        assert kills < 400
-        live_and_die(Dispatcher(database, cluster, settings, clock=clock), clock, writes=chance.randint(1, 12))
-        kills += 1
-    found = rows(studies, study.id)
-    assert len(found) == 24
-    assert len({trial.params_hash for trial in found}) == 24
-    with database.reading() as session:
-        assert session.scalar(select(func.count()).select_from(Experiment)) == 24
-
-
-def test_the_database_refuses_a_point_of_a_grid_twice(database, studies, dispatcher):
-    study = submitted(studies, method="grid", search=GRID)
-    tick(dispatcher)
-    first = rows(studies, study.id)[0]
-    with pytest.raises(IntegrityError), database.writing() as session:
-        again = {name: getattr(first, name) for name in ("study_id", "variant", "seed", "params", "params_hash")}
-        session.add(Trial(number=99, block=99, experiment_id="other", **again))
-
-
-def step(dispatcher: Dispatcher) -> None:
-    """As its loop does it."""
-    try:
-        tick(dispatcher)
-    except NotLeading:
-        dispatcher.renewed_at = None
-
-
-def test_two_dispatchers_begin_exactly_what_was_asked_for(database, cluster, settings, clock, studies):
-    """The lease goes from one to the other in the middle of things (optuna#3518, wandb#8549)."""
-    study = submitted(studies, limits={"trials": 50, "concurrent": 7})
-    both = [Dispatcher(database, cluster, settings, clock=clock) for _ in range(2)]
-    both[1].leadership.holder = "the other"
-    chance = random.Random(2)
-    refused = 0
-    for _ in range(600):
-        if studies.get(study.id).state == StudyState.SUCCEEDED:
-            break
-        one, other = chance.sample(both, 2)
-        if chance.random() < 0.3:
-            study_then, trials_then = other.studies.rows.load(study.id)
-            planner = other.studies.planners[StudyKind.SWEEP]
-            steps = planner.steps(study_then, trials_then)
-            specs = {trial: planner.spec(study_then, trial) for trial in submitted_in(steps)}
-            other.leadership.release()  # which does not know of it, and goes on as if it led
-            step(one)
-            if steps:
-                with pytest.raises((NotLeading, StaleMove)):
-                    other.studies.rows.apply(study_then, trials_then, steps, specs)
-                refused += 1
-        step(one)
-        with database.reading() as session:
-            still_open = session.scalar(select(func.count()).where(Experiment.state.not_in(TERMINAL)))
-            assert still_open <= 7
-    found = rows(studies, study.id)
-    assert (studies.get(study.id).state, len(found)) == (StudyState.SUCCEEDED, 50)
-    with database.reading() as session:
-        assert session.scalar(select(func.count()).select_from(Experiment)) == 50
-    assert refused > 3
-    for one in both:
-        one.studies.close()
-
-
-def test_labels_of_test_move_no_decision(database, cluster, settings, clock, studies):
-    cluster.nodes = ONE_AT_A_TIME
-    seen = []
-    for test in (0.1, 0.9):
-        cluster.metrics = report(test=test)
-        dispatcher = Dispatcher(database, cluster, settings, clock=clock)
-        study = submitted(studies, method="tpe", limits={"trials": 13, "concurrent": 2})
-        finish(dispatcher, studies, study.id)
-        dispatcher.studies.close()
-        dispatcher.leadership.release()
-        seen.append(told(database, study.id))
-        assert {row.experiment.progress["metrics"]["test/top1"] for row in studies.trials(study.id)} == {test}
-    assert seen[0] == seen[1]
 
 
 def test_values_that_are_not_finite_rank_last_and_end_nothing(dispatcher, studies, cluster):
@@ -391,3 +213,29 @@ def test_a_sweep_that_this_version_cannot_read_ends(dispatcher, studies, databas
         session.execute(text("UPDATE studies SET spec = '{}'"))
     finish(dispatcher, studies, study.id, StudyState.FAILED)
     assert studies.get(study.id).reason == "SPEC_UNREADABLE"
+
+
+def test_a_webhook_is_told_of_its_end(dispatcher, studies, database):
+    with database.writing() as session:
+        told_to = {"owner": "local", "url": "https://example.org", "secret": "", "states": [], "enabled": True}
+        session.add(Webhook(id="all", created_at=utc_now(), **told_to))
+    study = submitted(studies, limits={"trials": 1})
+    finish(dispatcher, studies, study.id)
+    with database.reading() as session:
+        (sent,) = session.scalars(select(WebhookDelivery).where(WebhookDelivery.type.startswith("sweep")))
+    assert (sent.type, sent.payload["data"]["path"]) == ("sweep.ended", f"/v1/sweeps/{study.id}")
+
+
+def test_an_experiment_that_is_retried_alone_counts_again(dispatcher, studies, store, cluster):
+    cluster.steps_per_look = 0
+    study = submitted(studies, limits={"trials": 3, "concurrent": 1})
+    tick(dispatcher, 4)
+    first = rows(studies, study.id)[0].experiment_id
+    cluster.fail(GangKey(first, 1), "DATA_ERROR")
+    cluster.steps_per_look = 5
+    finish(dispatcher, studies, study.id)
+    assert [trial.outcome for trial in rows(studies, study.id)] == ["DATA_ERROR", "OK", "OK"]
+    act(store, first, "retry", caller=LOCAL)
+    assert studies.get(study.id).state == StudyState.ACTIVE
+    finish(dispatcher, studies, study.id)
+    assert [trial.outcome for trial in rows(studies, study.id)] == ["OK"] * 3
