@@ -94,7 +94,7 @@ def whole_study(client: "Client", given: str) -> str:
 def _whole_study(
     kind: str,
     get: "Callable[[str], ComparisonHandle | SweepHandle]",
-    newest: "Callable[..., Iterator[ComparisonView] | Iterator[SweepView]]",
+    newest: "Callable[..., Iterator[ComparisonView | SweepView]]",
     given: str,
     *,
     exactly: bool,

@@ -1,10 +1,10 @@
 """A sweep for the person who watches: the best trials so far on a terminal, plain lines in a pipe."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, TextIO
+from typing import Protocol, TextIO
 
 from rich import box
 from rich.console import Console, Group
@@ -14,16 +14,26 @@ from rich.text import Text
 
 from cbam_core.printable import escaped_line
 from service.client.comparing.display import STYLES, Changes, counts, eta_seconds
+from service.schemas.experiments import ExperimentView
 from service.schemas.sweep_views import RankedTrialView, SweepResult, SweepView
-
-if TYPE_CHECKING:
-    from service.client.sweeping.handle import SweepHandle
 
 BEST_SHOWN = 10
 
 
+class Watched(Protocol):
+    """What is needed of a sweep to show it: its handle has all of it."""
+
+    view: SweepView
+
+    @property
+    def result(self) -> SweepResult: ...  # noqa: D102
+
+    def running(self) -> Sequence[ExperimentView]:
+        """Those of its experiments that train now."""
+
+
 @contextmanager
-def watching_sweep(handle: "SweepHandle", stream: TextIO, *, as_json: bool = False) -> Iterator[Callable[[], None]]:
+def watching_sweep(handle: Watched, stream: TextIO, *, as_json: bool = False) -> Iterator[Callable[[], None]]:
     """A function that shows where the sweep is; as JSON it is a line for each change."""
     if as_json:
         yield Changes(stream, lambda: (handle.view, handle.view.model_dump_json())).show
@@ -65,21 +75,21 @@ def best_of(result: SweepResult) -> str:
     return f"best {best.value:.4f} (trial {best.number}): {values}"
 
 
-def _line(handle: "SweepHandle") -> tuple[str, str]:
+def _line(handle: Watched) -> tuple[str, str]:
     """One line, first without the time to the end."""
     view: SweepView = handle.view
     line = f"{view.name:<24} {view.state:<9} {counts(view)}  {best_of(handle.result)}"
     return line, line + _eta(handle)
 
 
-def _eta(handle: "SweepHandle") -> str:
+def _eta(handle: Watched) -> str:
     if not handle.view.trials.running:
         return ""
     seconds = eta_seconds(handle.view, handle.running())
     return "" if seconds is None else f"  ETA {timedelta(seconds=round(seconds))}"
 
 
-def _picture(handle: "SweepHandle") -> Group:
+def _picture(handle: Watched) -> Group:
     view = handle.view
     columns, rows = columns_and_rows(handle.result, BEST_SHOWN)
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
