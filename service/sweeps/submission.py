@@ -183,5 +183,8 @@ def _told(pointer: str, detail: str, params: Params) -> tuple[str, str]:
     for name, value in params.items():
         if field == name or field.startswith(f"{name}."):
             return _place(name), f"{value}: {detail}"
+    below = [name for name in kinds_first(params) if name.startswith(f"{field}.")]
+    if below and (len(below) == 1 or below[0].endswith(".type")):
+        return _place(below[0]), f"{params[below[0]]}: {detail}"
     values = ", ".join(f"{name} {value}" for name, value in params.items())
     return "/search", f"with {values}: {pointer} {detail}"
