@@ -154,6 +154,10 @@ class PreviewUnavailable(ServiceError):
     """Networks cannot be measured at the moment."""
 
 
+class ProposalUnavailable(ServiceError):
+    """The process that proposes values for sweeps has ended, or takes too long; is Optuna installed here?"""
+
+
 class TooManyStreams(ServiceError):
     """This server has as many viewers as it takes; try again, or ask another one."""
 

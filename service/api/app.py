@@ -39,6 +39,7 @@ from service.api.routers import (
     history,
     pruning,
     streams,
+    sweeps,
     webhooks,
 )
 from service.auth.audit import AuditLog
@@ -62,6 +63,7 @@ ROUTERS = (
     experiments,
     comparisons,
     comparison_streams,
+    sweeps,
     bulk,
     pruning,
     history,

@@ -1,4 +1,4 @@
-"""Views of the rows of studies: what the API answers of comparisons."""
+"""Views of the rows of studies: what the API answers of comparisons and sweeps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,26 +8,15 @@ from service.comparisons.stored import control_of, has_probe, has_rule, metric_o
 from service.database.models.studies import Study
 from service.domain.mlflow_links import run_link, view_link
 from service.domain.states import HOLDS_GANG, Desired, State
-from service.domain.studies import PROBE_BLOCK, STUDY_ACTIONS, STUDY_TERMINAL, StudyReason, StudyState
+from service.domain.studies import PROBE_BLOCK, STUDY_TERMINAL, StudyKind, StudyReason, StudyState, study_actions
 from service.schemas.studies import ComparisonProgress, ComparisonView, StudyLinks, TrialCounts, TrialView
+from service.schemas.sweep_views import SweepLinks, SweepView
 from service.studies.store import ListedTrial, StudySnapshot
+from service.sweeps.stored import method_of, mode_of, shown_limits
+from service.sweeps.stored import metric_of as ranked_by
 
-_PLAIN = (
-    "id",
-    "name",
-    "project",
-    "owner",
-    "description",
-    "version",
-    "message",
-    "seed",
-    "seeds",
-    "seeds_chosen",
-    "seeds_added",
-    "replicates",
-    "created_at",
-    "ended_at",
-)
+_PLAIN = ("id", "name", "project", "owner", "description", "version", "message", "seed", "created_at", "ended_at")
+_OF_COMPARISONS = ("seeds", "seeds_chosen", "seeds_added", "replicates")
 
 
 @dataclass(frozen=True)
@@ -59,11 +48,11 @@ def comparison_view(
     """The view of a comparison, with how many of its experiments are in which state, and its pages in MLflow."""
     path, state, variants = f"/v1/comparisons/{row.id}", StudyState(row.state), variants_of(row.spec)
     return ComparisonView(
-        **{name: getattr(row, name) for name in _PLAIN},
+        **{name: getattr(row, name) for name in (*_PLAIN, *_OF_COMPARISONS)},
         state=state,
         desired=Desired(row.desired),
         reason=None if row.reason is None else StudyReason(row.reason),
-        actions=STUDY_ACTIONS[state],
+        actions=study_actions(StudyKind.COMPARISON, state),
         variants=variants,
         control=control_of(row.spec),
         metric=metric_of(row.spec),
@@ -101,6 +90,31 @@ def _planned(spec: object, seeds: int) -> int:
     """How many experiments there will be: trainings, and probes of cost."""
     variants = len(variants_of(spec))
     return variants * seeds + (max(0, variants - 1) if has_probe(spec) else 0)
+
+
+def sweep_view(row: Study, counts: Mapping[State | None, int], *, with_spec: bool = True) -> SweepView:
+    """The view of a sweep, with how many of its experiments are in which state."""
+    path, state, limits = f"/v1/sweeps/{row.id}", StudyState(row.state), shown_limits(row)
+    return SweepView(
+        **{name: getattr(row, name) for name in _PLAIN},
+        state=state,
+        desired=Desired(row.desired),
+        reason=None if row.reason is None else StudyReason(row.reason),
+        actions=study_actions(StudyKind.SWEEP, state),
+        method=method_of(row.spec),
+        metric=ranked_by(row.spec),
+        mode=mode_of(row.spec),
+        limits=limits,
+        trials=_counted(counts, planned=limits.trials or 0),
+        links=SweepLinks(
+            self=path,
+            trials=f"{path}/trials",
+            decisions=f"{path}/decisions",
+            result=f"{path}/result",
+            experiments=f"/v1/experiments?study={row.id}",
+        ),
+        spec=row.spec if with_spec and isinstance(row.spec, dict) else {},
+    )
 
 
 def _counted(counts: Mapping[State | None, int], *, planned: int) -> TrialCounts:

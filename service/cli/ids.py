@@ -1,7 +1,7 @@
-"""Experiments and comparisons as the user names them: by id, by name, or by how either begins."""
+"""Experiments, comparisons and sweeps as the user names them: by id, by name, or by how either begins."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
@@ -13,8 +13,11 @@ from service.errors import ServiceError
 
 if TYPE_CHECKING:
     from service.client.client import Client
+    from service.client.comparing.handle import ComparisonHandle
+    from service.client.sweeping.handle import SweepHandle
     from service.schemas.experiments import ExperimentView
     from service.schemas.studies import ComparisonView
+    from service.schemas.sweep_views import SweepView
 
 WHOLE_ID = re.compile(f"[{ID_ALPHABET}]{{12}}")
 START_OF_ID = re.compile(f"[{ID_ALPHABET}]{{0,11}}")
@@ -35,8 +38,17 @@ ComparisonIds = Annotated[
 ]
 
 
+SweepId = Annotated[
+    str, typer.Argument(help="Id or name of a sweep, or its first characters.", metavar="ID", show_default=False)
+]
+SweepIds = Annotated[
+    list[str],
+    typer.Argument(help="Ids or names of sweeps, or their first characters.", metavar="ID...", show_default=False),
+]
+
+
 class UnclearId(ServiceError):
-    """No experiment or comparison, or more than one, is named so."""
+    """No experiment, comparison or sweep, or more than one, is named so."""
 
 
 def whole(client: "Client", given: str, *, exactly: bool = False) -> str:
@@ -61,22 +73,49 @@ def whole(client: "Client", given: str, *, exactly: bool = False) -> str:
 
 def whole_comparison(client: "Client", given: str, *, exactly: bool = False) -> str:
     """The id of the comparison that is meant, by the same rules. Raises UnclearId."""
+    return _whole_study("comparison", client.comparison, client.comparisons, given, exactly=exactly)
+
+
+def whole_sweep(client: "Client", given: str, *, exactly: bool = False) -> str:
+    """The id of the sweep that is meant, by the same rules. Raises UnclearId."""
+    return _whole_study("sweep", client.get_sweep, client.sweeps, given, exactly=exactly)
+
+
+def whole_study(client: "Client", given: str) -> str:
+    """The id of the comparison or sweep that is meant: a comparison, where both may be. Raises UnclearId."""
+    try:
+        return whole_comparison(client, given)
+    except UnclearId as error:
+        with suppress(UnclearId):
+            return whole_sweep(client, given)
+        raise error from None
+
+
+def _whole_study(
+    kind: str,
+    get: "Callable[[str], ComparisonHandle | SweepHandle]",
+    newest: "Callable[..., Iterator[ComparisonView | SweepView]]",
+    given: str,
+    *,
+    exactly: bool,
+) -> str:
     from service.client.errors import NotFound
 
+    verb = {"comparison": "cbam compare list", "sweep": "cbam sweep list"}[kind]
     if WHOLE_ID.fullmatch(given):
         with suppress(NotFound):
-            return client.comparison(given).id
-    views = list(islice(client.comparisons(page_size=AMONG), AMONG)) if given else []
+            return get(given).id
+    views: list[ComparisonView | SweepView] = [*islice(newest(page_size=AMONG), AMONG)] if given else []
     found = {view.id: view for view in views if view.name == given}
     if exactly and not found:
-        raise UnclearId(f"among the newest {AMONG} no comparison is named {given!r}; see `cbam compare list`")
+        raise UnclearId(f"among the newest {AMONG} no {kind} is named {given!r}; see `{verb}`")
     if START_OF_ID.fullmatch(given):
         found |= {view.id: view for view in views if view.id.startswith(given)}
     found = found or {view.id: view for view in views if view.name.startswith(given)}
-    return _the_one(given, found.values(), "comparison", "cbam compare list")
+    return _the_one(given, found.values(), kind, verb)
 
 
-def _the_one(given: str, found: "Collection[ExperimentView | ComparisonView]", kind: str, verb: str) -> str:
+def _the_one(given: str, found: "Collection[ExperimentView | ComparisonView | SweepView]", kind: str, verb: str) -> str:
     if not found:
         raise UnclearId(f"among the newest {AMONG} there is no {kind} {given!r}; see `{verb}`")
     if len(found) == 1:

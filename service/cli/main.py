@@ -21,6 +21,7 @@ from service.cli.commands import (
     prune,
     stack,
     submit,
+    sweep,
     token,
     train,
     watch,
@@ -39,7 +40,7 @@ app = typer.Typer(
 )
 for group in (
     *(stack, demo, submit, experiments, edit, prune, logs, files, watch, train, export),
-    *(compare, catalog, token, webhook, backup),
+    *(compare, sweep, catalog, token, webhook, backup),
 ):
     group.register(app)
 

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from service.client.comparing.handle import ComparisonHandle as ComparisonHandle
     from service.client.experiment import ExperimentHandle as ExperimentHandle
     from service.client.experiments import Experiments as Experiments
+    from service.client.sweeping.handle import SweepHandle as SweepHandle
     from service.client.waiting import WaitTimeout as WaitTimeout
 
-__all__ = ["Client", "ComparisonHandle", "ExperimentHandle", "Experiments", "WaitTimeout", "Where"]
+__all__ = ["Client", "ComparisonHandle", "ExperimentHandle", "Experiments", "SweepHandle", "WaitTimeout", "Where"]
 
 __getattr__ = lazy_names(
     __name__,
@@ -20,6 +21,7 @@ __getattr__ = lazy_names(
         "Client": "client",
         "Where": "client",
         "ComparisonHandle": "comparing.handle",
+        "SweepHandle": "sweeping.handle",
         "ExperimentHandle": "experiment",
         "Experiments": "experiments",
         "WaitTimeout": "waiting",

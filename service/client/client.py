@@ -20,6 +20,7 @@ from service.client.experiment import ExperimentHandle
 from service.client.experiments import Experiments, wait_all
 from service.client.files import FileCalls
 from service.client.local_url import local_url
+from service.client.sweeping.calls import SweepCalls
 from service.client.transport import PATIENCE, Transport, path
 from service.client.webhooks import WebhookCalls
 from service.domain.states import State
@@ -49,13 +50,13 @@ class Where(TypedDict, total=False):
     backbone: str | None
     attention: str | None
     dataset: str | None
-    study: str | None  # id of a comparison: only its experiments
+    study: str | None  # id of a comparison or a sweep: only its experiments
     created_after: datetime | None
     created_before: datetime | None
     sort: str | None  # created_at, name, priority, started_at, ended_at; with a minus sign the other way round
 
 
-class Client(CatalogueCalls, AccessCalls, ComparisonCalls, FileCalls, WebhookCalls):
+class Client(CatalogueCalls, AccessCalls, ComparisonCalls, FileCalls, SweepCalls, WebhookCalls):
     """Talks to one server; may be used from several threads.
 
     Calls are repeated with back-off while the server is away, says 503 or 429, wherever repeating them does no harm. A

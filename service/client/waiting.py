@@ -1,4 +1,4 @@
-"""Wait for the end of an experiment or a comparison: look again and again, also while the server is restarted."""
+"""Wait for the end of an experiment or a study: look again and again, also while the server is restarted."""
 
 import time
 from collections.abc import Callable

@@ -44,6 +44,7 @@ class InMemoryCluster:
     obeys_stop: bool = True
     writes_records: bool = True  # False: as on a full disk
     export: Callable[[Launch], object] | None = None  # leaves the files of a training that ends well
+    metrics: Callable[[Launch], Mapping[str, float]] | None = None  # that a training which ends well reports
     starts: list[GangKey] = field(default_factory=list)
     dumped: list[GangKey] = field(default_factory=list)
     asked_for: tuple[Need, ...] = ()
@@ -143,7 +144,7 @@ class InMemoryCluster:
                 "reason": reason,
                 "message": message,
                 "step": gang.step,
-                "metrics": {"val/top1": 0.5} | ({"test/top1": 0.5} if ending == "succeeded" else {}),
+                "metrics": self._metrics(gang.launch, ending),
                 "attempt": key.attempt,
                 "token": gang.launch.token,
                 "summary": {"parameters": 1} | (_PROBED if gang.launch.probe and ending == "succeeded" else {}),
@@ -154,6 +155,11 @@ class InMemoryCluster:
             make_folder(folder.path)
             outcome.record(folder)
         gang.outcome = outcome
+
+    def _metrics(self, launch: Launch, ending: Ending) -> dict[str, float]:
+        if ending != "succeeded":
+            return {"val/top1": 0.5}
+        return {"val/top1": 0.5, "test/top1": 0.5} if self.metrics is None else dict(self.metrics(launch))
 
     def _view(self, gang: _FakeGang) -> GangView:
         placed = {gang.node: gang.launch.workers}

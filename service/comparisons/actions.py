@@ -12,7 +12,7 @@ from service.comparisons.stored import has_rule
 from service.comparisons.submission import base_spec, place_of_base, variant_specs
 from service.database.engine import Database
 from service.database.models.studies import Study
-from service.domain.roles import Caller, require_change
+from service.domain.roles import Caller
 from service.domain.studies import StudyKind, StudyState, seed_of
 from service.errors import InvalidField, InvalidFields
 from service.experiments import actions as experiments
@@ -22,7 +22,8 @@ from service.schemas.comparisons import MOST_SEEDS, ComparisonSpec
 from service.schemas.previews import PreviewView
 from service.schemas.studies import ComparisonPreview, PowerView
 from service.settings import Settings
-from service.studies.store import NewStudy, StudyStore
+from service.studies.new import NewStudy
+from service.studies.store import StudyStore
 from workers.protocol.probe import ROUNDS, SECONDS
 
 SPREADS = (0.002, 0.003, 0.005, 0.008)
@@ -133,17 +134,6 @@ def _power(comparison: ComparisonSpec, seeds: int, variants: int) -> tuple[Power
         )
         for sd in SPREADS
     )
-
-
-def act(store: StudyStore, study_id: str, action: str, *, caller: Caller) -> Study:
-    """Write down that the caller wants to cancel, pause, resume or retry. Asking twice is no error.
-
-    Raises StudyNotFound, Forbidden (it is somebody else's), IllegalStudyAction with the actions that the state allows.
-    """
-    require_change(caller, store.get(study_id).owner)
-    if action == "retry":
-        return store.retry(study_id, by=caller.name)
-    return store.wish(study_id, action, by=caller.name)
 
 
 def add_seeds(store: StudyStore, study: Study, seeds: int, *, caller: Caller, version: int | None) -> Study:

@@ -17,7 +17,7 @@ from service.domain.studies import StudyKind
 from service.errors import InvalidField, InvalidFields
 from service.experiments.store import ExperimentStore
 from service.schemas.comparisons import ComparisonSpec
-from service.studies.store import NewStudy, PlannedRun
+from service.studies.new import NewStudy, PlannedRun
 
 LOOKED_AT = 1000  # experiments of the project, the newest: among them those that were not chosen are looked for
 Runs = Mapping[str, Sequence[Experiment]]

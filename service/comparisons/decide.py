@@ -5,7 +5,6 @@ hours (a machine that grows warm, others on it) meets all variants alike. The pr
 """
 
 import random
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -13,7 +12,7 @@ from itertools import takewhile
 import numpy as np
 
 from service.comparisons.statistics import Measured, Pairs, Precision, Scores, judge
-from service.domain.states import HOLDS_GANG, TERMINAL, Desired, Reason, State, has_diverged
+from service.domain.states import TERMINAL, Desired, Reason, State, has_diverged
 from service.domain.studies import (
     PROBE_BLOCK,
     BeginTrials,
@@ -23,9 +22,9 @@ from service.domain.studies import (
     StudyMove,
     StudyReason,
     StudyState,
-    WishFor,
     seed_of,
 )
+from service.studies.life import commonest, steps_of_wishes
 
 MOST_OPEN = 64  # experiments of one comparison that wait or train at a time
 MOST_FAILED_IN_A_ROW = 5  # and at least a whole block of them
@@ -94,33 +93,15 @@ class ComparisonSeen:
     probes: Sequence[TrialSeen] = ()
 
     @property
-    def all(self) -> list[TrialSeen]:
-        """Trainings and probes."""
-        return [*self.trials, *self.probes]
+    def own(self) -> list[TrialSeen]:
+        """Trainings and probes; none where its runs were there before it."""
+        return [*self.trials, *self.probes] if self.owns_runs else []
 
 
 def decide(now: ComparisonSeen) -> list[Step]:
     """The next steps, made together in one transaction; none where the comparison waits."""
-    if now.state is StudyState.STOPPING:
-        return _stopping(now)
-    if now.state not in (StudyState.ACTIVE, StudyState.PAUSING, StudyState.PAUSED):
-        return []
-    if now.desired is Desired.CANCEL:
-        return [StudyMove(StudyState.STOPPING, StudyReason.CANCELLED_BY_USER)]
-    if now.desired is Desired.PAUSE:
-        return _pausing(now)
-    if now.state is not StudyState.ACTIVE:
-        return [*_wish(now, Desired.RUN), StudyMove(StudyState.ACTIVE)]
-    return _active(now)
-
-
-def decide_unreadable(now: ComparisonSeen, why: str) -> list[Step]:
-    """The same of a comparison whose spec this version cannot read: it can be cancelled, and else it fails."""
-    if now.state is StudyState.STOPPING:
-        return _stopping(now)
-    if now.desired is Desired.CANCEL:
-        return [StudyMove(StudyState.STOPPING, StudyReason.CANCELLED_BY_USER)]
-    return [StudyMove(StudyState.STOPPING, StudyReason.SPEC_UNREADABLE, why)]
+    wanted = steps_of_wishes(now)
+    return _active(now) if wanted is None else wanted
 
 
 def block_order(study_seed: int, block: int, variants: Sequence[str]) -> tuple[str, ...]:
@@ -190,42 +171,6 @@ def _given_up(now: ComparisonSeen) -> StudyMove | None:
     failed = list(takewhile(lambda trial: trial.is_broken, ended))
     if len(failed) < max(MOST_FAILED_IN_A_ROW, len(now.variants)):
         return None
-    (reason, _), *_ = Counter(str(trial.reason) for trial in failed).most_common(1)
-    words = next(trial.message for trial in failed if str(trial.reason) == reason)
-    message = f"{len(failed)} experiments failed one after the other, most often with {reason}: {words}"
+    told = commonest((str(trial.reason), trial.message) for trial in failed)
+    message = f"{len(failed)} experiments failed one after the other, most often with {told}"
     return StudyMove(StudyState.STOPPING, StudyReason.EXPERIMENTS_FAILED, message)
-
-
-def _pausing(now: ComparisonSeen) -> list[Step]:
-    if now.state is StudyState.PAUSED:
-        return []  # an experiment that a user has resumed meanwhile goes on
-    if now.state is StudyState.ACTIVE:
-        return [*_wish(now, Desired.PAUSE), StudyMove(StudyState.PAUSING)]
-    at_work = now.owns_runs and any(trial.state in HOLDS_GANG or trial.state is State.QUEUED for trial in now.all)
-    return [*_wish(now, Desired.PAUSE)] if at_work else [StudyMove(StudyState.PAUSED)]
-
-
-def _stopping(now: ComparisonSeen) -> list[Step]:
-    if wishes := _wish(now, Desired.CANCEL):
-        return [*wishes]
-    if now.owns_runs and any(trial.state is not None and trial.state not in TERMINAL for trial in now.all):
-        return []
-    cancelled = now.reason is StudyReason.CANCELLED_BY_USER
-    return [StudyMove(StudyState.CANCELLED if cancelled else StudyState.FAILED, now.reason, now.message)]
-
-
-def _wish(now: ComparisonSeen, desired: Desired) -> list[WishFor]:
-    """Of those that have not ended, and of which something else was wanted last."""
-    if not now.owns_runs:
-        return []
-    numbers = tuple(
-        trial.number
-        for trial in now.all
-        if trial.state is not None and trial.state not in TERMINAL and _may_become(trial.desired, desired)
-    )
-    return [WishFor(numbers, desired)] if numbers else []
-
-
-def _may_become(old: Desired, new: Desired) -> bool:
-    """A wish to cancel stands; the dispatcher's own wish to make room is as good as one to run."""
-    return old is not new and old is not Desired.CANCEL and not (old is Desired.YIELD and new is Desired.RUN)

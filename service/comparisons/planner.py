@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from cbam_core.errors import SpecError
 from cbam_core.spec import ExperimentSpec
-from service.comparisons.decide import ComparisonSeen, TrialSeen, decide, decide_unreadable
+from service.comparisons.decide import ComparisonSeen, TrialSeen, decide
 from service.comparisons.observation import MOST_ROWS, Observation, read_observation
 from service.comparisons.statistics import Pairs, Precision
 from service.comparisons.stored import has_probe
@@ -20,6 +20,8 @@ from service.domain.states import Desired, has_diverged
 from service.domain.studies import PlannedTrial, Step, StudyReason, StudyState
 from service.errors import NoPredictions
 from service.schemas.comparisons import ComparisonSpec, SeedPlan
+from service.studies.controller import StudyPlanner
+from service.studies.life import steps_unreadable
 from service.studies.rows import Reading, TrialState, Unobserved
 from workers.protocol.probe import ProbeNumbers
 from workers.protocol.storage import ExperimentFolder
@@ -28,7 +30,7 @@ log = logging.getLogger(__name__)
 MOST_KEPT = 200  # specs of variants
 
 
-class ComparisonPlanner:
+class ComparisonPlanner(StudyPlanner):
     """What comes next in a comparison, and what its runs reached."""
 
     def __init__(self) -> None:
@@ -39,7 +41,7 @@ class ComparisonPlanner:
         try:
             return decide(seen(study, trials))
         except SpecError as error:
-            return decide_unreadable(_as_stored(study, trials), str(error))
+            return steps_unreadable(_as_stored(study, trials), str(error))
 
     def spec(self, study: Study, trial: PlannedTrial) -> ExperimentSpec:
         """What a trial is submitted as."""

@@ -17,7 +17,8 @@ from service.experiments import actions as experiments
 from service.schemas.comparison_results import ReplicationView, ResultView
 from service.schemas.comparisons import MOST_SEEDS, ReplicationRequest
 from service.settings import Settings
-from service.studies.store import NewStudy, StudyStore
+from service.studies.new import NewStudy
+from service.studies.store import StudyStore
 
 LONGEST_NAME = 128
 MOST_TOLD = 10  # replications in one result

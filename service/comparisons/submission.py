@@ -9,10 +9,10 @@ from cbam_core.spec import Elastic, ExperimentSpec
 from service.domain.spec_patch import apply_patch
 from service.domain.studies import PROBE_BLOCK
 from service.errors import InvalidField, InvalidFields
-from service.experiments.submission import checked, spec_of
+from service.experiments.submission import checked
 from service.schemas.comparisons import ComparisonSpec
+from service.studies.base import LONGEST_STEM, base_of, place_of
 
-LONGEST_STEM = 80  # characters of the comparison's name in those of its experiments
 HELD_EQUAL = (
     "data",
     "model.weights",
@@ -38,7 +38,6 @@ HELD_EQUAL = (
 MAY_DIFFER = "data.augment"
 TAGS = ("comparison", "variant")
 """What its experiments, and their MLflow runs, are tagged with."""
-MOST_TAGS = 64
 
 
 def variant_specs(comparison: ComparisonSpec, base: ExperimentSpec) -> dict[str, ExperimentSpec]:
@@ -75,27 +74,19 @@ def trial_spec(base: ExperimentSpec, *, study: str, variant: str, block: int, se
 
 def place_of_base(comparison: ComparisonSpec) -> str:
     """The pointer to the base's fields."""
-    return "/base" if isinstance(comparison.base, ExperimentSpec) else "/base/overrides"
+    assert comparison.base is not None
+    return place_of(comparison.base)
 
 
 def base_spec(comparison: ComparisonSpec) -> ExperimentSpec:
     """What all variants share, as a whole spec. Raises InvalidFields with pointers into the comparison."""
-    try:
-        assert comparison.base is not None
-        base = spec_of(comparison.base)
-    except InvalidField as error:
-        raise InvalidField(f"/base{error.pointer}", error.detail) from error
-    except InvalidFields as error:
-        raise InvalidFields([(f"/base{pointer}", detail) for pointer, detail in error.items]) from error
+    assert comparison.base is not None
+    base = base_of(comparison.base, kind="comparison", tags=TAGS)
     where = place_of_base(comparison)
     if isinstance(base.resources.workers, Elastic):
         raise InvalidField(f"{where}/resources/workers", "the number of workers is held equal: give a number")
     if base.train.seeds is not None:
         raise InvalidField(f"{where}/train/seeds", "a comparison draws the seeds itself: leave it out")
-    if taken := [name for name in TAGS if name in base.tags]:
-        raise InvalidField(f"{where}/tags/{taken[0]}", "a comparison gives its experiments this tag: leave it out")
-    if len(base.tags) + len(TAGS) > MOST_TAGS:
-        raise InvalidField(f"{where}/tags", f"a comparison adds {len(TAGS)} tags: give {MOST_TAGS - len(TAGS)} at most")
     has_no_test = base.data.val == "folder" and base.data.dataset not in OF_FILES  # whose parts are seen later
     if comparison.metric == "test/top1" and has_no_test:
         raise InvalidField(

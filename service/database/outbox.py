@@ -12,10 +12,10 @@ from service.database.models.base import UtcDateTime
 from service.database.models.experiments import Event, Experiment
 from service.database.models.studies import Study
 from service.database.models.webhooks import Webhook, WebhookDelivery
-from service.domain.studies import StudyState
+from service.domain.studies import StudyKind, StudyState
 
 STATE_CHANGED = "experiment.state_changed"
-DECIDED, ENDED = "{kind}.decided", "{kind}.ended"  # of a study: with a result, or without one
+DECIDED, ENDED = "{kind}.decided", "{kind}.ended"  # of a comparison with a result; of any other study
 MESSAGE_CHARACTERS = 2000
 
 
@@ -43,7 +43,8 @@ def tell(session: Session, row: Experiment, event: Event) -> None:
 
 def tell_of_study(session: Session, row: Study, *, at: datetime) -> None:
     """Leave a delivery for every webhook that waits for the end of a study in this state."""
-    kind = (DECIDED if row.state == StudyState.SUCCEEDED else ENDED).format(kind=row.kind)
+    is_decided = row.state == StudyState.SUCCEEDED and row.kind == StudyKind.COMPARISON
+    kind = (DECIDED if is_decided else ENDED).format(kind=row.kind)
     for webhook in session.scalars(_WAITING, {"owner": row.owner, "project": row.project, "at": at}):
         if not webhook.states or row.state in webhook.states:
             session.add(delivery(webhook, kind, _data_of_study(row), None, at=at))

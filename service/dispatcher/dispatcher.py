@@ -37,6 +37,7 @@ from service.log_format import log_context
 from service.settings import Settings
 from service.studies.controller import StudyController
 from service.studies.rows import StudyRows
+from service.sweeps.planner import SweepPlanner
 
 log = logging.getLogger("service.dispatcher")
 
@@ -62,7 +63,7 @@ class Dispatcher:
             self.store, storage=settings.storage_root, tracking_uri=settings.mlflow_tracking_uri, clock=clock
         )
         self.file_cleanup = FileCleanup(self.store, storage=settings.storage_root, clock=clock)
-        planners = {StudyKind.COMPARISON: ComparisonPlanner()}
+        planners = {StudyKind.COMPARISON: ComparisonPlanner(), StudyKind.SWEEP: SweepPlanner()}
         rows = StudyRows(database, self.leadership)
         self.studies = StudyController(rows, planners, storage=settings.storage_root, clock=clock)
         self.study_recording = StudyRecording(StudyRunRows(database), settings, clock=clock)

@@ -37,6 +37,19 @@ def apply_patch(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict
     return result
 
 
+def kinds_first(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides, by dotted paths, in an order in which none takes away what another has set.
+
+    What names a kind goes first, as that takes the fields of the other kind away.
+    """
+
+    def names_kind(name: str) -> bool:
+        *_, parent, last = ["", *name.split(".")]
+        return last in NAMED_BY_TYPE or (last == "type" and parent in NAMED_BY_TYPE)
+
+    return {name: overrides[name] for name in sorted(overrides, key=lambda name: (not names_kind(name), name))}
+
+
 def _check_path(fields: Mapping[str, Any], path: list[str], key: str) -> None:
     """A plain patch may put fields where a value was; a path that was misspelt should not."""
     inner: Any = fields

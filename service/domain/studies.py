@@ -14,6 +14,7 @@ class StudyKind(StrEnum):
     """What a study is for."""
 
     COMPARISON = "comparison"
+    SWEEP = "sweep"
 
 
 class StudyState(StrEnum):
@@ -33,6 +34,7 @@ class StudyReason(StrEnum):
 
     CANCELLED_BY_USER = "CANCELLED_BY_USER"
     EXPERIMENTS_FAILED = "EXPERIMENTS_FAILED"
+    PROPOSALS_FAILED = "PROPOSALS_FAILED"
     SPEC_UNREADABLE = "SPEC_UNREADABLE"
 
 
@@ -56,8 +58,16 @@ STUDY_ACTIONS: dict[StudyState, tuple[str, ...]] = {
     S.FAILED: ("retry", "delete"),
     S.CANCELLED: ("retry", "delete"),
 }
-"""What a user may ask for in each state; the answer to anything else names these."""
+"""What a user may ask of a comparison in each state; the answer to anything else names these."""
+EXTENDED_BY = {StudyKind.COMPARISON: "add-seeds", StudyKind.SWEEP: "extend"}
+"""How each kind is asked for more experiments."""
 STUDY_WISHES = {"cancel": Desired.CANCEL, "pause": Desired.PAUSE, "resume": Desired.RUN}
+
+
+def study_actions(kind: StudyKind, state: StudyState) -> tuple[str, ...]:
+    """What a user may ask of a study of this kind in this state."""
+    extend = EXTENDED_BY[StudyKind.COMPARISON]
+    return tuple(EXTENDED_BY[kind] if action == extend else action for action in STUDY_ACTIONS[state])
 
 
 def is_legal_study_move(source: StudyState, to: StudyState) -> bool:
@@ -74,12 +84,18 @@ class PlannedTrial:
     """An experiment that a study wants: the seed of its block, and which of its variants.
 
     With `against`, it is the probe of what its variant costs against that one.
+
+    Of a sweep: the number of its proposal, `train.seed`, the method; the proposed values as JSON with sorted keys, the
+    numbers of the trials that the proposal is informed by, and why its spec is refused, None where it is valid.
     """
 
     block: int
     seed: int
     variant: str
     against: str | None = None
+    params: str | None = None
+    informed_by: tuple[int, ...] = ()
+    refused: str | None = None
 
     @property
     def control(self) -> "PlannedTrial | None":
@@ -116,6 +132,41 @@ class WishFor:
 
 
 @dataclass(frozen=True)
+class TrialEnd:
+    """What a trial of a sweep ended with: an outcome (`TrialOutcome` or the reason of a failure), a value if any.
+
+    `place` is its number in the order in which trials ended, from 0.
+    """
+
+    number: int
+    outcome: str
+    place: int
+    value: float | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class EndTrials:
+    """Write down what these trials ended with."""
+
+    ends: tuple[TrialEnd, ...]
+
+
+@dataclass(frozen=True)
+class ReopenTrials:
+    """These have been retried one by one: what they had ended with holds no longer."""
+
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RetryTrials:
+    """Queue the experiments of these trials once more, or, of those that were deleted, new ones."""
+
+    trials: tuple[tuple[int, PlannedTrial], ...]
+
+
+@dataclass(frozen=True)
 class StudyMove:
     """A change of the study's own state, and why."""
 
@@ -124,7 +175,18 @@ class StudyMove:
     message: str = ""
 
 
-Step = BeginTrials | PlanSeeds | WishFor | StudyMove
+Step = BeginTrials | EndTrials | PlanSeeds | ReopenTrials | RetryTrials | WishFor | StudyMove
+
+
+class TrialOutcome(StrEnum):
+    """What a trial of a sweep ended with, beside the reasons for which experiments fail."""
+
+    OK = "OK"
+    CANCELLED = "CANCELLED"
+    DELETED = "DELETED"
+    NO_METRIC = "NO_METRIC"
+    SPEC_INVALID = "SPEC_INVALID"
+    RETRY = "RETRY"  # it is to be queued once more, as soon as there is room for it
 
 
 def seed_of(study_seed: int, block: int) -> int:

@@ -293,7 +293,7 @@ def requeue_in(session: Session, row: Experiment, *, by: str) -> None:
 
 
 def _reopen_study(session: Session, study_id: str | None, *, by: str) -> None:
-    """A comparison that has its result goes on with its experiment. A study is locked before its experiments."""
+    """A study that has its result goes on with its experiment. A study is locked before its experiments."""
     study = None if study_id is None else session.get(Study, study_id, with_for_update=True)
     if study is not None and study.state == StudyState.SUCCEEDED:
         change_study_state(session, study, StudyMove(StudyState.ACTIVE), by=by)

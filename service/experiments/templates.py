@@ -1,4 +1,4 @@
-"""The specs of examples/ as templates; the comparisons among the examples are none."""
+"""The specs of examples/ as templates; the comparisons and sweeps among the examples are none."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from cbam_core.spec import ExperimentSpec, parse_yaml
 from service.domain.spec_patch import apply_patch
 from service.errors import TemplateNotFound
 
-COMPARISONS = "comparisons"  # the folder of comparisons; all others hold specs of experiments
+STUDIES = ("comparisons", "sweeps")  # folders of these; all others hold specs of experiments
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def templates() -> Mapping[str, Template]:
     """The specs of experiments in `examples/`, by name: the path of the file without its ending."""
     with as_file(files("service") / "examples") as root:
         paths = {path.relative_to(root).with_suffix(""): path for path in sorted(Path(root).glob("**/*.yaml"))}
-        specs = {str(name): path for name, path in paths.items() if name.parts[0] != COMPARISONS}
+        specs = {str(name): path for name, path in paths.items() if name.parts[0] not in STUDIES}
         return {name: _template(name, path.read_text(encoding="utf-8")) for name, path in specs.items()}
 
 

@@ -55,7 +55,7 @@ class ExperimentView(View):
     priority: int
     version: int = Field(description="grows with every change of it, but not with its progress; also its ETag")
     cloned_from: str | None = Field(description="the experiment that it was made from")
-    study_id: str | None = Field(None, description="the comparison that it is of")
+    study_id: str | None = Field(None, description="the comparison or sweep that it is of")
     probe: bool = Field(False, description="whether it trains nothing, and measures what a variant of it costs")
     semantics: int = Field(1, description="1: made before 0.2, val is the part held out; 2: val is cut from train")
     state: State

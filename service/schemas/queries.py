@@ -38,7 +38,7 @@ class Narrowing(BaseModel):
     project: Word | None = None
     owner: Word | None = None
     study: Annotated[str, StringConstraints(max_length=32, pattern=r"^[0-9a-z]+$")] | None = Field(
-        None, description="the id of the comparison that they are of"
+        None, description="the id of the comparison or sweep that they are of"
     )
     tag: list[Tag] = Field(
         [],

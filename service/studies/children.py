@@ -9,12 +9,14 @@ from service.database.models.experiments import Experiment
 from service.database.models.studies import Trial
 from service.domain.pruning import PruneScope
 from service.domain.states import ACTIONS, TERMINAL, Reason, State
-from service.domain.studies import PROBE_BLOCK, name_of
+from service.domain.studies import PROBE_BLOCK, TrialOutcome, name_of
 from service.errors import GoesOn
 from service.experiments.store import forget_in, requeue_in
 
 DELETED_AT_ONCE = 50  # in one transaction
 MOST_NAMED = 8  # in a message
+HAVE_ENDED_FOR_GOOD = (Reason.LOSS_NOT_FINITE, TrialOutcome.NO_METRIC, TrialOutcome.SPEC_INVALID)
+"""What a trial of a sweep would end with again."""
 
 
 def delete_some(session: Session, study_id: str, *, by: str) -> bool:
@@ -49,6 +51,27 @@ def requeue_failed(session: Session, study_id: str, *, by: str) -> tuple[list[in
         else:
             pruned.append(f"{name_of(variant, block)} ({experiment.id})")
     return queued, pruned
+
+
+def mark_for_retry(session: Session, study_id: str) -> tuple[list[int], list[str]]:
+    """The same of a sweep, which queues them as it has room; what was deleted without a value is trained anew."""
+    query = (
+        select(Trial.number, Trial.experiment_id, Experiment.id, Experiment.pruned)
+        .outerjoin(Experiment, Experiment.id == Trial.experiment_id)
+        .where(Trial.study_id == study_id, Trial.value.is_(None))
+        .where(Trial.outcome.is_(None) | Trial.outcome.not_in(HAVE_ENDED_FOR_GOOD))
+        .where(Experiment.id.is_(None) | Experiment.state.in_((State.FAILED, State.CANCELLED)))
+        .order_by(Trial.number)
+    )
+    marked, pruned = list[int](), list[str]()
+    for number, experiment_id, there, was_pruned in session.execute(query).all():
+        if there is None or was_pruned is None:
+            marked.append(number)
+        else:
+            pruned.append(f"trial {number} ({experiment_id})")
+    again = {"outcome": TrialOutcome.RETRY, "place": None, "why": None}
+    session.execute(update(Trial).where(Trial.study_id == study_id, Trial.number.in_(marked)).values(**again))
+    return marked, pruned
 
 
 def read_again(session: Session, study_id: str) -> list[int]:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from cbam_core.spec import ExperimentSpec
 from service.database.models.studies import Study
-from service.domain.studies import BeginTrials, PlannedTrial, Step, StudyKind
+from service.domain.studies import BeginTrials, PlannedTrial, RetryTrials, Step, StudyKind
 from service.errors import NotLeading, StaleMove
 from service.studies.rows import Reading, Signature, StudyRows, TrialState, Unobserved
 from workers.protocol.storage import ExperimentFolder
@@ -25,7 +25,7 @@ TICK_SECONDS = 0.1  # of a tick, at most and one study more
 
 
 class StudyPlanner(Protocol):
-    """What differs between kinds of studies: what comes next, and what a run reached. Both pure but for reading."""
+    """What differs between kinds of studies: what comes next, and what a run reached. Nothing here waits."""
 
     def steps(self, study: Study, trials: Sequence[TrialState]) -> list[Step]:
         """What to do now."""
@@ -35,6 +35,18 @@ class StudyPlanner(Protocol):
 
     def read(self, study: Study, of: Unobserved, folder: ExperimentFolder) -> Reading:
         """What a run that has succeeded reached. Raises OSError where storage does not answer."""
+
+    def seconds_left(self, study: Study) -> float | None:  # noqa: ARG002 - most kinds have no hours
+        """Seconds after which a study is to be looked at though no row has changed; None: never."""
+        return None
+
+    def answered(self) -> frozenset[str]:
+        """Studies for which something has come since this was last asked, that `steps` waited for."""
+        return frozenset()
+
+    def close(self) -> None:
+        """End what was begun for it."""
+        return
 
 
 class StudyController:
@@ -62,6 +74,7 @@ class StudyController:
         self.look_at_all = 0.0
         self.last: str | None = None  # the study that was decided last
         self.not_before: dict[str, float] = {}  # of studies that could not be decided
+        self.look_at: dict[str, float] = {}  # studies, when their time is over
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="read-runs")
         self.under_way: Future[list[tuple[Unobserved, Reading | Exception]]] | None = None
         self.missed = True  # runs may have ended that were not asked for
@@ -73,6 +86,8 @@ class StudyController:
         if not going_on:
             self._forget()
             return
+        for planner in self.planners.values():
+            self.changed |= planner.answered()
         self._note_changes(going_on)
         self.missed |= bool(self.changed) or any(
             study_id not in self.decided and study_id not in self.not_before for study_id in going_on
@@ -81,7 +96,7 @@ class StudyController:
         due = [
             study_id
             for study_id, version in going_on.items()
-            if (study_id in self.changed or self.decided.get(study_id) != version)
+            if (study_id in self.changed or self.decided.get(study_id) != version or self._time_is_over(study_id, now))
             and self.not_before.get(study_id, now) <= now
         ]
         for study_id in self._in_turns(due):
@@ -91,13 +106,16 @@ class StudyController:
                 break  # the others have their turn in the next tick: experiments are to be started meanwhile
         self._read_runs()
 
+    def _time_is_over(self, study_id: str, now: float) -> bool:
+        return self.look_at.get(study_id, now + 1) <= now
+
     def _in_turns(self, due: Sequence[str]) -> list[str]:
         """Those behind the one that had the last turn come first."""
         place = due.index(self.last) + 1 if self.last in due else 0
         return [*due[place:], *due[:place]]
 
     def _forget(self) -> None:
-        self.decided, self.signatures, self.not_before = {}, {}, {}
+        self.decided, self.signatures, self.not_before, self.look_at = {}, {}, {}, {}
         self.changed, self.seen_seq, self.pauses, self.missed = set(), None, {}, True
 
     def _note_changes(self, going_on: Mapping[str, int]) -> None:
@@ -112,13 +130,15 @@ class StudyController:
             self.changed |= self.rows.touched(after_seq=self.seen_seq, until_seq=newest)
         self.seen_seq = newest
         self.changed &= going_on.keys()
-        for kept in (self.decided, self.not_before):
+        for kept in (self.decided, self.not_before, self.look_at):
             for gone in kept.keys() - going_on.keys():
                 del kept[gone]
 
     def close(self) -> None:
         """Stop after the file in hand."""
         self.pool.shutdown(wait=False, cancel_futures=True)
+        for planner in self.planners.values():
+            planner.close()
 
     def _decide(self, study_id: str) -> None:
         """One study that cannot be decided must not hold up the others."""
@@ -130,10 +150,9 @@ class StudyController:
             if not (steps := planner.steps(study, trials)):
                 self.decided[study_id] = study.version
                 self.changed.discard(study_id)
+                self._look_again(study_id, planner.seconds_left(study))
                 return
-            begun = [trial for step in steps if isinstance(step, BeginTrials) for trial in step.trials]
-            begun += [trial.control for trial in begun if trial.control is not None]
-            specs = {trial: planner.spec(study, trial) for trial in begun}
+            specs = {trial: planner.spec(study, trial) for trial in to_submit(steps)}
             self.rows.apply(study, trials, steps, specs)
         except (NotLeading, OperationalError):
             raise
@@ -142,6 +161,11 @@ class StudyController:
         except Exception:
             log.exception("this study cannot be decided, trying again", extra={"study_id": study_id})
             self.not_before[study_id] = self.clock() + LONGEST_PAUSE_SECONDS
+
+    def _look_again(self, study_id: str, seconds: float | None) -> None:
+        self.look_at.pop(study_id, None)
+        if seconds is not None:
+            self.look_at[study_id] = self.clock() + seconds
 
     def _read_runs(self) -> None:
         """Take what the thread has read, and where runs may have ended since give it those.
@@ -188,3 +212,11 @@ class StudyController:
             except Exception as error:
                 found.append((of, error))
         return found
+
+
+def to_submit(steps: Sequence[Step]) -> list[PlannedTrial]:
+    """Those trials of which an experiment may be made."""
+    begun = [trial for step in steps if isinstance(step, BeginTrials) for trial in step.trials]
+    retried = [trial for step in steps if isinstance(step, RetryTrials) for _, trial in step.trials]
+    controls = [trial.control for trial in begun if trial.control is not None]  # a probe is of two specs
+    return [trial for trial in (*begun, *controls, *retried) if trial.refused is None]

@@ -1,9 +1,10 @@
 """What the dispatcher reads and writes of studies. Every write checks that it still leads, and the study's version."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import bindparam, func, select, update
@@ -16,22 +17,25 @@ from service.database.models.experiments import Event, Experiment
 from service.database.models.studies import Study, Trial
 from service.database.study_transitions import change_study_state, note_decision
 from service.domain.pruning import PruneScope
-from service.domain.states import TERMINAL, Desired, Reason, State
+from service.domain.states import Desired, Reason, State
 from service.domain.studies import (
     PROBE_BLOCK,
     STUDY_TERMINAL,
     BeginTrials,
+    EndTrials,
     PlannedTrial,
     PlanSeeds,
+    ReopenTrials,
+    RetryTrials,
     Step,
+    StudyKind,
     StudyMove,
     StudyState,
     WishFor,
-    name_of,
 )
 from service.domain.values import utc_now
 from service.errors import StaleMove
-from service.experiments.insertion import insert_experiment
+from service.studies import trials as trial_rows
 
 Signature = tuple[int, int, int]
 GOING_ON = [state for state in StudyState if state not in STUDY_TERMINAL]
@@ -79,6 +83,15 @@ class TrialState:
     reason: Reason | None
     message: str
     version: int  # of the experiment; 0 where that was deleted
+    ended_at: datetime | None = None
+    # of a sweep alone
+    params: Mapping[str, Any] | None = None
+    informed_by: Sequence[int] = ()  # with CMA-ES alone, which needs it once more
+    outcome: str | None = None
+    place: int | None = None
+    value: float | None = None
+    why: str = ""
+    metrics: Mapping[str, Any] = field(default_factory=dict)  # that its experiment reports, until they are written down
 
     @property
     def is_probe(self) -> bool:
@@ -158,6 +171,12 @@ class StudyRows:
                 Experiment.reason,
                 Experiment.message,
                 Experiment.version,
+                Experiment.ended_at,
+                Trial.params,
+                Trial.outcome,
+                Trial.place,
+                Trial.value,
+                Trial.why,
             )
             .outerjoin(Experiment, Experiment.id == Trial.experiment_id)
             .where(Trial.study_id == study_id)
@@ -165,7 +184,16 @@ class StudyRows:
         )
         with self.database.reading() as session:
             study = session.get(Study, study_id)
-            return None if study is None else (study, [_trial_state(row) for row in session.execute(query)])
+            if study is None:
+                return None
+            trials = [_trial_state(row) for row in session.execute(query)]
+            if study.kind == StudyKind.SWEEP:
+                reported, informed = trial_rows.reported(session, study_id), trial_rows.informed(session, study_id)
+                trials = [
+                    replace(one, metrics=reported.get(one.number, {}), informed_by=informed.get(one.number, ()))
+                    for one in trials
+                ]
+            return study, trials
 
     def apply(
         self,
@@ -190,6 +218,7 @@ class StudyRows:
                 raise StaleMove
             for step in steps:
                 self._make(session, row, step, specs, now_after)
+                now_after += len(step.trials) if isinstance(step, BeginTrials) else 0
 
     def _make(
         self, session: Session, row: Study, step: Step, specs: Mapping[PlannedTrial, ExperimentSpec], now_after: int
@@ -200,20 +229,30 @@ class StudyRows:
                 change_study_state(session, row, step, by=by)
                 return
             case BeginTrials(trials):
-                _begin(session, row, trials, specs, now_after)
-                for kind, payload in _told_of(trials):
+                trial_rows.begin(session, row, trials, specs, now_after)
+                for kind, payload in _told(row, trials, now_after):
                     note_decision(session, row, kind, payload, by=by)
             case PlanSeeds(seeds, message):
                 row.seeds, row.seeds_chosen = seeds, True
                 note_decision(session, row, "seeds", {"seeds": seeds, "message": message}, by=by)
             case WishFor(numbers, desired):
-                _wish(session, row, numbers, desired)
+                trial_rows.wish(session, row, numbers, desired)
                 note_decision(session, row, "wish", {"trials": list(numbers), "desired": desired}, by=by)
+            case EndTrials(ends):
+                trial_rows.end(session, row, ends)
+                told = [{"number": one.number, "outcome": one.outcome, "value": one.value} for one in ends]
+                note_decision(session, row, "ends", {"trials": told}, by=by)
+            case ReopenTrials(numbers):
+                trial_rows.reopen(session, row, numbers)
+                note_decision(session, row, "reopened", {"trials": list(numbers)}, by=by)
+            case RetryTrials(retried):
+                trial_rows.retry(session, row, retried, specs, by=by)
+                note_decision(session, row, "retried", {"trials": [number for number, _ in retried]}, by=by)
         row.version += 1
         session.flush()
 
     def unobserved(self, *, besides: Sequence[str] = (), limit: int = 100) -> list[Unobserved]:
-        """Trials of studies that go on whose experiments have succeeded and have not been read, without some."""
+        """Trials of comparisons that go on whose experiments have succeeded and have not been read, without some."""
         query = (
             select(
                 Study.id,
@@ -226,6 +265,7 @@ class StudyRows:
             )
             .join(Trial, Trial.study_id == Study.id)
             .join(Experiment, Experiment.id == Trial.experiment_id)
+            .where(Study.kind != StudyKind.SWEEP)  # whose trials are ranked by what their rows say
             .where(Study.state.in_(GOING_ON), Experiment.state == State.SUCCEEDED, Trial.observed_at.is_(None))
             .where(Experiment.id.not_in(besides))
             .order_by(Study.created_at, Trial.number)
@@ -279,55 +319,6 @@ class StudyRows:
             yield session
 
 
-def _told_of(trials: Sequence[PlannedTrial]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What is written down of trials that begin: a block, or probes."""
-    if block := [trial for trial in trials if trial.against is None]:
-        yield "trials", {"block": block[0].block, "variants": [trial.variant for trial in block]}
-    for trial in trials:
-        if trial.against is not None:
-            yield "probe", {"variant": trial.variant, "against": trial.against}
-
-
-def _begin(
-    session: Session,
-    row: Study,
-    trials: Sequence[PlannedTrial],
-    specs: Mapping[PlannedTrial, ExperimentSpec],
-    now_after: int,
-) -> None:
-    now = utc_now()
-    for place, trial in enumerate(trials):
-        experiment = insert_experiment(
-            session,
-            specs[trial],
-            row.owner,
-            study_id=row.id,
-            probed_against=None if trial.control is None else specs[trial.control],
-            queued_at=now + timedelta(microseconds=place),  # the queue keeps the order of the block
-            message=f"{row.kind} {row.name}: {name_of(trial.variant, trial.block)}",
-        )
-        session.add(
-            Trial(
-                study_id=row.id,
-                number=now_after + 1 + place,
-                experiment_id=experiment.id,
-                variant=trial.variant,
-                block=trial.block,
-                seed=trial.seed,
-            )
-        )
-
-
-def _wish(session: Session, row: Study, numbers: Sequence[int], desired: Desired) -> None:
-    ids = select(Trial.experiment_id).where(Trial.study_id == row.id, Trial.number.in_(numbers))
-    session.execute(
-        update(Experiment)
-        .where(Experiment.id.in_(ids), Experiment.state.not_in(TERMINAL), Experiment.desired != Desired.CANCEL)
-        .values(desired=desired, version=Experiment.version + 1)
-        .execution_options(synchronize_session=False)
-    )
-
-
 def _trial_state(row: Any) -> TrialState:
     return TrialState(
         number=row.number,
@@ -341,4 +332,26 @@ def _trial_state(row: Any) -> TrialState:
         reason=None if row.reason is None else Reason(row.reason),
         message=row.message or "",
         version=row.version or 0,
+        ended_at=row.ended_at,
+        params=row.params,
+        outcome=row.outcome,
+        place=row.place,
+        value=row.value,
+        why=row.why or "",
     )
+
+
+def _told(row: Study, trials: Sequence[PlannedTrial], now_after: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is written down of trials that begin: the kind of each decision, and what it says."""
+    if row.kind == StudyKind.SWEEP:
+        told = [
+            {"number": now_after + 1 + place, "params": json.loads(trial.params or "{}"), "refused": trial.refused}
+            for place, trial in enumerate(trials)
+        ]
+        yield "trials", {"trials": told}
+        return
+    if block := [trial for trial in trials if trial.against is None]:
+        yield "trials", {"block": block[0].block, "variants": [trial.variant for trial in block]}
+    for trial in trials:
+        if trial.against is not None:
+            yield "probe", {"variant": trial.variant, "against": trial.against}

@@ -9,15 +9,20 @@ from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, defer
 
-from cbam_core.spec import ExperimentSpec
 from service.database.disk_usage import require_room
 from service.database.engine import Database
 from service.database.models.experiments import Experiment
 from service.database.models.studies import Decision, Study, StudyRun, Trial
 from service.database.study_transitions import change_study_state, note_decision
 from service.domain.states import Desired, State
-from service.domain.studies import STUDY_ACTIONS, STUDY_TERMINAL, STUDY_WISHES, StudyKind, StudyMove, StudyState
-from service.domain.values import new_id, utc_now
+from service.domain.studies import (
+    STUDY_TERMINAL,
+    STUDY_WISHES,
+    StudyKind,
+    StudyMove,
+    StudyState,
+    study_actions,
+)
 from service.errors import (
     IllegalStudyAction,
     InvalidField,
@@ -26,65 +31,8 @@ from service.errors import (
     VersionConflict,
 )
 from service.experiments.keys import forget_old_keys, key_of, submitted_with
-from service.studies.children import delete_some, have_results, read_again, requeue_failed, why_none
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedRun:
-    """An experiment that was there before the study that compares it."""
-
-    experiment_id: str
-    variant: str
-    block: int
-    seed: int
-
-    def row(self, study_id: str, number: int) -> Trial:
-        """The trial that it is in that study."""
-        return Trial(
-            study_id=study_id,
-            number=number,
-            experiment_id=self.experiment_id,
-            variant=self.variant,
-            block=self.block,
-            seed=self.seed,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewStudy:
-    """A study as it is asked for; `specs` are those of its experiments by variant, but for names and seeds."""
-
-    kind: StudyKind
-    name: str
-    project: str
-    description: str
-    spec: dict[str, Any]
-    specs: Mapping[str, ExperimentSpec]
-    seed: int
-    seeds: int
-    replicates: str | None = None
-    chosen: dict[str, Any] | None = None
-    """Of a study whose runs were there before: what else is to be told of how they were chosen."""
-    runs: Sequence[PlannedRun] = ()
-
-    def row(self, owner: str) -> Study:
-        """The row that it begins as."""
-        return Study(
-            id=new_id(),
-            kind=self.kind,
-            name=self.name,
-            project=self.project,
-            description=self.description,
-            owner=owner,
-            spec=self.spec,
-            specs={name: spec.model_dump(mode="json") for name, spec in self.specs.items()},
-            seed=self.seed,
-            seeds=self.seeds,
-            replicates=self.replicates,
-            chosen=self.chosen,
-            state=StudyState.ACTIVE,
-            created_at=utc_now(),
-        )
+from service.studies.children import delete_some, have_results, mark_for_retry, read_again, requeue_failed, why_none
+from service.studies.new import NewStudy
 
 
 @dataclass(frozen=True)
@@ -165,10 +113,13 @@ class StudyStore:
                 raise
             return known, False
 
-    def get(self, study_id: str) -> Study:
-        """One study. Raises StudyNotFound."""
+    def get(self, study_id: str, *, kind: StudyKind | None = None) -> Study:
+        """One study, of this kind where one is given. Raises StudyNotFound."""
         with self.database.reading() as session:
-            return _found(session, study_id)
+            row = _found(session, study_id)
+        if kind is not None and row.kind != kind:
+            raise StudyNotFound(f"there is no {kind} {study_id!r}; it is a {row.kind}")
+        return row
 
     def replications(self, study_id: str) -> list[Study]:
         """The studies that repeat this one with fresh seeds, newest first."""
@@ -297,16 +248,21 @@ class StudyStore:
         """Queue its experiments that failed or were cancelled once more, and go on.
 
         A run that diverged has a result, and is not trained again; one whose checkpoints were pruned stays as it is,
-        which is written down. What has succeeded and told no number is read again. Raises StudyNotFound,
+        which is written down. What has succeeded and told no number is read again. A sweep queues them as it has room,
+        and trains anew what was deleted without a value. Raises StudyNotFound,
         IllegalStudyAction, NothingToRetry where that would change nothing.
         """
         with self.database.writing() as session:
             row = _found(session, study_id, lock=True)
             require_study_action(row, "retry")
-            queued, pruned = ([], []) if row.chosen else requeue_failed(session, study_id, by=by)
-            unread = read_again(session, study_id)
+            if row.kind == StudyKind.SWEEP:
+                queued, pruned = mark_for_retry(session, study_id)
+                unread = list[int]()
+            else:
+                queued, pruned = ([], []) if row.chosen is not None else requeue_failed(session, study_id, by=by)
+                unread = read_again(session, study_id)
             if not queued and not unread and (pruned or row.state == StudyState.SUCCEEDED):
-                raise NothingToRetry(row.state, STUDY_ACTIONS[StudyState(row.state)], why=why_none(pruned))
+                raise NothingToRetry(row.state, _actions(row), why=why_none(pruned))
             change_study_state(session, row, StudyMove(StudyState.ACTIVE), by=by)
             row.desired = Desired.RUN
             told = {"queued": queued, "read_again": unread, "pruned": pruned}
@@ -348,6 +304,32 @@ class StudyStore:
             note_decision(session, row, "seeds", {"seeds": seeds, "message": "added"}, by=by)
             return row
 
+    def extend(
+        self, study_id: str, limits: Mapping[str, Any], *, by: str, version: int | None = None, most: int | None = None
+    ) -> Study:
+        """Change limits of a sweep; what is left out stays. One that has ended goes on where that asks for more.
+
+        `most` is how many trials there can be. Raises StudyNotFound, VersionConflict, IllegalStudyAction, InvalidField.
+        """
+        with self.database.writing() as session:
+            row = _found(session, study_id, lock=True)
+            _check_version(row, version)
+            after = {**(row.limits or {}), **limits}
+            if after == row.limits:
+                return row
+            require_study_action(row, "extend")
+            begun = session.scalar(select(func.count()).select_from(Trial).where(Trial.study_id == study_id)) or 0
+            if after["trials"] < begun:
+                raise InvalidField("/limits/trials", f"it has begun {begun} trials already; give as many at least")
+            if most is not None and after["trials"] > most:
+                raise InvalidField("/limits/trials", f"the grid has {most} points, each of which is tried once")
+            if row.state == StudyState.SUCCEEDED and after["trials"] > begun:
+                change_study_state(session, row, StudyMove(StudyState.ACTIVE), by=by)
+            row.limits = after
+            row.version += 1
+            note_decision(session, row, "limits", {"limits": after}, by=by)
+            return row
+
     def delete(self, study_id: str, *, by: str, experiments: bool = False, version: int | None = None) -> None:
         """Forget a study that has ended; its experiments stay, or are forgotten with it, some at a time.
 
@@ -369,9 +351,13 @@ class StudyStore:
 
 def require_study_action(row: Study, action: str) -> None:
     """Raise IllegalStudyAction where the action cannot be asked for in this state."""
-    legal = STUDY_ACTIONS[StudyState(row.state)]
+    legal = _actions(row)
     if action not in legal:
         raise IllegalStudyAction(action, row.state, legal)
+
+
+def _actions(row: Study) -> tuple[str, ...]:
+    return study_actions(StudyKind(row.kind), StudyState(row.state))
 
 
 def _check_version(row: Study, version: int | None) -> None:

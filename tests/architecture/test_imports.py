@@ -8,7 +8,7 @@ from pathlib import Path
 import grimp
 import pytest
 
-HEAVY = ("torch", "ray", "mlflow", "timm", "torchvision", "matplotlib", "sklearn", "scipy")
+HEAVY = ("torch", "ray", "mlflow", "timm", "torchvision", "matplotlib", "sklearn", "scipy", "optuna")
 
 
 @pytest.mark.parametrize(

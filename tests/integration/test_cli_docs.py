@@ -1,4 +1,4 @@
-"""Every example of docs/cli.md, comparisons.md, quickstart.md and operations.md, as it stands there.
+"""Every example of docs/cli.md, comparisons.md, sweeps.md, quickstart.md and operations.md, as it stands there.
 
 Against a live API and a dispatcher with a fake cluster; those that need the local stack, or train, are marked `stack`.
 A line that is one `cbam` command runs in this process, which has loaded it; a line that needs a shell runs in one.
@@ -114,7 +114,7 @@ def test_every_verb_is_on_the_page():
     assert [verb for verb in get_command(app).commands if f"cbam {verb}" not in text] == []
 
 
-@pytest.mark.parametrize("page", [*PAGES, "comparisons"])
+@pytest.mark.parametrize("page", [*PAGES, "comparisons", "sweeps"])
 def test_the_examples_work_in_their_order(settings, folder, page, run_quickly):
     with live_service(settings) as live:
         live.cluster.steps_per_look = 10  # an epoch, so that nobody waits for a long training that computes nothing

@@ -29,6 +29,7 @@ from workers.seeding import seed_generators, seed_of
 from workers.train.compiler import forget_other_code
 from workers.train.distributed import ProcessGroup
 from workers.train.learner import Learner
+from workers.train.loss import class_weights
 from workers.train.network import make_network
 from workers.train.utilization import peak_memory_bytes, reset_peak_memory, synchronize
 
@@ -191,7 +192,9 @@ def _ready(assignment: Assignment, gang: ProcessGroup, dataset: Dataset) -> tupl
     """A learner, this rank's share of the first batch as its recipe augments it, and the learning rate."""
     recipe = assignment.spec.train
     share = RankShard(gang.rank, gang.world_size, recipe.global_batch_size)
-    learner = Learner(recipe, make_network(assignment, dataset, gang, share), gang)
+    network = make_network(assignment, dataset, gang, share).network
+    weights = class_weights(recipe, dataset.train.labels, dataset.num_classes)
+    learner = Learner(recipe, network, gang, class_weights=weights)
     learner.network.train()
     seed_generators(seed_of(recipe.seed_of("augment"), "step", 0, gang.rank), gang.device)
     with _first_batch(assignment, gang, dataset, share) as (images, targets):

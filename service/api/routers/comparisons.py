@@ -6,13 +6,22 @@ from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from service.api.bodies import BoundedRoute
-from service.api.deps import GUARDED, CallerDep, Id, OperationsDep, ProfilerDep, SettingsDep, StoreDep, the_apps
+from service.api.deps import GUARDED, CallerDep, Id, OperationsDep, ProfilerDep, SettingsDep, StoreDep
 from service.api.problems import documented, with_headers
 from service.api.routers.experiments import IfMatch, Key, version_of
+from service.api.study_pages import (
+    TAG,
+    DecisionCursor,
+    Limit,
+    StudiesDep,
+    TrialCursor,
+    decision_list,
+    study_page,
+)
 from service.api.study_views import comparison_view, mlflow_pages, trial_view
 from service.comparisons import actions
 from service.database.models.studies import Study
-from service.domain.filters import LARGEST_INTEGER, PAGE_LIMIT, Cursor, Sort
+from service.domain.filters import PAGE_LIMIT
 from service.domain.roles import require_change
 from service.domain.studies import StudyKind
 from service.preview import preview
@@ -23,9 +32,9 @@ from service.schemas.studies import (
     ComparisonPreview,
     ComparisonView,
     DecisionList,
-    DecisionView,
     TrialList,
 )
+from service.studies.actions import act
 from service.studies.store import StudyStore
 
 router = APIRouter(
@@ -35,12 +44,6 @@ router = APIRouter(
     route_class=BoundedRoute,
     responses=documented(401, 403),
 )
-StudiesDep = Annotated[StudyStore, the_apps("studies")]
-Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT)]
-OF_PAGE = "`next_cursor` of the page before"
-TrialCursor = Annotated[int, Query(ge=0, le=LARGEST_INTEGER, description=OF_PAGE)]
-DecisionCursor = Annotated[int, Query(ge=0, lt=2**63, description=OF_PAGE)]
-TAG = {"ETag": "its version, for If-Match"}
 FRAMES = "frame-ancestors 'none'"
 TEXT = {"schema": {"type": "string"}}
 REPORT: dict[int | str, dict[str, Any]] = {
@@ -51,7 +54,7 @@ FIGURE: dict[int | str, dict[str, Any]] = {200: {"description": "The figure", "c
 
 def existing(study_id: Id, studies: StudiesDep) -> Study:
     """The comparison of the path, or a 404."""
-    return studies.get(study_id)
+    return studies.get(study_id, kind=StudyKind.COMPARISON)
 
 
 ComparisonDep = Annotated[Study, Depends(existing)]
@@ -131,17 +134,9 @@ async def show_preview(
 @router.get("", responses=documented(422))
 def list_page(query: Annotated[ComparisonQuery, Query()], studies: StudiesDep, settings: SettingsDep) -> ComparisonPage:
     """List comparisons, the newest first, without their specs."""
-    after = None if query.cursor is None else Cursor.from_cursor(query.cursor, Sort.NEWEST)
-    rows, place = studies.page(
-        StudyKind.COMPARISON,
-        owner=query.owner,
-        states=query.state,
-        limit=query.limit,
-        after=None if after is None else (after.created_at, after.id),
-    )
+    rows, cursor = study_page(studies, StudyKind.COMPARISON, query)
     ids, base = [row.id for row in rows], settings.mlflow_public_url
     counts, runs = studies.counts(ids), studies.mlflow_runs(ids)
-    cursor = None if place is None else Cursor(Sort.NEWEST, place[0], *place).to_cursor()
     pages = {row.id: mlflow_pages(row.id, runs.get(row.id), base) for row in rows}
     items = [comparison_view(row, counts[row.id], mlflow=pages[row.id], with_spec=False) for row in rows]
     return ComparisonPage(items=items, next_cursor=cursor)
@@ -194,9 +189,7 @@ def decisions(
     row: ComparisonDep, studies: StudiesDep, limit: Limit = PAGE_LIMIT, cursor: DecisionCursor = 0
 ) -> DecisionList:
     """Show what was decided of it, and asked for by users, oldest first."""
-    found = studies.decisions(row.id, after_seq=cursor, limit=limit + 1)
-    items = [DecisionView.model_validate(one) for one in found[:limit]]
-    return DecisionList(items=items, next_cursor=str(items[-1].seq) if len(found) > limit else None)
+    return decision_list(studies, row, limit=limit, cursor=cursor)
 
 
 @router.get("/{study_id}/result", responses=documented(404, 422))
@@ -272,7 +265,7 @@ def _act(
     row: EditableComparisonDep, request: Request, studies: StudiesDep, caller: CallerDep, shown: ShownDep
 ) -> ComparisonView:
     action = request.url.path.rsplit("/", 1)[-1]
-    return shown(actions.act(studies, row.id, action, caller=caller))
+    return shown(act(studies, row.id, action, caller=caller))
 
 
 Action = Literal["cancel", "pause", "resume", "retry"]

@@ -208,9 +208,10 @@ def decisions(comparison_id: ComparisonId, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    rows = [(f"{one.at:%Y-%m-%d %H:%M:%S}", one.kind, one.to_state or _told(one.payload), one.by) for one in found]
+    rows = [(f"{one.at:%Y-%m-%d %H:%M:%S}", one.kind, one.to_state or told(one.payload), one.by) for one in found]
     print_table(table(("at (UTC)", "", "", "by"), rows))
 
 
-def _told(payload: dict[str, object]) -> str:
+def told(payload: dict[str, object]) -> str:
+    """What was decided, in a line."""
     return "  ".join(f"{name} {value}" for name, value in payload.items())

@@ -55,10 +55,11 @@ def demo(
 def spec_of(seeds: int | None) -> "ComparisonSpec":
     """The comparison that `cbam compare init` prints, with so many seeds; with its own where that is None."""
     from cbam_core.spec import fields_in
-    from service.client.comparing.specs import make_comparison
+    from service.client.comparing.specs import make_study
+    from service.schemas.comparisons import ComparisonSpec
 
     fields = fields_in(example(), source=SOURCE) | ({} if seeds is None else {"seeds": seeds})
-    return make_comparison(fields, source=SOURCE)
+    return make_study(ComparisonSpec, fields, source=SOURCE)
 
 
 def _on_local_stack(spec: "ComparisonSpec", *, keep: bool, as_json: bool) -> StudyState:

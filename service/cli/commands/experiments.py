@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.ids import Id, Ids, whole, whole_comparison
+from service.cli.ids import Id, Ids, whole, whole_study
 from service.cli.output import AsJson, note, print_json, print_table, say, table
 from service.client.errors import ServerUnreachable
 from service.client.local_url import public_url
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from service.client.client import Client
     from service.schemas.experiments import ExperimentView
     from service.schemas.studies import ComparisonView
+    from service.schemas.sweep_views import SweepView
 
 
 class Action(StrEnum):
@@ -62,7 +63,7 @@ def list_experiments(  # noqa: PLR0913 - one for each option
     owner: Annotated[str | None, typer.Option(help="Only those of this user.")] = None,
     q: Annotated[str | None, typer.Option("-q", help="Only those with this in their name.")] = None,
     study: Annotated[
-        str | None, typer.Option(help="Only those of this comparison: its id, its name, or how either begins.")
+        str | None, typer.Option(help="Only those of this comparison or sweep: its id, its name, or how either begins.")
     ] = None,
     since: Annotated[datetime | None, typer.Option(help="Only those made at this time (UTC) or later.")] = None,
     sort: Annotated[
@@ -86,7 +87,7 @@ def list_experiments(  # noqa: PLR0913 - one for each option
             backbone=backbone,
             attention=attention,
             dataset=dataset,
-            study=None if study is None else whole_comparison(client, study),
+            study=None if study is None else whole_study(client, study),
             created_after=None if since is None else since.replace(tzinfo=UTC),
             sort=sort,
             page_size=min(limit, 200),
@@ -188,7 +189,7 @@ def delete(experiment_ids: Ids, as_json: AsJson = False) -> None:
 
 
 def tell_asked(
-    views: "Sequence[ExperimentView | ComparisonView]", action: str, *, as_json: bool, all_well: bool
+    views: "Sequence[ExperimentView | ComparisonView | SweepView]", action: str, *, as_json: bool, all_well: bool
 ) -> None:
     """Say of each what was asked for, and where it is. Ends the command with 1 where not all went well."""
     if as_json:

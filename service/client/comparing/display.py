@@ -20,6 +20,7 @@ from service.schemas.studies import ComparisonView
 
 if TYPE_CHECKING:
     from service.schemas.comparison_results import ResultView
+    from service.schemas.sweep_views import SweepView
 
 RESULT_SECONDS = 2.0
 STYLES = {"SUCCEEDED": "green", "FAILED": "red", "CANCELLED": "yellow"}
@@ -108,7 +109,7 @@ class Picture:
 
 
 class Changes:
-    """A line for each change of a comparison."""
+    """A line for each change of a study."""
 
     def __init__(self, stream: TextIO, line: Callable[[], tuple[object, str]]) -> None:
         """`line` gives what may change, and the line that says it."""
@@ -123,7 +124,7 @@ class Changes:
             print(escaped_line(line), file=self._stream, flush=True)
 
 
-def counts(view: ComparisonView) -> str:
+def counts(view: "ComparisonView | SweepView") -> str:
     """How far the runs are: `7/24 runs, 2 running, 1 failed`."""
     trials = view.trials
     ended = trials.succeeded + trials.failed + trials.cancelled + trials.deleted
@@ -132,7 +133,7 @@ def counts(view: ComparisonView) -> str:
     return ", ".join(said)
 
 
-def eta_seconds(view: ComparisonView, running: Sequence[ExperimentView]) -> float | None:
+def eta_seconds(view: "ComparisonView | SweepView", running: Sequence[ExperimentView]) -> float | None:
     """Estimated time to the end, as if so many trained at a time as do now; None where that cannot be told.
 
     The runs that are left take as long as those that train now will have taken.

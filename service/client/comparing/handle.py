@@ -1,40 +1,32 @@
 """A comparison in the hands of a Python user: look again, wait for its end, read its verdicts."""
 
-import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TextIO
 
+from service.client.comparing.study import StudyHandle
 from service.client.errors import CannotWrite, ChangedMeanwhile
-from service.client.transport import PATIENCE, Transport, path
-from service.client.waiting import wait_for
-from service.domain.states import State
-from service.domain.studies import STUDY_TERMINAL, StudyState
+from service.client.transport import PATIENCE
 from service.errors import ServiceError
 from service.schemas.comparison_results import ResultView
-from service.schemas.experiments import ExperimentPage, ExperimentView
-from service.schemas.studies import ComparisonProgress, ComparisonView, DecisionList, DecisionView, TrialList, TrialView
+from service.schemas.studies import ComparisonProgress, ComparisonView, DecisionView, TrialList, TrialView
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 ROOT = "/v1/comparisons"
 MOST_TRIES = 10  # a comparison changes with every block of experiments that is queued
-PageT = TypeVar("PageT", TrialList, DecisionList)
 ReportFormat = Literal["html", "markdown"]
 
 
-class ComparisonHandle:
+class ComparisonHandle(StudyHandle[ComparisonView]):
     """One comparison, as it was when last looked at. What changes it also looks again."""
 
-    def __init__(self, wire: Transport, view: ComparisonView) -> None:
-        self._wire = wire
-        self.view = view
-
-    def __repr__(self) -> str:
-        return f"<comparison {self.id} {self.view.name!r} {self.state}>"
+    KIND = "comparison"
+    ROOT = ROOT
+    VIEW = ComparisonView
 
     def _repr_html_(self) -> str:
         """The table and the verdicts, for notebooks."""
@@ -46,21 +38,6 @@ class ComparisonHandle:
             from html import escape
 
             return f"<pre>{escape(repr(self))}\n{escape(str(error))}</pre>"
-
-    @property
-    def id(self) -> str:
-        """Its id."""
-        return self.view.id
-
-    @property
-    def state(self) -> StudyState:
-        """Its state when last looked at."""
-        return self.view.state
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether it had ended when last looked at."""
-        return self.state in STUDY_TERMINAL
 
     @property
     def result(self) -> ResultView:
@@ -75,35 +52,6 @@ class ComparisonHandle:
         from service.client.comparing.table import as_frame
 
         return as_frame(self.result)
-
-    def refresh(self) -> Self:
-        """Look again."""
-        self.view = self._wire.get(ComparisonView, self._place())
-        return self
-
-    def look(self, *, until: float | None = None) -> None:
-        """Look again, also where the server is just being restarted, but not after the time `until`."""
-        self.view = self._wire.get(ComparisonView, self._place(), patience=PATIENCE, until=until)
-
-    def cancel(self) -> Self:
-        """End it and its experiments; what they have reached stays."""
-        return self._act("cancel")
-
-    def pause(self) -> Self:
-        """Have its experiments write checkpoints and wait."""
-        return self._act("pause")
-
-    def resume(self) -> Self:
-        """Go on, once it is paused."""
-        return self._act("resume")
-
-    def retry(self) -> Self:
-        """Queue those of its experiments once more that failed or were cancelled, once it has ended."""
-        return self._act("retry")
-
-    def delete(self, *, experiments: bool = False) -> None:
-        """Delete it, once it has ended; with its experiments and their files only where that is said."""
-        self._wire.send("DELETE", self._place(), params={"experiments": str(experiments).lower()})
 
     def add_seeds(self, count: int) -> Self:
         """Train every variant with so many seeds more than are wanted now.
@@ -140,10 +88,6 @@ class ComparisonHandle:
         """Its runs, in the order in which they were queued."""
         return [one for page in self._pages(TrialList, "trials") for one in page.items]
 
-    def decisions(self) -> Sequence[DecisionView]:
-        """What was decided of it and by whom, oldest first."""
-        return [one for page in self._pages(DecisionList, "decisions") for one in page.items]
-
     def follow(self) -> Iterator[DecisionView | ComparisonProgress]:
         """What is decided of it, from its beginning on, and where it is whenever that changes, until it has ended.
 
@@ -151,11 +95,6 @@ class ComparisonHandle:
         """
         for event in self._wire.follow(self._place("events", "stream"), params={}):
             yield (DecisionView if event.event == "decision" else ComparisonProgress).model_validate_json(event.data)
-
-    def running(self) -> Sequence[ExperimentView]:
-        """Those of its experiments that train now, without their specs."""
-        query = {"study": self.id, "state": State.RUNNING, "spec": "false", "limit": 200}
-        return self._wire.get(ExperimentPage, "/v1/experiments", params=query, patience=PATIENCE).items
 
     def report(self, *, format: ReportFormat = "html") -> str:
         """The report: one HTML file that needs nothing else, or Markdown."""
@@ -174,39 +113,10 @@ class ComparisonHandle:
         """Write the figure into a file. Raises CannotWrite."""
         return _write(path, self.figure())
 
-    def wait(self, *, progress: bool = False, timeout: float | None = None) -> Self:
-        """Wait until it has ended, however it ends. Raises WaitTimeout after `timeout` seconds; it goes on then.
-
-        `progress` shows a live table on a terminal, plain lines elsewhere (stderr). A server that is being restarted is
-        waited for, also not longer than `timeout`.
-        """
-        with self._display(progress) as show:
-            wait_for(self, show, timeout=timeout)
-        return self
-
-    def _display(self, progress: bool) -> AbstractContextManager[Callable[[], None] | None]:
-        if not progress:
-            return nullcontext()
+    def _shown_on(self, stream: TextIO) -> AbstractContextManager[Callable[[], None]]:
         from service.client.comparing.display import watching_comparison
 
-        return watching_comparison(self, sys.stderr)
-
-    def _act(self, action: str) -> Self:
-        """To ask twice for a cancel, a pause or a resume is no error; for a retry that was heard it is."""
-        self.view = self._wire.post(ComparisonView, self._place(action), again=action != "retry")
-        return self
-
-    def _pages(self, view: type[PageT], part: str) -> Iterator[PageT]:
-        query: dict[str, str] = {}
-        while True:
-            page = self._wire.get(view, self._place(part), params=query)
-            yield page
-            if page.next_cursor is None:
-                return
-            query["cursor"] = page.next_cursor
-
-    def _place(self, *parts: str) -> str:
-        return path(ROOT, self.id, *parts)
+        return watching_comparison(self, stream)
 
 
 def _write(path: Path | str, text: str) -> Path:

@@ -1,4 +1,4 @@
-"""The rows of studies: comparisons, which are many experiments and a decision about them."""
+"""The rows of studies: comparisons and sweeps, which are many experiments and a decision about them."""
 
 from datetime import datetime
 from typing import Any
@@ -7,12 +7,14 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
     Integer,
     String,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -42,7 +44,8 @@ class Study(Base):
     description: Mapped[str] = mapped_column(Words, default="")
     owner: Mapped[str] = mapped_column(ShortWords(128))
     spec: Mapped[dict[str, Any]]
-    specs: Mapped[dict[str, Any]]  # of each variant the whole spec of its experiments, but for name and seed
+    specs: Mapped[dict[str, Any]]  # of each variant the whole spec of its experiments, but for name and seed; or "base"
+    limits: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # of a sweep, as they are now
     seed: Mapped[int] = mapped_column(BigInteger)
     seeds: Mapped[int]  # that are wanted now
     seeds_chosen: Mapped[bool] = mapped_column(default=False)  # by the precision of the first ones
@@ -63,12 +66,23 @@ class Trial(Base):
     """One experiment of a study, or one that was there before it; it outlasts it.
 
     That one was deleted counts in the result.
+
+    Of a sweep `variant` is the method and `block` the number of the proposal.
     """
 
     __tablename__ = "trials"
     __table_args__ = (
         UniqueConstraint("study_id", "variant", "block", name="uq_trials_place"),
         Index("ix_trials_experiment", "experiment_id"),
+        Index(
+            "uq_trials_grid",
+            "study_id",
+            "params_hash",
+            "seed",
+            unique=True,
+            sqlite_where=text("variant = 'grid'"),
+            postgresql_where=text("variant = 'grid'"),
+        ),
     )
 
     study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True)
@@ -83,6 +97,15 @@ class Trial(Base):
     observed: Mapped[dict[str, Any] | None] = mapped_column(
         JSON(none_as_null=True)
     )  # image by image; a probe's numbers
+
+    # of a sweep alone
+    params: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    params_hash: Mapped[str | None] = mapped_column(String(64))
+    informed_by: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))  # numbers of trials
+    outcome: Mapped[str | None] = mapped_column(String(32))  # what it ended with
+    place: Mapped[int | None]  # in the order in which trials ended
+    value: Mapped[float | None] = mapped_column(Double)
+    why: Mapped[str | None] = mapped_column(Words)  # the outcome in words
 
 
 class StudyRun(Base):
@@ -123,7 +146,7 @@ class Decision(Base):
 
     seq: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"))
-    kind: Mapped[str] = mapped_column(String(16))  # move, trials, probe, seeds, wish
+    kind: Mapped[str] = mapped_column(String(16))  # move, trials, probe, seeds, wish, asked; of sweeps see rows.py
     from_state: Mapped[str | None] = mapped_column(String(16))
     to_state: Mapped[str | None] = mapped_column(String(16))
     payload: Mapped[dict[str, Any]]

@@ -13,7 +13,8 @@ from service.domain.states import State
 from service.domain.studies import StudyKind, StudyState, seed_of
 from service.domain.values import utc_now
 from service.experiments.insertion import insert_experiment
-from service.studies.store import NewStudy, StudyStore
+from service.studies.new import NewStudy
+from service.studies.store import StudyStore
 from tests.support.studies.compared import SUMMARY, comparison_spec
 from workers.protocol.storage import ExperimentFolder
 from workers.tracking.journal import Journal

@@ -11,7 +11,8 @@ from service.domain.states import Reason, State
 from service.domain.studies import StudyKind, StudyState, seed_of
 from service.domain.values import utc_now
 from service.experiments.insertion import insert_experiment
-from service.studies.store import NewStudy, StudyStore
+from service.studies.new import NewStudy
+from service.studies.store import StudyStore
 from tests.support.studies.compared import comparison_spec
 
 Child = tuple[State, Reason | None]

@@ -7,7 +7,8 @@ from service.database.models.studies import Study
 from service.dispatcher.dispatcher import Dispatcher
 from service.domain.studies import StudyKind, StudyState
 from service.schemas.comparisons import ComparisonSpec
-from service.studies.store import NewStudy, StudyStore
+from service.studies.new import NewStudy
+from service.studies.store import StudyStore
 from tests.support.dispatching import tick
 from tests.support.specs import spec_dict
 

@@ -33,6 +33,7 @@ SQL = (
     "disk_usage",
     "storage_marker",
     "study_store",
+    "sweep_controller",
 )
 
 

@@ -33,6 +33,10 @@ def test_the_examples_are_in_the_wheel(tmp_path):
     subprocess.run(command, cwd=copy, check=True, timeout=200)
     (wheel,) = tmp_path.glob("*.whl")
     held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("service/examples/")}
-    comparisons = {f"service/examples/comparisons/{path.name}" for path in (ROOT / "examples/comparisons").iterdir()}
-    assert comparisons
-    assert held == {f"service/examples/{name}.yaml" for name in templates()} | comparisons
+    studies = {
+        f"service/examples/{kind}/{path.name}"
+        for kind in ("comparisons", "sweeps")
+        for path in (ROOT / "examples" / kind).iterdir()
+    }
+    assert studies
+    assert held == {f"service/examples/{name}.yaml" for name in templates()} | studies

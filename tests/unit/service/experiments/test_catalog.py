@@ -51,9 +51,9 @@ def test_every_dataset_is_listed_with_the_folders_it_may_be_in(http, settings):
 def test_every_example_is_a_template_that_can_be_submitted(http):
     items = {item["name"]: item for item in http.get("/v1/templates").json()["items"]}
     files = {str(path.relative_to(EXAMPLES).with_suffix("")): path for path in EXAMPLES.glob("**/*.yaml")}
-    comparisons = {name for name in files if name.startswith("comparisons/")}
-    files = {name: path for name, path in files.items() if name not in comparisons}
-    assert comparisons
+    studies = {name for name in files if name.startswith(("comparisons/", "sweeps/"))}
+    files = {name: path for name, path in files.items() if name not in studies}
+    assert len(studies) == 2
     assert items.keys() == files.keys()
     for name, item in items.items():
         assert ExperimentSpec.model_validate(item["spec"]) == read_spec(files[name])
