@@ -87,6 +87,7 @@ def test_a_run_explains_itself(tmp_path, server, client):
     assert found.info.status == "FINISHED"
     assert found.info.run_name == "explains"
     assert seen[-1].mlflow_run_id == outcome.mlflow_run_id == found.info.run_id
+    assert seen[-1].mlflow_experiment_id == outcome.mlflow_experiment_id == found.info.experiment_id
     assert read_outcome(assignment.folder.attempt(1)).tracked, "the service need not ask MLflow for it"
 
     assert found.data.params["model.backbone"] == "cifar_resnet20"
