@@ -1,0 +1,12 @@
+/** The pages by their addresses. */
+
+import { html } from "../lib/html.js";
+import { ExperimentsPage } from "./ExperimentsPage.js";
+import { LostPage } from "./LostPage.js";
+
+/** @param {string[]} path */
+export function pageOf(path) {
+  const [resource = "experiments", id] = path;
+  if (resource === "experiments" && !id) return html`<${ExperimentsPage} />`;
+  return html`<${LostPage} path=${path} />`;
+}
