@@ -5,10 +5,14 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from playwright.sync_api import Page
+import pytest
+from playwright.sync_api import ConsoleMessage, Locator, Page
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 PATIENCE_MS = 20_000
+HOSTILE = "<img src=x onerror=alert(1)>"
+THEMES = ("light", "dark")
+SIZES = ({"width": 1280, "height": 800}, {"width": 375, "height": 740})
 
 
 @dataclass
@@ -25,10 +29,11 @@ class Watched:
         self.page.on("console", self._note)
         self.page.on("dialog", lambda dialog: (self.errors.append(f"a dialog: {dialog.message}"), dialog.dismiss()))
 
-    def _note(self, message: object) -> None:
-        text = message.text
-        if "Content Security Policy" in text or (message.type == "error" and "status of 401" not in text):
-            self.errors.append(text)
+    def _note(self, message: ConsoleMessage) -> None:
+        """Errors, but for the browser's own line about every answer of the API that is none of success."""
+        is_refusal = "Failed to load resource" in message.text and "/v1/" in message.location.get("url", "")
+        if "Content Security Policy" in message.text or (message.type == "error" and not is_refusal):
+            self.errors.append(message.text)
 
     def open(self, place: str = "") -> Page:
         """Go to a place of the console, as a link from elsewhere would."""
@@ -55,3 +60,12 @@ class Watched:
     def assert_clean(self) -> None:
         """Nothing was refused by the policy, failed, or asked of another machine."""
         assert (self.errors, self.page.foreign) == ([], [])
+
+
+def tab_to(page: Page, wanted: Locator) -> None:
+    """Press Tab until the focus is there, as one who has no mouse does."""
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if wanted.evaluate("element => element === document.activeElement"):
+            return
+    pytest.fail(f"Tab never comes to {wanted}")

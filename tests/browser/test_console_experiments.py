@@ -7,37 +7,13 @@ from playwright.sync_api import expect
 from sqlalchemy import update
 
 from service.auth.tokens import Tokens
-from service.client.client import Client
 from service.database.models.experiments import Experiment
 from service.schemas.auth import TokenRequest
-from tests.browser.console_page import Watched
-from tests.support.live_service import live_service
+from tests.browser.console_page import HOSTILE, SIZES, THEMES, tab_to
 from tests.support.specs import spec_dict
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.browser
-HOSTILE = "<img src=x onerror=alert(1)>"
-PHONE = {"width": 375, "height": 740}
-
-
-@pytest.fixture
-def live(settings):
-    with live_service(settings) as live:
-        live.cluster.steps_per_look = 0  # what has begun stays where it is
-        yield live
-
-
-@pytest.fixture
-def client(live):
-    with Client(live.url) as client:
-        yield client
-
-
-@pytest.fixture
-def console(page, live):
-    watched = Watched(page, live.url)
-    yield watched
-    watched.assert_clean()
 
 
 @pytest.fixture
@@ -74,8 +50,8 @@ def test_what_is_submitted_appears_by_itself_and_its_state_is_followed(console, 
     expect(row(page, "a-new-one")).to_contain_text(experiment.id)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", [{"width": 1280, "height": 800}, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("size", SIZES, ids=["wide", "phone"])
 def test_everybody_can_use_it_in_both_themes_at_every_width(console, many, theme, size):
     console.page.emulate_media(color_scheme=theme)
     console.page.set_viewport_size(size)
@@ -104,15 +80,6 @@ def test_from_the_list_to_a_cancelled_experiment_by_keyboard_alone(console, clie
     expect(page.get_by_role("status").filter(has_text="1 of 1 experiment cancelled.")).to_be_visible()
     expect(row(page, "resnet20-cbam").locator(".state.cancelled")).to_be_visible()
     assert client.get(many["running"].id).view.state == "CANCELLED"
-
-
-def tab_to(page, wanted):
-    """Press Tab until the focus is there, as one who has no mouse does."""
-    for _ in range(80):
-        page.keyboard.press("Tab")
-        if wanted.evaluate("element => element === document.activeElement"):
-            return
-    pytest.fail(f"Tab never comes to {wanted}")
 
 
 def test_the_filter_stands_in_the_address_and_survives_a_reload(console, many):

@@ -1,6 +1,7 @@
 /** The pages by their addresses. */
 
 import { html } from "../lib/html.js";
+import { ExperimentPage } from "./ExperimentPage.js";
 import { ExperimentsPage } from "./ExperimentsPage.js";
 import { LostPage } from "./LostPage.js";
 
@@ -8,5 +9,6 @@ import { LostPage } from "./LostPage.js";
 export function pageOf(path) {
   const [resource = "experiments", id] = path;
   if (resource === "experiments" && !id) return html`<${ExperimentsPage} />`;
+  if (resource === "experiments" && path.length === 2) return html`<${ExperimentPage} key=${id} id=${id} />`;
   return html`<${LostPage} path=${path} />`;
 }
