@@ -3,7 +3,10 @@ import { caller } from "../lib/caller.js";
 import { html } from "../lib/html.js";
 import { forgetToken, reachable, token } from "../lib/session.js";
 
-const PAGES = [["experiments", "Experiments"]];
+const PAGES = [
+  ["experiments", "Experiments"],
+  ["comparisons", "Comparisons"],
+];
 
 /** @param {{here: string}} props */
 export function Header({ here }) {

@@ -18,6 +18,7 @@ import { duration, secondsBetween } from "../lib/format.js";
 import { html } from "../lib/html.js";
 import { usePoll } from "../lib/poll.js";
 import { ranksOf } from "../lib/ranks.js";
+import { toHash } from "../lib/route.js";
 import { plain, plainLine } from "../lib/text.js";
 import { useTitle } from "../lib/title.js";
 
@@ -74,6 +75,10 @@ function Head({ experiment, path, reload }) {
         <div><dt>id</dt><dd>${id}</dd></div>
         <div><dt>project</dt><dd>${plainLine(experiment.project)}</dd></div>
         <div><dt>owner</dt><dd>${plainLine(experiment.owner)}</dd></div>
+        ${
+          experiment.study_id &&
+          html`<div><dt>comparison</dt><dd><a href=${toHash(["comparisons", experiment.study_id])}>${experiment.study_id}</a></dd></div>`
+        }
         <div><dt>submitted</dt><dd><${Time} at=${experiment.created_at} /></dd></div>
         ${experiment.started_at && html`<div><dt>ran for</dt><dd>${duration(secondsBetween(experiment.started_at, experiment.ended_at))}</dd></div>`}
         <div><dt>priority</dt><dd>${experiment.priority}</dd></div>

@@ -1,6 +1,8 @@
 /** The pages by their addresses. */
 
 import { html } from "../lib/html.js";
+import { ComparisonPage } from "./ComparisonPage.js";
+import { ComparisonsPage } from "./ComparisonsPage.js";
 import { ExperimentPage } from "./ExperimentPage.js";
 import { ExperimentsPage } from "./ExperimentsPage.js";
 import { LostPage } from "./LostPage.js";
@@ -10,5 +12,7 @@ export function pageOf(path) {
   const [resource = "experiments", id] = path;
   if (resource === "experiments" && !id) return html`<${ExperimentsPage} />`;
   if (resource === "experiments" && path.length === 2) return html`<${ExperimentPage} key=${id} id=${id} />`;
+  if (resource === "comparisons" && !id) return html`<${ComparisonsPage} />`;
+  if (resource === "comparisons" && path.length === 2) return html`<${ComparisonPage} key=${id} id=${id} />`;
   return html`<${LostPage} path=${path} />`;
 }
