@@ -3,6 +3,7 @@ import test from "node:test";
 import { aligned, grouped, joined, lastStep } from "../../service/console/static/lib/curves.js";
 import { found, tail } from "../../service/console/static/lib/log.js";
 import { ranksOf } from "../../service/console/static/lib/ranks.js";
+import { metricNames, together, unequal } from "../../service/console/static/lib/side-by-side.js";
 import { differences, leaves, overrides } from "../../service/console/static/lib/spec.js";
 import { eventParser } from "../../service/console/static/lib/sse-parser.js";
 
@@ -97,4 +98,26 @@ test("each worker has a log", () => {
   assert.equal(ranksOf({ spec: {} }), 1);
   assert.equal(ranksOf({ spec: { resources: { workers: 2 } } }), 2);
   assert.equal(ranksOf({ spec: { resources: { workers: { min: 1, max: 4 } } } }), 4);
+});
+
+test("side by side stands what differs, but for the name", () => {
+  /** @param {string} id @param {object} spec */
+  const one = (id, spec) => /** @type {any} */ ({ id, name: id, spec, metrics: { [`${id}/loss`]: 1 } });
+  const rows = [one("a", { name: "a", lr: 1, same: 2 }), one("b", { name: "b", lr: 3, same: 2, more: true })];
+  assert.deepEqual(unequal(rows), [
+    { path: "lr", values: ["1", "3"] },
+    { path: "more", values: ["–", "true"] },
+  ]);
+  assert.deepEqual(metricNames(rows), ["a/loss", "b/loss"]);
+  const plots = together(rows, [
+    [curve("val/loss", [1, 2], [1, 1])],
+    [curve("val/loss", [1, 2], [2, 2]), curve("val/top1", [1, 2], [0, 1])],
+  ]);
+  assert.deepEqual(
+    plots.map(({ title, curves }) => [title, curves.map(({ label }) => label)]),
+    [
+      ["val/top1", ["b b"]],
+      ["val/loss", ["a a", "b b"]],
+    ],
+  );
 });

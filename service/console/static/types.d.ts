@@ -68,6 +68,8 @@ export interface Attempt {
 
 export interface Curve {
   name: string;
+  /** What the legend says instead of the name. */
+  label?: string;
   steps: number[];
   values: (number | null)[];
   times: number[];

@@ -8,6 +8,9 @@ import { useTheme } from "./theme.js";
 const HEIGHT = 230;
 const DASHES = [[], [7, 4], [2, 3], [10, 3, 2, 3]];
 
+/** @param {import("../types.js").Curve} curve */
+const nameOf = (curve) => curve.label ?? curve.name;
+
 /**
  * Curves over the steps of a training. The values at the pointer, or else the last ones, stand in the legend.
  * @param {{title: string, curves: import("../types.js").Curve[]}} props
@@ -18,7 +21,7 @@ export function Plot({ title, curves }) {
   const [at, setAt] = useState(/** @type {number | null} */ (null));
   const theme = useTheme();
   const data = useMemo(() => aligned(curves), [curves]);
-  const names = curves.map(({ name }) => name).join(" ");
+  const names = curves.map(nameOf).join(" ");
   useEffect(() => {
     const node = /** @type {HTMLElement} */ (place.current);
     const drawn = new uPlot(options(title, curves, theme, node.clientWidth, setAt), data, node);
@@ -38,7 +41,7 @@ export function Plot({ title, curves }) {
     ...shown(data, index, at),
   }));
   const words = rows
-    .map(({ curve, value, step }) => `${curve.name}: ${metric(curve.name, value)} at step ${step}`)
+    .map(({ curve, value, step }) => `${nameOf(curve)}: ${metric(curve.name, value)} at step ${step}`)
     .join("; ");
   return html`
     <figure class="plot">
@@ -51,7 +54,7 @@ export function Plot({ title, curves }) {
               <svg width="22" height="8" aria-hidden="true">
                 <line x1="0" x2="22" y1="4" y2="4" stroke=${color} stroke-width="2" stroke-dasharray=${DASHES[index % DASHES.length].join(" ")} />
               </svg>
-              <span>${curve.name}</span> <strong>${metric(curve.name, value)}</strong> <span class="soft">step ${number(step)}</span>
+              <span>${nameOf(curve)}</span> <strong>${metric(curve.name, value)}</strong> <span class="soft">step ${number(step)}</span>
             </li>
           `,
         )}
@@ -84,7 +87,7 @@ function shown(data, index, at) {
 function options(title, curves, theme, width, setAt) {
   const axis = { stroke: theme.soft, grid: { stroke: theme.rule, width: 1 }, ticks: { stroke: theme.rule, width: 1 } };
   const told = (/** @type {uPlot} */ _, /** @type {number[]} */ values) =>
-    values.map((value) => metric(`/${title}`, value).replace(/\.00? %/, " %"));
+    values.map((value) => metric(`/${title.split("/").at(-1)}`, value).replace(/\.00? %/, " %"));
   return {
     width,
     height: HEIGHT,
@@ -95,7 +98,7 @@ function options(title, curves, theme, width, setAt) {
     series: [
       {},
       ...curves.map((curve, index) => ({
-        label: curve.name,
+        label: nameOf(curve),
         stroke: theme.lines[index % theme.lines.length],
         width: 1.6,
         dash: DASHES[index % DASHES.length],

@@ -2,6 +2,8 @@ import { change } from "../lib/api.js";
 import { told } from "../lib/bulk.js";
 import { mayWrite } from "../lib/caller.js";
 import { html } from "../lib/html.js";
+import { toHash } from "../lib/route.js";
+import { MOST } from "../lib/side-by-side.js";
 import { confirmed } from "./Confirm.js";
 import { tell } from "./Notice.js";
 
@@ -46,6 +48,7 @@ export function Selection({ rows, selected, select, reload }) {
   return html`
     <div class="selection" role="region" aria-label="Selected experiments">
       <span>${many} selected</span>
+      ${selected.size > 1 && selected.size <= MOST && html`<a class="button" href=${toHash(["compare"], new URLSearchParams([...selected].map((id) => ["id", id])))}>Compare</a>`}
       ${writer && html`<button type="button" disabled=${able("cancel").length === 0} onClick=${cancel}>Cancel</button>`}
       ${writer && html`<button type="button" onClick=${clone}>Clone</button>`}
       ${writer && html`<button type="button" disabled=${able("delete").length === 0} onClick=${remove}>Delete</button>`}
