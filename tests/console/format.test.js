@@ -36,9 +36,19 @@ test("a difference has its sign, and zero has none", () => {
 test("metrics are told with the unit of their name", () => {
   assert.equal(format.metric("val/top1", 0.91234), "91.23 %");
   assert.equal(format.metric("train/loss", 0.5), "0.5");
+  assert.equal(format.metric("data_wait_share", 0.004), "0.4 %");
+  assert.equal(format.metric("system/cpu_utilization_percentage", 99.5), "99.5 %");
+  assert.equal(format.metric("system/system_memory_usage_megabytes", 7192), "7,192 MB");
+  assert.equal(format.metric("images_per_second", 374.2), "374 images/s");
 });
 
 test("a time is local, and UTC beside it", () => {
   const told = format.time("2026-03-01T23:30:00Z", "Asia/Tokyo");
   assert.deepEqual(told, { local: "2026-03-02 08:30:00", utc: "2026-03-01 23:30:00 UTC" });
+});
+
+test("an axis has room for its ticks", () => {
+  assert.equal(format.tick("/top1", 0.8), "80 %");
+  assert.equal(format.tick("/top1", 0.805), "80.50 %");
+  assert.equal(format.tick("/images_per_second", 374), "374");
 });

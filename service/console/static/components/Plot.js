@@ -1,5 +1,5 @@
 import { aligned } from "../lib/curves.js";
-import { metric, number } from "../lib/format.js";
+import { metric, number, tick } from "../lib/format.js";
 import { html } from "../lib/html.js";
 import { useEffect, useMemo, useRef, useState } from "../vendor/hooks.js";
 import uPlot from "../vendor/uplot.js";
@@ -87,7 +87,7 @@ function shown(data, index, at) {
 function options(title, curves, theme, width, setAt) {
   const axis = { stroke: theme.soft, grid: { stroke: theme.rule, width: 1 }, ticks: { stroke: theme.rule, width: 1 } };
   const told = (/** @type {uPlot} */ _, /** @type {number[]} */ values) =>
-    values.map((value) => metric(`/${title.split("/").at(-1)}`, value).replace(/\.00? %/, " %"));
+    values.map((value) => tick(`/${title.split("/").at(-1)}`, value));
   return {
     width,
     height: HEIGHT,

@@ -92,7 +92,21 @@ export function interval(told, digits = 2) {
 export function metric(name, value) {
   if (/\/(top\d|accuracy|balanced_accuracy)/.test(name)) return percent(value, 2);
   if (/images_per_second/.test(name)) return `${number(value, 3)} images/s`;
+  if (/_share$/.test(name)) return percent(value);
+  if (/_percentage$/.test(name)) return `${number(value)} %`;
+  if (/_megabytes$/.test(name)) return `${number(value)} MB`;
   return number(value);
+}
+
+/**
+ * The same for the axis of a plot, whose title names the unit of a speed.
+ * @param {string} name
+ * @param {number} value
+ */
+export function tick(name, value) {
+  return metric(name, value)
+    .replace(/\.0+ %$/, " %")
+    .replace(/ images\/s$/, "");
 }
 
 /**
