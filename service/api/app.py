@@ -45,6 +45,7 @@ from service.api.routers import (
 from service.auth.audit import AuditLog
 from service.auth.file_links import FileLinks
 from service.auth.tokens import Tokens
+from service.console.site import ROOT, ConsoleSite, read_files, to_console
 from service.database.engine import Database
 from service.database.operations import Operations
 from service.errors import NoTokens
@@ -128,6 +129,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     _add_files(app, settings)
     problems.install(app)
     _add_routes(app)
+    _add_console(app)
     openapi.install(app)
     _add_middleware(app, settings)
     return app
@@ -139,6 +141,13 @@ def _add_routes(app: FastAPI) -> None:
         app.include_router(
             module.router, dependencies=[Depends(only_known_query)], responses=problems.documented(UNPROCESSABLE)
         )
+
+
+def _add_console(app: FastAPI) -> None:
+    """The web console, and the way to it from the root and from its own name without a slash."""
+    for path in ("/", ROOT):
+        app.add_api_route(path, to_console, include_in_schema=False, response_model=None)
+    app.mount(ROOT, ConsoleSite(read_files()))
 
 
 def _add_files(app: FastAPI, settings: Settings) -> None:

@@ -9,6 +9,8 @@ from playwright.sync_api import sync_playwright
 from service.client.client import Client
 from service.stack.settings import StackSettings
 from service.stack.stack import Stack
+from tests.browser.console_page import Watched
+from tests.support.live_service import live_service
 from tests.support.ports import free_port
 from tests.support.specs import spec_dict
 
@@ -49,6 +51,29 @@ def finished(record):
     train = {"epochs": 3, "global_batch_size": 64, "optimizer": {"type": "sgd", "lr": 0.05}}
     with Client(record.url) as client:
         return client.submit(spec_dict(name="looked-at", train=train)).wait(timeout=240).view
+
+
+@pytest.fixture
+def live(settings):
+    """The service at work, over a cluster in memory: what has begun stays where it is until the test has it go on."""
+    with live_service(settings) as live:
+        live.cluster.steps_per_look = 0
+        yield live
+
+
+@pytest.fixture
+def client(live):
+    with Client(live.url) as client:
+        yield client
+
+
+@pytest.fixture
+def console(page, live):
+    """The console of that service; at its end nothing may have gone wrong on it."""
+    watched = Watched(page, live.url)
+    yield watched
+    page.close()  # its streams end before the server does
+    watched.assert_clean()
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import time
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.console_page import Watched
+
 pytestmark = pytest.mark.browser
 PATIENCE_MS = 30_000
 
@@ -52,3 +54,19 @@ def test_the_api_docs_need_no_other_machine(page, record):
     page.goto(f"{record.url}/docs")
     expect(page.get_by_text("/v1/experiments", exact=True).first).to_be_visible(timeout=PATIENCE_MS)
     assert page.foreign == []
+
+
+def test_the_console_shows_what_a_real_training_left(page, record, finished):
+    console = Watched(page, record.url)
+    console.open(f"#/experiments/{finished.id}")
+    expect(page.get_by_role("heading", name="looked-at")).to_be_visible(timeout=PATIENCE_MS)
+    for curve in ("train/loss", "val/loss", "val/top1"):
+        expect(page.locator(".legend").get_by_text(curve)).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_text("test/top1", exact=True)).to_be_visible()
+    expect(page.locator("dd").filter(has_text=re.compile(r"multiply-adds an image"))).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("confusion matrix")).first).to_be_visible()
+    expect(page.get_by_role("region", name="Log of rank 0")).to_contain_text("val/top1")
+    expect(page.get_by_role("link", name="Open in MLflow")).to_have_attribute("href", finished.links.mlflow)
+    console.picture("finished-light-1400")
+    assert console.axe() == []
+    console.assert_clean()

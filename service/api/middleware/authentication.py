@@ -24,8 +24,8 @@ from service.redaction import redact
 from service.settings import Settings
 from workers.protocol.addresses import is_loopback
 
-OPEN_PATHS = frozenset({"/healthz", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
-OPEN_FOLDER = "/static-offline-docs/"  # what the pages above are made of
+OPEN_PATHS = frozenset({"/", "/console", "/healthz", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
+OPEN_FOLDERS = ("/console/", "/static-offline-docs/")  # what the pages for people are made of
 LINKS = "/v1/downloads/"  # open too: a link brings its own secret, and works once
 READY_PATH = "/readyz"  # open too, but tells more to those who have a token
 FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"})
@@ -84,7 +84,7 @@ class Authentication:
             return
         state = scope.setdefault("state", {})
         state["caller"] = None
-        if scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDER):
+        if scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDERS):
             await self.app(scope, receive, send)
             return
         if scope["path"].startswith(LINKS):
