@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from cbam_core.pointers import pointer_part
 from cbam_core.spec import ExperimentSpec
@@ -43,9 +44,7 @@ def submit(
 
     Raises InvalidFields with pointers into the comparison, IdempotencyConflict, StudyDeleted, DiskQuotaExceeded.
     """
-    fields = comparison.model_dump(mode="json")
-    if comparison.from_ is None:
-        del fields["from"]  # as it was before there was such a field: one body, one hash
+    fields = _as_ever(comparison.model_dump(mode="json"))
     experiments.check_text({"description": comparison.description})
     body_hash = hashlib.sha256(json.dumps({"comparison": fields}, sort_keys=True).encode()).hexdigest()
     if (known := store.submitted(key, owner=caller.name, body_hash=body_hash)) is not None:
@@ -56,6 +55,17 @@ def submit(
         else chosen_study(experiments_there, comparison)
     )
     return store.submit(new, owner=caller.name, key=key, body_hash=body_hash, quota_disk=settings.quota_disk)
+
+
+def _as_ever(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields without what later versions have added and it leaves to their defaults: one body, one hash."""
+    base = fields["base"]
+    told = {name: value for name, value in fields.items() if (name, value) not in (("from", None), ("probe", True))}
+    return told | (
+        {"base": experiments.as_ever(base, known=("data.val", "train.seeds"))}
+        if base is not None and "model" in base
+        else {}
+    )
 
 
 def _asked_for(store: StudyStore, settings: Settings, comparison: ComparisonSpec) -> NewStudy:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -11,7 +11,7 @@ from cbam_core.data_roots import DataRoots
 from cbam_core.pointers import MOST_ERROR_ITEMS, pointer_part
 from cbam_core.printable import unprintable
 from cbam_core.semantics import CURRENT
-from cbam_core.spec import ExperimentSpec, ValSpec
+from cbam_core.spec import AugmentSpec, EMASpec, ExperimentSpec, TrainSpec, ValSpec
 from cbam_core.tags import WHY_RESERVED, reserved
 from service.database.models.experiments import Experiment
 from service.domain.roles import Caller, require_change
@@ -29,15 +29,20 @@ NOT_COMPARABLE = (
     "not comparable with the experiment that it was made from: that one's semantics are {}, this one's {}; val is cut "
     "from train now, first weights are drawn by module, and attention of timm's networks stands on the branch"
 )
-ADDED: dict[tuple[str, str], Any] = {
-    ("data", "columns"): None,
-    ("data", "val"): ValSpec().model_dump(mode="json"),
-    ("model", "weights"): None,
-    ("model", "freeze"): [],
-    ("train", "layer_decay"): None,
-    ("train", "attention_lr_scale"): 1.0,
-    ("train", "seeds"): None,
+ADDED: dict[str, Any] = {
+    "data.augment.erasing_fill": AugmentSpec().erasing_fill,
+    "data.columns": None,
+    "data.val": ValSpec().model_dump(mode="json"),
+    "model.weights": None,
+    "model.freeze": [],
+    "train.attention_lr_scale": 1.0,
+    "train.class_weights": TrainSpec().class_weights,
+    "train.ema.buffers": EMASpec().buffers,
+    "train.layer_decay": None,
+    "train.loss": TrainSpec().loss,
+    "train.seeds": None,
 }
+"""Fields that later versions have brought, and their defaults."""
 WISHES = {"cancel": Desired.CANCEL, "pause": Desired.PAUSE, "resume": Desired.RUN}
 
 
@@ -50,7 +55,7 @@ def submit(
     does not have, a spec that is too large, tags that are not a user's to give), IdempotencyConflict (the key came with
     another body), ExperimentDeleted (what it stands for is gone), or DiskQuotaExceeded.
     """
-    body_hash = _hash(_as_ever(spec.model_dump(mode="json")))
+    body_hash = _hash(as_ever(spec.model_dump(mode="json")))
     if (known := store.submitted(key, owner=caller.name, body_hash=body_hash)) is not None:
         return known, False  # whatever has become of its data since
     check(settings, spec)
@@ -58,12 +63,23 @@ def submit(
     return store.submit(spec, owner=caller.name, key=key, body_hash=body_hash, quota_disk=settings.quota_disk)
 
 
-def _as_ever(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields without what later versions have added and the spec leaves to its default: one body, one hash."""
-    for (part, name), default in ADDED.items():
-        if fields[part][name] == default:
-            fields[part] = {other: value for other, value in fields[part].items() if other != name}
+def as_ever(fields: dict[str, Any], *, known: Collection[str] = ()) -> dict[str, Any]:
+    """The fields without what later versions have added and the spec leaves to its default: one body, one hash.
+
+    What was there already when such bodies were first taken is `known`, and stays.
+    """
+    for path, default in ADDED.items():
+        if path not in known:
+            fields = _without(fields, path.split("."), default)
     return fields
+
+
+def _without(fields: dict[str, Any], path: Sequence[str], default: Any) -> dict[str, Any]:
+    name, *inner = path
+    value = fields.get(name)
+    if not inner:
+        return {other: kept for other, kept in fields.items() if other != name or kept != default}
+    return fields if not isinstance(value, dict) else {**fields, name: _without(value, inner, default)}
 
 
 def _hash(body: object) -> str:

@@ -19,7 +19,7 @@ from service.api.query import known_query
 from service.settings import Settings
 from tests.support.specs import spec_dict
 
-PAGES = {"/docs", "/docs/oauth2-redirect", "/static-offline-docs"}
+PAGES = {"/", "/console", "/docs", "/docs/oauth2-redirect", "/static-offline-docs"}
 """For a browser, which reads their queries itself."""
 IDS = {"experiment_id": "nothere", "webhook_id": "nothere", "token_id": "nothere", "delivery_id": "msg_0"}
 
@@ -106,14 +106,17 @@ def test_a_list_may_stand_several_times(http):
 
 def test_a_browser_may_open_the_pages_with_whatever_query(http):
     assert http.get("/docs?x=1").status_code == 200
+    assert http.get("/?x=1").status_code == 200
 
 
 WHOLE = spec_dict(
     name="whole",
     tags={"paper": "cbam"},
+    model={"backbone": "cifar_resnet20", "attention": {"type": "cbam"}, "weights": {"source": "/data/weights.pth"}},
     data={
-        "dataset": "cifar10",
+        "dataset": "table",
         "root": "/data",
+        "columns": {"image": "image"},
         "val": {"fraction": 0.1},
         "augment": {"rand_augment": {"num_ops": 2}},
     },
