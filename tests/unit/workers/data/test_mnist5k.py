@@ -56,7 +56,11 @@ def test_the_missing_package_is_named(monkeypatch, name):
         load_dataset(DataSpec(dataset=name))
 
 
-@pytest.mark.parametrize("content", [None, b"no gzip", gzip.compress(b"1,2,3\n"), gzip.compress(b"a,b\n")])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"no gzip", gzip.compress(b"1,2,3\n"), gzip.compress(b"a,b\n")],
+    ids=["none", "no gzip", "no row of pixels", "no numbers"],  # compressed bytes have the time in them
+)
 def test_a_damaged_package_is_named(tmp_path, monkeypatch, content):
     path = tmp_path / "data" / "data" / "mnist_5k.csv.gz"
     path.parent.mkdir(parents=True)
