@@ -6,6 +6,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmarks.evidence.plan import Plan, PlannedRun
+from cbam_core.spec import ExperimentSpec
 from service.comparisons.observation import read_observation
 from service.domain.states import Reason, State
 from service.schemas.experiments import ExperimentView
@@ -20,6 +21,14 @@ KEPT = (
 
 class UnfitRecord(Exception):
     """A file that is not of the run after which it is named: made with another spec, or damaged."""
+
+
+def _whole(fields: dict[str, Any]) -> ExperimentSpec | None:
+    """The spec with the fields that it lacks, being older, as they are by default; None for what is none any more."""
+    try:
+        return ExperimentSpec.model_validate(fields, strict=False)
+    except ValidationError:
+        return None
 
 
 class Record(BaseModel):
@@ -77,7 +86,8 @@ def read_records(folder: Path, plan: Plan) -> dict[str, Record]:
             record = Record.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise UnfitRecord(f"{path}: damaged ({error.error_count()} errors); remove it to train it again") from error
-        if (record.variant, record.seed) != (run.variant, run.seed) or record.spec != run.spec.model_dump(mode="json"):
+        same = (record.variant, record.seed) == (run.variant, run.seed) and _whole(record.spec) == run.spec
+        if not same:
             raise UnfitRecord(f"{path}: of another spec than the comparison asks for now; remove all to begin anew")
         found[run.file] = record
     return found

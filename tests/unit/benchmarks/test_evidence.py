@@ -125,6 +125,9 @@ def test_a_file_of_another_spec_or_a_damaged_one_is_refused_by_name(tmp_path, pl
     path = tmp_path / plan.runs[0].file
     whole = path.read_text()
     fields = json.loads(whole)
+    del fields["spec"]["train"]["loss"]  # as of a version that had no such field
+    path.write_text(json.dumps(fields))
+    assert len(read_records(tmp_path, plan)) == len(plan.runs)
     fields["spec"]["train"]["epochs"] = 7
     path.write_text(json.dumps(fields))
     with pytest.raises(UnfitRecord, match=r"none-1\.json: of another spec"):
