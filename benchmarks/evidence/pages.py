@@ -27,7 +27,7 @@ scripts/evidence --quick   # the same way in two minutes: one epoch of small ima
 
 Each finished run is a file in `docs/evidence/` with its spec, its cost, and which test images were right. Commit it,
 and it is never trained again. A run that is stopped resumes from its checkpoint while `.cbam/evidence` (or the folder
-that `CBAM_EVIDENCE` names) is kept. All train by the code of one commit, which `docs/evidence/commit` names, whatever
+that `EVIDENCE_FOLDER` names) is kept. All train by the code of one commit, which `docs/evidence/commit` names, whatever
 the checkout does meanwhile.
 """
 

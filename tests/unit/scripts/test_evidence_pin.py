@@ -75,10 +75,10 @@ def test_a_lost_folder_is_made_again_at_the_same_commit(checkout):
 
 
 def test_a_folder_elsewhere_outlives_the_checkout(checkout, tmp_path):
-    start(checkout, CBAM_EVIDENCE=str(tmp_path / "kept"))
+    start(checkout, EVIDENCE_FOLDER=str(tmp_path / "kept"))
     moved = checkout.rename(tmp_path / "other")
     commit(moved, "second")
-    assert start(moved, CBAM_EVIDENCE=str(tmp_path / "kept")).returncode == 0
+    assert start(moved, EVIDENCE_FOLDER=str(tmp_path / "kept")).returncode == 0
     assert log(moved)[3] == ["first", "up", str(tmp_path / "kept" / "home")]
 
 

@@ -67,6 +67,11 @@ def train(**fields):
         ({"model": {"backbone": "resnet18", "pretrained": True}}, "/model/pretrained", "grey_images"),
         ({"data": {"dataset": "digits", "augment": {"flip": 0.5}}}, "/data/augment/flip", "mirrored_digits"),
         (
+            {"data": {"dataset": "cluttered_mnist", "augment": {"flip": 0.5}}},
+            "/data/augment/flip",
+            "mirrored_digits",
+        ),
+        (
             {"train": train(epochs=5), "data": {"dataset": "digits", "augment": {"mixup": 0.2}}},
             "/data/augment/mixup",
             "mixing_needs_epochs",
