@@ -71,6 +71,9 @@ def migrated(postgresql: PostgresServer) -> str:
     return "migrated"
 
 
+_made_at: dict[Path, int] = {}
+
+
 @pytest.fixture(scope="session")
 def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SQLite file that has the newest schema: to copy it takes a seventh of the time of a migration."""
@@ -78,6 +81,7 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     database = Database(f"sqlite:///{file}")
     database.migrate()
     database.close()
+    _made_at[file] = file.stat().st_mtime_ns
     return file
 
 
@@ -87,6 +91,7 @@ def sqlite_url(tmp_path: Path, migrated_file: Path) -> str:
     file = tmp_path / "home" / "cbam.db"
     file.parent.mkdir()
     shutil.copyfile(migrated_file, file)
+    assert migrated_file.stat().st_mtime_ns == _made_at[migrated_file], "a test has written into the file of all others"
     return f"sqlite:///{file}"
 
 

@@ -54,6 +54,7 @@ def read_plan(path: Path = SPEC, *, quick: bool = False) -> Plan:
         fields: dict[str, Any] = comparison.model_dump(mode="json")
         fields["base"]["overrides"] |= QUICK
         comparison = ComparisonSpec.model_validate(fields | {"seeds": QUICK_SEEDS}, strict=False)
+    comparison = comparison.model_copy(update={"probe": False})  # a record is of a training
     specs = variant_specs(comparison, base_spec(comparison))
     seed = study_seed(comparison, specs)
     runs = [

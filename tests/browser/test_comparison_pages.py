@@ -1,5 +1,7 @@
 """What a reviewer sees of a comparison, in a browser that has never seen MLflow: each link of ours opens its page."""
 
+import shutil
+
 import pytest
 from mlflow import MlflowClient
 from playwright.sync_api import expect
@@ -36,7 +38,7 @@ def server(browser, tmp_path_factory):
 def told(server, tmp_path_factory, migrated_file):
     """A comparison that MLflow was told of: its result, and the ids of its parent run and MLflow's experiment."""
     storage = tmp_path_factory.mktemp("storage")
-    database = Database(f"sqlite:///{migrated_file}")
+    database = Database(f"sqlite:///{shutil.copy(migrated_file, storage.parent)}")
     client, studies, rows = MlflowClient(server.uri), StudyStore(database), StudyRunRows(database)
     study = begin(studies)
     for block in range(8):

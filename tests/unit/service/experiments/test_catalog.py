@@ -53,7 +53,7 @@ def test_every_example_is_a_template_that_can_be_submitted(http):
     files = {str(path.relative_to(EXAMPLES).with_suffix("")): path for path in EXAMPLES.glob("**/*.yaml")}
     studies = {name for name in files if name.startswith(("comparisons/", "sweeps/"))}
     files = {name: path for name, path in files.items() if name not in studies}
-    assert len(studies) == 2
+    assert len(studies) == 3
     assert items.keys() == files.keys()
     for name, item in items.items():
         assert ExperimentSpec.model_validate(item["spec"]) == read_spec(files[name])

@@ -37,7 +37,7 @@ def test_a_comparison_is_followed_to_its_end(live):
         assert decisions == handle.decisions()
         view = handle.refresh().view
     assert all(one != other for one, other in pairwise(progress)), "told twice"
-    assert progress[-1].read == progress[-1].trials.succeeded == 5
+    assert progress[-1].read == progress[-1].trials.succeeded == 4
     assert (progress[-1].state, progress[-1].version, progress[-1].trials) == (view.state, view.version, view.trials)
 
 
