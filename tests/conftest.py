@@ -112,6 +112,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path, database_url: str) 
         dead_after_seconds=0.0,
         dead_after_looks=1,
         cancel_grace_seconds=5.0,
+        lease_seconds=600.0,  # a machine that is held up for seconds must not depose a test's dispatcher
         **getattr(request, "param", {}),
     )
 

@@ -91,7 +91,7 @@ def _compare(
 
     with Client(url) as client:
         handle = client.compare(spec)
-        note(f"{handle.view.name}: {handle.view.trials.planned} trainings; while they run, the numbers are provisional")
+        note(f"{handle.view.name}: {handle.view.trials.planned} runs; while they run, the numbers are provisional")
         try:
             handle.wait(progress=True)
         except BaseException:

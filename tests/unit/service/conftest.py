@@ -1,4 +1,4 @@
-"""A client of the real app, over a database of its own: every test that touches one runs on SQLite and PostgreSQL."""
+"""A client of the real app, over a database of its own: tests that touch one run on SQLite and PostgreSQL."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -37,12 +37,23 @@ SQL = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In the quick tier PostgreSQL is under the tests of SQL itself; `--all` has it under every test."""
+ONE_DATABASE = ("cli", "client", "console", "preview")
+"""Folders whose tests are of what speaks HTTP: the tests of the API try what answers them over both databases."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In the quick tier PostgreSQL is under the tests of SQL itself; `--all` has it under all but those of clients."""
     here, files = Path(__file__).parent, {f"test_{name}.py" for name in SQL}
+    left_out = set[pytest.Item]()
     for item in items:
-        if here in item.path.parents and item.get_closest_marker("postgresql") and item.path.name not in files:
+        if here not in item.path.parents or not item.get_closest_marker("postgresql"):
+            continue
+        if item.path.relative_to(here).parts[0] in ONE_DATABASE:
+            left_out.add(item)
+        elif item.path.name not in files:
             item.add_marker(pytest.mark.slow)
+    config.hook.pytest_deselected(items=[*left_out])
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
