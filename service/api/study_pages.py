@@ -1,13 +1,16 @@
 """What the routes of comparisons and sweeps share: parameters, pages of studies and of decisions."""
 
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal
 
-from fastapi import Query
+from fastapi import APIRouter, Query
 
 from service.api.deps import the_apps
+from service.api.problems import documented, with_headers
 from service.database.models.studies import Study
 from service.domain.filters import LARGEST_INTEGER, PAGE_LIMIT, Cursor, Sort
 from service.domain.studies import StudyKind
+from service.schemas.base import View
 from service.schemas.comparisons import ComparisonQuery
 from service.schemas.studies import DecisionList, DecisionView
 from service.schemas.sweeps import SweepQuery
@@ -19,6 +22,25 @@ OF_PAGE = "`next_cursor` of the page before"
 TrialCursor = Annotated[int, Query(ge=0, le=LARGEST_INTEGER, description=OF_PAGE)]
 DecisionCursor = Annotated[int, Query(ge=0, lt=2**63, description=OF_PAGE)]
 TAG = {"ETag": "its version, for If-Match"}
+Action = Literal["cancel", "pause", "resume", "retry"]
+
+
+def add_actions(
+    router: APIRouter, act: Callable[..., View], meanings: Mapping[Action, str], *, kind: str, view: type[View]
+) -> None:
+    """Add a route for each action on a study of the path; `act` goes by the last part of it."""
+    for action, meaning in meanings.items():
+        router.add_api_route(
+            f"/{{study_id}}/{action}",
+            act,
+            methods=["POST"],
+            status_code=202,
+            response_model=view,
+            responses=with_headers(202, TAG) | documented(404, 409, 422),
+            name=f"{action}_{kind}",
+            summary=f"{action.capitalize()} a {kind}",
+            description=meaning,
+        )
 
 
 def study_page(

@@ -11,10 +11,12 @@ from service.api.problems import documented, with_headers
 from service.api.routers.experiments import IfMatch, Key, version_of
 from service.api.study_pages import (
     TAG,
+    Action,
     DecisionCursor,
     Limit,
     StudiesDep,
     TrialCursor,
+    add_actions,
     decision_list,
     study_page,
 )
@@ -268,22 +270,10 @@ def _act(
     return shown(act(studies, row.id, action, caller=caller))
 
 
-Action = Literal["cancel", "pause", "resume", "retry"]
 MEANINGS: dict[Action, str] = {
     "cancel": "End all of its experiments, and itself.",
     "pause": "Have its experiments write a checkpoint and free what they hold; begin no others.",
     "resume": "Go on after a pause.",
     "retry": "Queue its experiments that failed or were cancelled once more. Those that diverged have a result.",
 }
-for action, meaning in MEANINGS.items():
-    router.add_api_route(
-        f"/{{study_id}}/{action}",
-        _act,
-        methods=["POST"],
-        status_code=202,
-        response_model=ComparisonView,
-        responses=with_headers(202, TAG) | documented(404, 409, 422),
-        name=f"{action}_comparison",
-        summary=f"{action.capitalize()} a comparison",
-        description=meaning,
-    )
+add_actions(router, _act, MEANINGS, kind="comparison", view=ComparisonView)

@@ -1,6 +1,6 @@
 """Sweeps over HTTP: submit, look, extend, the best so far. Routes translate; they decide nothing."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -11,10 +11,12 @@ from service.api.problems import documented, with_headers
 from service.api.routers.experiments import IfMatch, Key, version_of
 from service.api.study_pages import (
     TAG,
+    Action,
     DecisionCursor,
     Limit,
     StudiesDep,
     TrialCursor,
+    add_actions,
     decision_list,
     study_page,
 )
@@ -170,22 +172,10 @@ def _act(
     return _shown(act(studies, row.id, action, caller=caller), studies, response)
 
 
-Action = Literal["cancel", "pause", "resume", "retry"]
 MEANINGS: dict[Action, str] = {
     "cancel": "End all of its experiments, and itself.",
     "pause": "Have its experiments write a checkpoint and free what they hold; begin no others.",
     "resume": "Go on after a pause.",
     "retry": "Queue its experiments that failed or were cancelled once more, and new ones for those that were deleted.",
 }
-for action, meaning in MEANINGS.items():
-    router.add_api_route(
-        f"/{{study_id}}/{action}",
-        _act,
-        methods=["POST"],
-        status_code=202,
-        response_model=SweepView,
-        responses=with_headers(202, TAG) | documented(404, 409, 422),
-        name=f"{action}_sweep",
-        summary=f"{action.capitalize()} a sweep",
-        description=meaning,
-    )
+add_actions(router, _act, MEANINGS, kind="sweep", view=SweepView)

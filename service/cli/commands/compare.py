@@ -16,9 +16,11 @@ from service.client.local_url import public_url
 from service.domain.studies import StudyState
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from service.client.client import Client
     from service.schemas.comparison_results import ResultView
-    from service.schemas.studies import ComparisonPreview, ComparisonView
+    from service.schemas.studies import ComparisonPreview, ComparisonView, DecisionView
 
 
 def register(app: typer.Typer) -> None:
@@ -205,13 +207,17 @@ def decisions(comparison_id: ComparisonId, as_json: AsJson = False) -> None:
 
     with Client() as client:
         found = client.comparison(whole_comparison(client, comparison_id)).decisions()
+    print_decisions(found, as_json=as_json)
+
+
+def print_decisions(found: "Sequence[DecisionView]", *, as_json: bool) -> None:
+    """Print what was decided of a study of any kind: a line for each."""
     if as_json:
         print_json(found)
         return
-    rows = [(f"{one.at:%Y-%m-%d %H:%M:%S}", one.kind, one.to_state or told(one.payload), one.by) for one in found]
+    rows = [(f"{one.at:%Y-%m-%d %H:%M:%S}", one.kind, one.to_state or _told(one.payload), one.by) for one in found]
     print_table(table(("at (UTC)", "", "", "by"), rows))
 
 
-def told(payload: dict[str, object]) -> str:
-    """What was decided, in a line."""
+def _told(payload: dict[str, object]) -> str:
     return "  ".join(f"{name} {value}" for name, value in payload.items())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.commands.compare import told
+from service.cli.commands.compare import print_decisions
 from service.cli.commands.submit import costs
 from service.cli.commands.sweep_changes import delete, extend, verbs
 from service.cli.comparison_specs import Overrides, SweepFile, example, read_sweep_file
@@ -204,11 +204,7 @@ def decisions(sweep_id: SweepId, as_json: AsJson = False) -> None:
 
     with Client() as client:
         found = client.get_sweep(whole_sweep(client, sweep_id)).decisions()
-    if as_json:
-        print_json(found)
-        return
-    rows = [(f"{one.at:%Y-%m-%d %H:%M:%S}", one.kind, one.to_state or told(one.payload), one.by) for one in found]
-    print_table(table(("at (UTC)", "", "", "by"), rows))
+    print_decisions(found, as_json=as_json)
 
 
 def _follow(handle: "SweepHandle", *, as_json: bool = False) -> None:

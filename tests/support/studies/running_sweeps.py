@@ -1,7 +1,5 @@
 """A dispatcher that ticks until a sweep is where the test wants it, or dies; and what can be told of the sweep then."""
 
-from contextlib import contextmanager
-
 import pytest
 from sqlalchemy import select
 
@@ -12,6 +10,7 @@ from service.domain.studies import StudyState
 from service.studies.store import StudyStore
 from service.testing import FakeClock
 from tests.support.dispatching import tick
+from tests.support.studies import killing
 
 
 def finish(
@@ -46,30 +45,6 @@ def wait_for_proposals(dispatcher: Dispatcher) -> None:
             future.exception()
 
 
-class Killed(BaseException):
-    """As SIGKILL: nothing catches it."""
-
-
 def live_and_die(dispatcher: Dispatcher, clock: FakeClock, *, writes: int) -> None:
-    """After so many transactions, but for renewals of the lease: what would have followed in memory is lost."""
-    left = writes
-    for its_rows in (dispatcher.store, dispatcher.studies.rows):
-        writing = its_rows._writing
-
-        @contextmanager
-        def counted(writing=writing):
-            nonlocal left
-            with writing() as session:
-                yield session
-            left -= 1
-            if not left:
-                raise Killed
-
-        its_rows._writing = counted
-    with pytest.raises(Killed):
-        for _ in range(400):
-            dispatcher.tick()
-            wait_for_proposals(dispatcher)
-            clock.advance(2)
-    dispatcher.studies.close()
-    dispatcher.leadership.release()
+    """Tick with all proposals answered, and die after so many transactions."""
+    killing.live_and_die(dispatcher, clock, writes=writes, after_tick=wait_for_proposals)

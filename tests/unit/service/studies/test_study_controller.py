@@ -1,7 +1,5 @@
 """Studies in the dispatcher's tick, over a real database and a fake cluster whose runs leave real predictions."""
 
-from contextlib import contextmanager
-
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
@@ -22,9 +20,9 @@ from service.errors import (
 )
 from service.experiments.actions import act
 from service.studies.store import StudyStore
-from service.testing import FakeClock
 from tests.support.dispatching import tick
 from tests.support.predictions import CLASSES, IMAGES
+from tests.support.studies.killing import live_and_die
 from tests.support.studies.running import comparison, submitted, until
 
 
@@ -79,40 +77,16 @@ def test_a_killed_dispatcher_decides_as_if_it_had_never_been_killed(
     kills = 0
     while studies.get(killed.id).state != StudyState.SUCCEEDED:
         assert kills < 200, studies.trials(killed.id)
-        _live_and_die(Dispatcher(database, cluster, settings, clock=clock), clock, writes=1 + kills % most_writes)
+        mortal = Dispatcher(database, cluster, settings, clock=clock)
+        live_and_die(mortal, clock, writes=1 + kills % most_writes, after_tick=_wait_for_readings)
         kills += 1
     assert kills > 5
     assert _told(database, killed.id) == _told(database, whole.id)
 
 
-class Killed(BaseException):
-    """As SIGKILL: nothing catches it."""
-
-
-def _live_and_die(dispatcher: Dispatcher, clock: FakeClock, *, writes: int) -> None:
-    """After so many transactions, but for renewals of the lease: what would have followed in memory is lost."""
-    left = writes
-    for rows in (dispatcher.store, dispatcher.studies.rows):
-        writing = rows._writing
-
-        @contextmanager
-        def counted(writing=writing):
-            nonlocal left
-            with writing() as session:
-                yield session
-            left -= 1
-            if not left:
-                raise Killed
-
-        rows._writing = counted
-    with pytest.raises(Killed):
-        for _ in range(400):  # a gang that was claimed and never started is given up after minutes
-            dispatcher.tick()
-            clock.advance(2)
-            if dispatcher.studies.under_way is not None:
-                dispatcher.studies.under_way.exception()
-    dispatcher.studies.close()
-    dispatcher.leadership.release()
+def _wait_for_readings(dispatcher: Dispatcher) -> None:
+    if dispatcher.studies.under_way is not None:
+        dispatcher.studies.under_way.exception()
 
 
 def _told(database, study_id: str) -> tuple[list[tuple], list[tuple]]:
